@@ -1,0 +1,22 @@
+__version__ = "0.1.0"
+
+from importlib import import_module
+
+# Public names and the module each lives in. They load on first use, so that `import nfad` costs
+# nothing: jax comes with `train`, shap and lime with `explain`.
+_HOME = {
+    "FlowDetector": "train",
+    "load_dataset": "data", "split_dataset": "data",
+    "feature_names": "prep", "Transform": "prep",
+    "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name):
+    if name not in _HOME: raise AttributeError(f"module 'nfad' has no attribute {name!r}; it has {sorted(_HOME)}")
+    return getattr(import_module(f"nfad.{_HOME[name]}"), name)
+
+
+def __dir__():
+    return __all__
