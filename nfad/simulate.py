@@ -339,7 +339,7 @@ def _transport(segment: bytes, protocol: int, length: int) -> tuple | None:
         return (*struct.unpack_from(">HH", segment), length - 8, 8, 0, -1)
     return None
 
-# %% ../nbs/00_simulate.ipynb #a427b25c
+# %% ../nbs/00_simulate.ipynb #9185e694
 def assign_flows(
     packets: pd.DataFrame,       # (n, 10) of read_pcap, in order of time
     timeout: float = 120.0,      # s, a network flow lasts no longer
@@ -361,10 +361,11 @@ def assign_flows(
             client = current["client"] if timed_out and not current["ended"] else sender  # a cut flow keeps its direction
             current = open_flows[key] = dict(number=n_flows, start=time, client=client, fins=set(), ended=False)
             n_flows += 1
+        elif flags & FIN and tcp_end == "first_fin": current["ended"] = True  # CICFlowMeter overlooks a FIN in a first packet
         flow.append(current["number"])
         is_forward.append(sender == current["client"])
         if flags & FIN: current["fins"].add(sender)
-        current["ended"] |= bool(current["fins"]) if tcp_end == "first_fin" else len(current["fins"]) == 2 or bool(flags & RST)
+        current["ended"] |= tcp_end == "teardown" and (len(current["fins"]) == 2 or bool(flags & RST))
     return np.array(flow, int), np.array(is_forward, bool)
 
 # %% ../nbs/00_simulate.ipynb #ebd8ddf7
@@ -439,7 +440,7 @@ class Trace:
             window = self.path.windows[not is_forward]
         self.rows.append((self.clock, size, is_forward, header, flags, window))
 
-# %% ../nbs/00_simulate.ipynb #7f971b18
+# %% ../nbs/00_simulate.ipynb #eccd4fa5
 def open_tcp(t: Trace) -> None:
     "Three packets: SYN, SYN-ACK, ACK."
     t.packet(True, flags=SYN); t.round_trip()
@@ -461,7 +462,7 @@ def send(
             size = min(t.path.segment, left)
             left -= size
             t.packet(is_forward, size, PSH | ACK if left == 0 else ACK)
-            t.wait_about(2e-5 if is_forward else size / t.path.bandwidth, 0.4)
+            t.wait((2e-5 if is_forward else size / t.path.bandwidth) * (0.5 + t.rng.random()))
             if not is_forward and (k % 2 or (left == 0 and t.rng.random() < 0.5)): t.packet(True)
         if is_forward and (n_segments > 1 or t.rng.random() < 0.3):
             t.round_trip()
