@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/00_simulate.ipynb #42e0a1e6
-FLOW_FEATURES = tuple("""
+# %% ../nbs/00_simulate.ipynb #929cc029
+FLOW_FEATURES = tuple(name.strip() for name in """
 Protocol, Flow Duration, Total Fwd Packets, Total Backward Packets, Total Length of Fwd Packets, Total Length of Bwd Packets,
 Fwd Packet Length Max, Fwd Packet Length Min, Fwd Packet Length Mean, Fwd Packet Length Std,
 Bwd Packet Length Max, Bwd Packet Length Min, Bwd Packet Length Mean, Bwd Packet Length Std,
@@ -36,8 +36,7 @@ Fwd Avg Bytes/Bulk, Fwd Avg Packets/Bulk, Fwd Avg Bulk Rate, Bwd Avg Bytes/Bulk,
 Subflow Fwd Packets, Subflow Fwd Bytes, Subflow Bwd Packets, Subflow Bwd Bytes,
 Init_Win_bytes_forward, Init_Win_bytes_backward, act_data_pkt_fwd, min_seg_size_forward,
 Active Mean, Active Std, Active Max, Active Min, Idle Mean, Idle Std, Idle Max, Idle Min
-""".strip().replace("\n", " ").split(", "))
-FLOW_FEATURES = tuple(name.strip() for part in FLOW_FEATURES for name in part.split(",") if name.strip())
+""".replace("\n", ",").split(",") if name.strip())
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))  # bits of the TCP flags byte
 TCP, UDP = 6, 17                                                         # IP protocol numbers
 
@@ -76,7 +75,7 @@ def segment_statistics(
         smallest[flow[first]] = np.minimum.reduceat(values, first)
     return dict(count=count, total=total, mean=mean, variance=variance, std=np.sqrt(variance), max=largest, min=smallest)
 
-# %% ../nbs/00_simulate.ipynb #8cbd9eb2
+# %% ../nbs/00_simulate.ipynb #315b78c7
 def one_flow(
     times: np.ndarray,                       # (n,) s, never decreasing
     sizes: np.ndarray,                       # (n,) payload, bytes; positive = forward, negative = backward
@@ -92,7 +91,8 @@ def one_flow(
     _check_flow(times, sizes, is_forward)
     forward = sizes > 0 if is_forward is None else np.asarray(is_forward, bool)
     def column(values, default, name):
-        values = np.full(n, default) if values is None else np.broadcast_to(np.asarray(values), n) if np.ndim(values) == 0 else np.asarray(values)
+        values = np.asarray(default if values is None else values)
+        if values.ndim == 0: values = np.full(n, values)
         if values.shape != (n,): raise ValueError(f"{name} must have one value per packet ({n}), got shape {values.shape}")
         return values
     return Packets(np.zeros(n, int), np.rint((times - times[0]) * 1e6).astype(np.int64), np.abs(sizes), forward,
@@ -296,7 +296,7 @@ def read_pcap(
     packets.attrs["skipped"] = int(skipped)
     return packets
 
-# %% ../nbs/00_simulate.ipynb #6edab96e
+# %% ../nbs/00_simulate.ipynb #f93535a3
 def _pcap_header(data: bytes, path: str | Path) -> tuple[str, float, int]:
     "Byte order, ticks per second and link type of a classic pcap file."
     magic = {b"\xd4\xc3\xb2\xa1": ("<", 1e6), b"\xa1\xb2\xc3\xd4": (">", 1e6), b"\x4d\x3c\xb2\xa1": ("<", 1e9), b"\xa1\xb2\x3c\x4d": (">", 1e9)}
@@ -309,7 +309,7 @@ def _pcap_header(data: bytes, path: str | Path) -> tuple[str, float, int]:
     if link not in (1, 101): raise ValueError(f"{path} has link type {link}; only Ethernet (1) and raw IP (101) are read")
     return order, ticks, link
 
-
+# %% ../nbs/00_simulate.ipynb #ee768bee
 def _ip_packet(frame: bytes, link: int) -> tuple | None:
     "Addresses, protocol and transport fields of one frame; None if it is not TCP or UDP over IP."
     at = 0
@@ -329,11 +329,12 @@ def _ip_packet(frame: bytes, link: int) -> tuple | None:
     transport = _transport(ip[begin:], protocol, length - begin)
     return None if transport is None else (source, destination, protocol, *transport)
 
-
+# %% ../nbs/00_simulate.ipynb #5d665530
 def _transport(segment: bytes, protocol: int, length: int) -> tuple | None:
     "Ports, payload size, header size, flags and window of a TCP or UDP segment of `length` bytes."
+    header = (segment[12] >> 4) * 4 if protocol == TCP and len(segment) >= 16 else 8
+    if length < header: return None
     if protocol == TCP and len(segment) >= 16:
-        header = (segment[12] >> 4) * 4
         return (*struct.unpack_from(">HH", segment), length - header, header, segment[13], struct.unpack_from(">H", segment, 14)[0])
     if protocol == UDP and len(segment) >= 8:
         return (*struct.unpack_from(">HH", segment), length - 8, 8, 0, -1)
@@ -389,7 +390,7 @@ def flows_from_packets(
     identity["Timestamp"] = first["time"]  # s since 1970, UTC
     return pd.concat([identity, flow_table(Packets(kept["flow"].to_numpy(), time, *columns))], axis=1)
 
-# %% ../nbs/00_simulate.ipynb #ed89d6cb
+# %% ../nbs/00_simulate.ipynb #9b6aca8a
 class NetworkPath(NamedTuple):
     "What stays the same between one client and one server."
     round_trip: float            # s
@@ -399,10 +400,10 @@ class NetworkPath(NamedTuple):
     header: int                  # header size of all other TCP packets, bytes
     segment: int                 # largest payload of a TCP packet, bytes
 
-
+# %% ../nbs/00_simulate.ipynb #91fea833
 def _draw_path(rng: random.Random, service: str) -> NetworkPath:
-    "Draw the path of a conversation; tools of attackers partly craft their own headers."
-    local = rng.random() < {"DNS": 0.6, "SSH": 0.5, "mail": 0.3, "streaming": 0.05, "exfiltration": 0.02}.get(service, 0.25)
+    "Draw the path of a conversation."
+    local = rng.random() < {"DNS": 0.6, "SSH": 0.5, "mail": 0.3, "streaming": 0.05, "exfiltration": 0.02, "port scan": 0.8}.get(service, 0.25)
     round_trip = rng.lognormvariate(-7.5, 0.6) if local else rng.lognormvariate(-3.6, 0.7)  # medians 0.6 ms and 27 ms
     systems = {"Linux": (64240, 65160, 40, 32), "Windows": (64240, 65535, 32, 20), "Mac": (65535, 65535, 44, 32), "old": (29200, 28960, 40, 32)}
     chosen = rng.choice(("Linux", "Windows", "Mac", "old"))
@@ -410,7 +411,7 @@ def _draw_path(rng: random.Random, service: str) -> NetworkPath:
     else: client, server, syn, header = systems[chosen]
     if rng.random() < 0.3: server = rng.choice((8192, 14600, 42780))
     segment = 1460 - (header - 20)
-    if service in ("SYN flood", "port scan") and rng.random() < 0.5: client, syn = rng.choice((1024, 512, 64240)), rng.choice((20, 24))
+    if service in ("SYN flood", "port scan") and rng.random() < 0.6: client, syn = rng.choice((1024, 512, 64240)), rng.choice((20, 24))
     return NetworkPath(round_trip, rng.lognormvariate(15.0, 0.8), (client, server), (syn, max(syn, 24)), header, segment)
 
 # %% ../nbs/00_simulate.ipynb #8a3ce7f4
@@ -481,21 +482,29 @@ def close_tcp(t: Trace, first: str = "client") -> None:
         t.packet(False, flags=FIN | ACK); t.wait_about(5e-5); t.packet(True); t.wait_about(3e-4); t.packet(True, flags=FIN | ACK)
         t.round_trip(); t.packet(False)
 
-# %% ../nbs/00_simulate.ipynb #8fd06099
+# %% ../nbs/00_simulate.ipynb #a0d4dd16
 def _heavy(rng: random.Random, median: float, spread: float, limit: float) -> int:
     "A log-normal size in bytes, at least 1 and at most `limit`."
     return int(min(max(rng.lognormvariate(0, spread) * median, 1), limit))
 
-
+# %% ../nbs/00_simulate.ipynb #24bcc2c9
 def _refused(t: Trace) -> None:
-    "A connection that never opens: a reset, or silence and repeated SYNs."
-    if t.rng.random() < 0.5:
-        t.packet(True, flags=SYN); t.round_trip(); t.packet(False, flags=RST | ACK)
+    "A connection that never opens: resets, a client that vanishes, or silence and repeated SYNs."
+    kind = t.rng.choices(("reset", "vanished", "silence"), (40, 20, 40))[0]
+    if kind == "reset":
+        for k in range(t.rng.choice((1, 3, 3))):  # some systems ask three times, half a second apart
+            if k: t.wait(0.5 + t.rng.random() * 0.02)
+            t.packet(True, flags=SYN); t.round_trip(); t.packet(False, flags=RST | ACK)
+        return
+    if kind == "vanished":
+        t.packet(True, flags=SYN); t.round_trip(); t.packet(False, flags=SYN | ACK)
+        for pause in (1.0, 2.0, 4.0)[:t.rng.randint(0, 3)]: t.wait(pause + t.rng.random() * 0.02); t.packet(False, flags=SYN | ACK)
+        if t.rng.random() < 0.5: t.wait_about(0.1, 1.0); t.packet(True, flags=RST)
         return
     for pause in (1.0, 2.0, 4.0, 8.0)[:t.rng.randint(1, 4)]: t.packet(True, flags=SYN); t.wait(pause + t.rng.random() * 0.05)
     t.packet(True, flags=SYN)
 
-
+# %% ../nbs/00_simulate.ipynb #48880640
 def _tls(t: Trace) -> None:
     "TLS handshake: hello, certificates or a resumed session, finish."
     send(t, True, t.rng.randint(220, 650)); t.wait_about(2e-3)
@@ -503,11 +512,11 @@ def _tls(t: Trace) -> None:
     send(t, True, t.rng.randint(64, 150))
     if t.rng.random() < 0.5: send(t, False, t.rng.randint(200, 520))
 
-
+# %% ../nbs/00_simulate.ipynb #58c0fb3f
 def web(t: Trace) -> None:
     "A browser loads pages, or a program polls an interface, over HTTP or TLS."
     rng = t.rng
-    if rng.random() < 0.02: return _refused(t)
+    if rng.random() < 0.01: return _refused(t)
     open_tcp(t)
     if rng.random() < 0.8: _tls(t)
     polls = rng.random() < 0.15
@@ -521,7 +530,7 @@ def web(t: Trace) -> None:
         if t.clock > 110: break
     close_tcp(t, rng.choices(("client", "server", "reset", "open"), (50, 30, 12, 8))[0])
 
-# %% ../nbs/00_simulate.ipynb #a7c1125c
+# %% ../nbs/00_simulate.ipynb #1b2ea89d
 def dns(t: Trace) -> None:
     "A stub resolver asks one to three questions; some answers are long, some never come."
     rng = t.rng
@@ -535,13 +544,13 @@ def dns(t: Trace) -> None:
         t.packet(False, _heavy(rng, 900, 0.4, 1472) if long else query + _heavy(rng, 60, 0.8, 420))
         t.wait_about(8e-4, 1.2)
 
-
-def _ssh_login(t: Trace, method: str) -> None:
-    "Version strings, key exchange and one successful or failed login."
+# %% ../nbs/00_simulate.ipynb #f8da278c
+def _ssh_login(t: Trace, method: str, is_library: bool = False) -> None:
+    "Version strings, key exchange, start of the login; a library offers fewer ciphers than OpenSSH."
     rng = t.rng
     send(t, True, rng.randint(21, 42)); send(t, False, rng.randint(21, 42))
-    send(t, True, rng.randint(1200, 1600)); send(t, False, rng.randint(900, 1150))
-    send(t, True, rng.choice((48, 1208, 144))); t.wait_about(4e-3); send(t, False, rng.choice((452, 564, 1080)))
+    send(t, True, rng.randint(380, 720) if is_library else rng.randint(1200, 1600)); send(t, False, rng.randint(900, 1150))
+    send(t, True, rng.choice((144, 272) if is_library else (48, 1208, 144))); t.wait_about(4e-3); send(t, False, rng.choice((452, 564, 1080)))
     send(t, True, 16); send(t, True, 44); send(t, False, 44); send(t, True, rng.choice((60, 68, 76))); send(t, False, rng.choice((60, 52)))
     if method == "key": send(t, True, rng.randint(370, 660)); t.wait_about(6e-3); send(t, False, 28)
 
@@ -549,7 +558,7 @@ def _ssh_login(t: Trace, method: str) -> None:
 def ssh(t: Trace) -> None:
     "An administrator types, a script runs a command, or a file is copied."
     rng = t.rng
-    if rng.random() < 0.02: return _refused(t)
+    if rng.random() < 0.01: return _refused(t)
     open_tcp(t)
     kind = rng.choices(("type", "script", "copy", "mistyped"), (40, 34, 16, 10))[0]
     _ssh_login(t, "key" if kind in ("script", "copy") or rng.random() < 0.5 else "password")
@@ -565,11 +574,11 @@ def ssh(t: Trace) -> None:
         if t.clock > 115: break
     close_tcp(t, rng.choices(("client", "server", "open"), (75, 10, 15))[0])
 
-# %% ../nbs/00_simulate.ipynb #d77778ac
+# %% ../nbs/00_simulate.ipynb #bb1f79f7
 def mail(t: Trace) -> None:
     "A message is handed over by SMTP, or a mailbox is polled by IMAP."
     rng = t.rng
-    if rng.random() < 0.02: return _refused(t)
+    if rng.random() < 0.01: return _refused(t)
     open_tcp(t); t.wait_about(0.03, 1.0); send(t, False, rng.randint(40, 110))
     if rng.random() < 0.7: send(t, True, rng.randint(16, 40)); send(t, False, rng.randint(30, 200)); _tls(t)
     if rng.random() < 0.5:
@@ -581,7 +590,7 @@ def mail(t: Trace) -> None:
             if rng.random() < 0.15: t.wait_about(12.0, 0.7)
     close_tcp(t, rng.choices(("client", "server", "open"), (70, 20, 10))[0])
 
-
+# %% ../nbs/00_simulate.ipynb #dd1960f1
 def streaming(t: Trace) -> None:
     "A player fetches a chunk of audio or video every few seconds."
     rng = t.rng
@@ -606,7 +615,7 @@ def iot(t: Trace) -> None:
         send(t, True, report if rng.random() < 0.5 else 2); send(t, False, 2 if rng.random() < 0.9 else rng.randint(8, 90))
         if rng.random() < 0.06: return close_tcp(t, rng.choice(("client", "server", "reset")))
 
-# %% ../nbs/00_simulate.ipynb #8da4ec07
+# %% ../nbs/00_simulate.ipynb #36095308
 def syn_flood(t: Trace) -> None:
     "Half-open connections: SYNs from invented addresses; the server repeats its answer in vain."
     rng = t.rng
@@ -630,9 +639,9 @@ def port_scan(t: Trace) -> None:
 def ssh_brute_force(t: Trace) -> None:
     "Passwords from a list: no typing, only the server's deliberate delay."
     rng = t.rng
-    open_tcp(t); _ssh_login(t, "password")
-    for _ in range(rng.choices((1, 2, 3, 6), (25, 15, 30, 30))[0]):
-        t.wait_about(0.02, 1.0); send(t, True, rng.choice((84, 100, 148))); t.wait_about(1.6, 0.5); send(t, False, 52)
+    open_tcp(t); _ssh_login(t, "password", is_library=rng.random() < 0.85)
+    for _ in range(rng.choices((1, 2, 3, 6), (15, 15, 35, 35))[0]):
+        t.wait_about(0.02, 1.0); send(t, True, rng.choice((84, 100, 148))); t.wait_about(2.0, 0.25); send(t, False, 52)
     close_tcp(t, rng.choices(("client", "server", "reset"), (50, 35, 15))[0])
 
 
@@ -646,14 +655,14 @@ def slow_http(t: Trace) -> None:
         if t.clock > 118: return
     if rng.random() < 0.5: t.wait(1.0); send(t, False, rng.randint(250, 520)); close_tcp(t, "server")
 
-# %% ../nbs/00_simulate.ipynb #950b996d
+# %% ../nbs/00_simulate.ipynb #55b4b5e9
 def http_flood(t: Trace) -> None:
     "Page after page without reading: many requests, no human pauses, often an error page."
     rng = t.rng
     open_tcp(t)
     if rng.random() < 0.4: _tls(t)
     size, slow = _heavy(rng, 2500, 1.0, 40_000), rng.lognormvariate(0, 0.8)
-    for _ in range(rng.choices((1, 3, 10, 25), (15, 25, 30, 30))[0]):
+    for _ in range(rng.choices((1, 4, 12, 30), (10, 20, 35, 35))[0]):
         send(t, True, _heavy(rng, 330, 0.25, 1400)); t.wait_about(0.15 * slow, 0.7)
         send(t, False, _heavy(rng, size, 0.1, 60_000) if rng.random() < 0.8 else rng.randint(180, 520)); t.wait_about(2e-3, 1.0)
         if t.clock > 115: break
