@@ -736,7 +736,7 @@ def packets_of(
     return Packets(np.repeat(np.arange(len(flows)), counts), np.rint(time * 1e6).astype(np.int64), size, is_forward > 0, header,
                    flags.astype(int), window, np.repeat(np.broadcast_to(protocols, len(flows)), counts))
 
-# %% ../nbs/00_simulate.ipynb #ca46265b
+# %% ../nbs/00_simulate.ipynb #85c35da3
 def plot_packets(
     packets: Packets,  # of one network flow
     title: str = "",   # above the picture
@@ -747,7 +747,7 @@ def plot_packets(
     ax = ax or plt.gca()
     seconds = (packets.time - packets.time[0]) / 1e6
     for mask, color, name in ((packets.is_forward, "C0", "forward"), (~packets.is_forward, "C1", "backward")):
-        signed = np.where(mask, packets.size, -packets.size)[mask]
+        signed = np.where(packets.is_forward, packets.size, -packets.size)[mask]
         ax.vlines(seconds[mask], 0, signed, color=color, lw=1)
         ax.plot(seconds[mask], signed, "o", ms=3, color=color, label=name)
     ax.axhline(0, color="0.6", lw=0.8)
