@@ -95,7 +95,7 @@ class DatasetSource:
     subclass: str = ""             # column that says more about an attack than its label
     days: tuple[tuple[str, str], ...] = ()  # (part of a path or of a `day` text, date), where there is no timestamp
 
-# %% ../nbs/01_data.ipynb #f7c76326
+# %% ../nbs/01_data.ipynb #44f42ba2
 _CIC = "University of New Brunswick, Canadian Institute for Cybersecurity"
 _WEEK = tuple(zip(("monday", "tuesday", "wednesday", "thursday", "friday"), (f"2017-07-0{d}" for d in range(3, 8))))
 _SHARAFALDIN = ("Sharafaldin, Habibi Lashkari, Ghorbani: Toward Generating a New Intrusion Detection Dataset and Intrusion Traffic "
@@ -107,8 +107,8 @@ def _tables(folder: str) -> tuple[str, ...]:
     "Patterns of a folder's text files, then pickles."
     return (f"{folder}/*.csv", f"{folder}/*/*.csv", f"{folder}/*.pkl")
 
-
-_SOURCES = (
+# %% ../nbs/01_data.ipynb #73661a91
+_INTRUSIONS = (
     DatasetSource("cicids2017", "CIC-IDS2017", ("cicids2017/cicids2017.parquet", *_tables("cicids2017")),
                   "MachineLearningCSV: eight files, Monday-WorkingHours.pcap_ISCX.csv to Friday-WorkingHours-*.pcap_ISCX.csv",
                   f"{_CIC}, CIC-IDS2017 (www.unb.ca/cic/datasets/ids-2017.html)", _SHARAFALDIN, days=_WEEK),
@@ -118,6 +118,19 @@ _SOURCES = (
                   "(intrusion-detection.distrinet-research.be/CNS2022)",
                   "Engelen, Rimmer, Joosen: Troubleshooting an Intrusion Detection Dataset, WTMC 2021; Liu, Engelen, Lynar, Essam, Joosen: "
                   "Error Prevalence in NIDS Datasets, CNS 2022", days=_WEEK),
+    DatasetSource("csecicids2018", "CSE-CIC-IDS2018", ("csecicids2018/csecicids2018.parquet", *_tables("csecicids2018")),
+                  "one CSV per day, Wednesday-14-02-2018_TrafficForML_CICFlowMeter.csv and so on",
+                  f"{_CIC}, CSE-CIC-IDS2018 (www.unb.ca/cic/datasets/ids-2018.html)", _SHARAFALDIN),
+    DatasetSource("cicddos2019", "CIC-DDoS2019", ("cicddos2019/cicddos2019.parquet", *_tables("cicddos2019")),
+                  "folders 01-12 (DrDoS_DNS.csv, Syn.csv, ...) and 03-11 (LDAP.csv, Portmap.csv, ...)",
+                  f"{_CIC}, CIC-DDoS2019 (www.unb.ca/cic/datasets/ddos-2019.html)",
+                  "Sharafaldin, Habibi Lashkari, Hakak, Ghorbani: Developing Realistic Distributed Denial of Service (DDoS) Attack Dataset "
+                  "and Taxonomy, ICCST 2019", days=(("01-12", "2018-12-01"), ("03-11", "2018-11-03"), ("-testing", "2018-12-01"),
+                                                     ("-training", "2018-11-03"))),
+)
+
+# %% ../nbs/01_data.ipynb #9eae4478
+_OTHERS = (
     DatasetSource("tor2016", "ISCXTor2016, 10 s", ("tor2016/tor2016_10s.parquet", "tor2016/*10s*.csv", "tor2016/*.csv",
                                                     "tor2016/*/*.csv", "tor2016/*.pkl"),
                   "Scenario-A: SelectedFeatures-10s-TOR-NonTOR.csv", f"{_CIC}, ISCXTor2016 (www.unb.ca/cic/datasets/tor.html)", _TOR,
@@ -130,31 +143,23 @@ _SOURCES = (
                   f"{_CIC}, CIC IoT dataset 2023 (www.unb.ca/cic/datasets/iotdataset-2023.html)",
                   "Neto, Dadkhah, Ferreira, Zohourian, Lu, Ghorbani: CICIoT2023, Sensors 23 (2023) 5941",
                   label_columns=("label", "Label", "label_multiclass")),
-    DatasetSource("cicddos2019", "CIC-DDoS2019", ("cicddos2019/cicddos2019.parquet", *_tables("cicddos2019")),
-                  "folders 01-12 (DrDoS_DNS.csv, Syn.csv, ...) and 03-11 (LDAP.csv, Portmap.csv, ...)",
-                  f"{_CIC}, CIC-DDoS2019 (www.unb.ca/cic/datasets/ddos-2019.html)",
-                  "Sharafaldin, Habibi Lashkari, Hakak, Ghorbani: Developing Realistic Distributed Denial of Service (DDoS) Attack Dataset "
-                  "and Taxonomy, ICCST 2019", days=(("01-12", "2018-12-01"), ("03-11", "2018-11-03"), ("-testing", "2018-12-01"),
-                                                     ("-training", "2018-11-03"))),
-    DatasetSource("csecicids2018", "CSE-CIC-IDS2018", ("csecicids2018/csecicids2018.parquet", *_tables("csecicids2018")),
-                  "one CSV per day, Wednesday-14-02-2018_TrafficForML_CICFlowMeter.csv and so on",
-                  f"{_CIC}, CSE-CIC-IDS2018 (www.unb.ca/cic/datasets/ids-2018.html)", _SHARAFALDIN),
     DatasetSource("tiissrc23", "TII-SSRC-23", ("tiissrc23/tiissrc23_packets.parquet", "tiissrc23/*.parquet", *_tables("tiissrc23")),
                   "data.csv (CICFlowMeter columns, Label, Traffic Type, Traffic Subtype)", "Technology Innovation Institute, TII-SSRC-23",
                   "Herzalla, Lunardi, Andreoni: TII-SSRC-23 Dataset, IEEE Access 11 (2023)",
                   label_columns=("Label", "label_name"), subclass="Traffic Subtype"),
-    DatasetSource("demo", "simulated demo traffic", (), "nothing: nfad simulates it", "made by nfad.simulate", "none: simulated, not measured",
+    DatasetSource("demo", "simulated demo traffic", (), "nothing: nfad simulates it", "made by nfad.simulate",
+                  "none: simulated, not measured",
                   days=tuple((part, f"2000-01-0{i}") for i, (part, _) in enumerate(_WEEK, start=3))),
 )
-DATASETS = {source.name: source for source in _SOURCES}  # name -> source
+DATASETS = {source.name: source for source in (*_INTRUSIONS, *_OTHERS)}  # name -> source
 
-# %% ../nbs/01_data.ipynb #c343bae8
+# %% ../nbs/01_data.ipynb #963df2c7
 def list_datasets(
     folder: str | Path | None = None,  # data folder; None means `data_dir()`
 ) -> pd.DataFrame:                     # one row per data set: name, title, found, files
     "The registered data sets, and which of them are here."
     root = Path(folder or data_dir())
-    rows = [(s.name, s.title, s.name == "demo" or any(any(root.glob(p)) for p in s.patterns), s.layout) for s in _SOURCES]
+    rows = [(s.name, s.title, s.name == "demo" or any(any(root.glob(p)) for p in s.patterns), s.layout) for s in DATASETS.values()]
     return pd.DataFrame(rows, columns=["name", "title", "found", "official files"])
 
 # %% ../nbs/01_data.ipynb #ad701884
@@ -300,35 +305,37 @@ def _read_pickles(paths: Sequence[Path], allow_pickle: bool) -> dict[Path, pd.Da
         tables[path] = frame
     return tables
 
-# %% ../nbs/01_data.ipynb #4cddacf0
+# %% ../nbs/01_data.ipynb #9e66487c
 @dataclass(frozen=True)
 class _Plan:
     "What to read from which column."
     vocabulary: str
     features: tuple[str, ...]   # canonical names that may be asked for, in the order of the first file
-    label: str                  # canonical column, or "file name" or "none"
+    labels: tuple[str, ...]     # per file: canonical column, or "file name" or "none"
     subclass: str = ""
     skipped: tuple[tuple[str, str], ...] = ()        # (canonical name, why it is no feature)
     days: tuple[tuple[str, str], ...] = ()
 
     def positions(self, header: Sequence[str], wanted: Sequence[str]) -> dict[int, str]:
         "Position -> canonical name of the columns to read: the `wanted` ones, labels, addresses, times and marks."
-        also = {self.label, self.subclass, "Source IP", "Destination IP", "Source Port", "Destination Port", "Protocol", "Timestamp",
+        also = {*self.labels, self.subclass, "Source IP", "Destination IP", "Source Port", "Destination Port", "Protocol", "Timestamp",
                 "conversation", "day", "source_file", "Flow Duration", *MARKS, *(self.features if self.vocabulary == "tor_arff" else ())}
         names = canonical_columns(header)
         if self.vocabulary == "tor_arff": also |= {"Fwd IAT Total", "Bwd IAT Total"}
         return {i: name for i, name in enumerate(names) if name in also or name in wanted}
 
-# %% ../nbs/01_data.ipynb #46d3420b
-def _find_label(header: Sequence[str], label_column: str | None, known: Sequence[str], where: str) -> str:
-    "Canonical name of the label column, or \"file name\" or \"none\" when the caller says so."
+# %% ../nbs/01_data.ipynb #bda33213
+def _find_label(header: Sequence[str], label_column: str | None, known: Sequence[str], vocabulary: str, where: str) -> str:
+    "Canonical name of the label column, or \"file name\" or \"none\"."
     if label_column in ("file name", "none"): return label_column
     names = canonical_columns(header)
     for wish in [label_column] if label_column else known:
         for raw, name in zip(header, names):
             if wish in (str(raw).strip(), name) or column_key(wish) == column_key(raw): return name
-    if not label_column: return ""
-    raise KeyError(f"label_column {label_column!r} is not in {where}; it has {names[:6]} ... {names[-3:]}{suggest(label_column, names)}")
+    if label_column: raise KeyError(f"label_column {label_column!r} is not in {where}; it has {names}{suggest(label_column, names)}")
+    if vocabulary == "ciciot2023": return "file name"
+    raise KeyError(f"no label column in {where}: pass label_column, one of {names}; or \"file name\" where each file is one class; "
+                   "or \"none\" where all records are benign")
 
 # %% ../nbs/01_data.ipynb #c768633a
 def _text_columns(sample: pd.DataFrame) -> set[str]:
@@ -353,35 +360,36 @@ def _sample(path: Path, table: pd.DataFrame | None) -> pd.DataFrame:
                                 encoding_errors="replace", skipinitialspace=True, na_values=["?"], usecols=range(len(header)))
     return table.iloc[:1000].set_axis(canonical_columns(header), axis=1)
 
-# %% ../nbs/01_data.ipynb #8d5508cc
+# %% ../nbs/01_data.ipynb #884bf5cf
+def _why_no_feature(name: str, vocabulary: str, words: set[str], everywhere: bool) -> str:
+    "Why a column may not be asked for, or \"\"."
+    if column_role(name) in ("identifier", "mark"): return "identifier"
+    if not everywhere: return "not in every file"
+    if name in words: return "text"
+    if vocabulary == "tor_arff" and name in ("Fwd IAT Total", "Bwd IAT Total"): return "mislabelled"
+    known = vocabulary == "own" or name in (*FLOW_COLUMNS, *IOT_COLUMNS) or column_role(name) == "on request"
+    return "" if known else "unknown"
+
+
 def _make_plan(paths: Sequence[Path], tables: dict[Path, pd.DataFrame], source: DatasetSource | None, label_column: str | None) -> _Plan:
     "Settles vocabulary, features and label from the headers."
     headers = {path: list(tables[path].columns) if path in tables else _header(path) for path in paths}
     vocabulary = find_vocabulary(headers[paths[0]])
-    where = source.name if source else str(paths[0])
     if source and vocabulary == "own":
         raise ValueError(f"columns of {paths[0]} belong to no vocabulary known here; {source.name} needs CICFlowMeter, ISCXTor2016 or "
                          f"CIC-IoT2023 names, got {headers[paths[0]][:5]} ...")
     known = (*(source.label_columns if source else ()), "Label", "class1", "class", "label_multiclass", "label_name", "attack_cat")
-    labels = {_find_label(header, label_column, known, where) for header in headers.values()} - {""}
-    if not labels and not source:
-        raise KeyError(f"no label column in {where}: pass label_column, one of {headers[paths[0]]}; or \"file name\" where each file "
-                       "is one class; or \"none\" where all records are benign")
-    label, skipped = min(labels, default="file name"), {}
+    labels = [_find_label(header, label_column, known, vocabulary, str(path)) for path, header in headers.items()]
     words = _text_columns(_sample(paths[0], tables.get(paths[0]))) if vocabulary == "own" else set()
-    names = [canonical_columns(header) for header in headers.values()]
+    names, skipped = [canonical_columns(header) for header in headers.values()], {}
     for name in dict.fromkeys(sum(names, [])):
-        if name == label: continue
-        if column_role(name) in ("identifier", "mark"): skipped[name] = "identifier"
-        elif any(name not in other for other in names): skipped[name] = "not in every file"
-        elif name in words: skipped[name] = "text"
-        elif vocabulary != "own" and name not in (*FLOW_COLUMNS, *IOT_COLUMNS) and column_role(name) == "feature": skipped[name] = "unknown"
-        elif vocabulary == "tor_arff" and name in ("Fwd IAT Total", "Bwd IAT Total"): skipped[name] = "mislabelled"
-    features = tuple(n for n in names[0] if n != label and n not in skipped)
+        why = _why_no_feature(name, vocabulary, words, all(name in other for other in names))
+        if why and name not in labels: skipped[name] = why
+    features = tuple(n for n in names[0] if n not in labels and n not in skipped)
     subclass = source.subclass if source and all(source.subclass in other for other in names) else ""
-    return _Plan(vocabulary, features, label, subclass, tuple(skipped.items()), source.days if source else ())
+    return _Plan(vocabulary, features, tuple(labels), subclass, tuple(skipped.items()), source.days if source else ())
 
-# %% ../nbs/01_data.ipynb #a0dc92ad
+# %% ../nbs/01_data.ipynb #eee8ef60
 def _to_numbers(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     "All columns as float64, or an error that names the first text."
     columns = {}
@@ -392,8 +400,8 @@ def _to_numbers(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             words = numbers.isna() & values.notna() & ~values.astype(str).str.strip().str.lower().isin(["nan", ""])
             if words.any():
                 line = words.idxmax()
-                raise ValueError(f"column {name!r} must be numeric, got {values[line]!r} in line {line} of {path.name} "
-                                 f"({int(words.sum())} such values)")
+                place = f"{'line' if path.suffix in _TEXT else 'row'} {line} of {path.name}"
+                raise ValueError(f"column {name!r} must be numeric, got {values[line]!r} in {place} ({int(words.sum())} such values)")
             values = numbers
         columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
     return pd.DataFrame(columns, index=frame.index)
@@ -421,48 +429,56 @@ def _days(frame: pd.DataFrame, path: Path, hints: Sequence[tuple[str, str]]) -> 
     dates = {text: next((date for part, date in hints if part in text.lower()), "") for text in texts.unique()}
     return texts.map(dates)
 
-# %% ../nbs/01_data.ipynb #b944ac24
+# %% ../nbs/01_data.ipynb #0b188248
 _TEXTS = ("_label", "_group", "_day", "_mark")
 
 
-def _normalise(frame: pd.DataFrame, path: Path, plan: _Plan, wanted: Sequence[str], account: _Account) -> pd.DataFrame:
+def _labels(frame: pd.DataFrame, path: Path, plan: _Plan, label: str) -> pd.Series:
+    "(n,) raw label of each record, \"\" where there is none."
+    if label == "none": return pd.Series("BENIGN", index=frame.index)
+    if label == "file name": return pd.Series(label_of_file(path.name), index=frame.index)
+    labels = frame[label].astype("str").str.strip().str.replace(r"^(-?\d+)\.0$", r"\1", regex=True).fillna("")
+    return labels.where(labels.map(class_name) == "benign", frame[plan.subclass].astype("str")) if plan.subclass else labels
+
+
+def _normalise(frame: pd.DataFrame, path: Path, plan: _Plan, label: str, wanted: Sequence[str], account: _Account) -> pd.DataFrame:
     "Numeric columns and the four texts of each record."
     text = next((n for n in plan.features if n in frame and not pd.api.types.is_numeric_dtype(frame[n])), None)
-    if text: frame = account.drop(frame, frame[text].astype(str).map(lambda v: canonical_columns([v])[0]) == text, "repeated header line")
-    names = [n for n in frame.columns if n in wanted or (plan.vocabulary == "tor_arff" and (n in plan.features or n.endswith("IAT Total")))]
-    if "Flow Duration" in frame and "Flow Duration" not in names: names.append("Flow Duration")
-    numbers = _to_numbers(frame[names], path)
-    label = {"none": pd.Series("BENIGN", index=frame.index), "file name": pd.Series(label_of_file(path.name), index=frame.index)}
-    labels = label[plan.label] if plan.label in label else frame[plan.label] if plan.label in frame else label["file name"]
-    labels = labels.astype("str").str.strip().str.replace(r"^(-?\d+)\.0$", r"\1", regex=True).fillna("")
-    if plan.subclass: labels = labels.where(labels.map(class_name) == "benign", frame[plan.subclass].astype(str))
+    if text:
+        headers = [value for value in frame[text].unique() if isinstance(value, str) and canonical_columns([value]) == [text]]
+        frame = account.drop(frame, frame[text].isin(headers), "repeated header line")
+    repair = {*plan.features, "Fwd IAT Total", "Bwd IAT Total"} if plan.vocabulary == "tor_arff" else set()
+    numbers = _to_numbers(frame[[n for n in frame.columns if n in wanted or n in repair or n == "Flow Duration"]], path)
     mark = pd.Series("", index=frame.index)
     for column, why in MARKS.items():
         if column in frame: mark = mark.mask(frame[column].astype(bool), why)
-    texts = pd.DataFrame({"_label": labels, "_group": _conversations(frame), "_day": _days(frame, path, plan.days), "_mark": mark})
-    if plan.vocabulary == "tor_arff":
+    if repair:
         numbers, shifted, unfit = repair_tor_rows(numbers)
         account.notes["rows with shifted inter-arrival columns, put right"] += int(shifted.sum())
-        texts["_mark"] = texts["_mark"].mask(unfit, "inter-arrival columns fit no layout")
+        mark = mark.mask(unfit, "inter-arrival columns fit no layout")
         numbers = numbers[[n for n in numbers if n in wanted or n == "Flow Duration"]]
-    return pd.concat([numbers, texts.astype("str")], axis=1)
+    texts = {"_label": _labels(frame, path, plan, label), "_group": _conversations(frame),
+             "_day": _days(frame, path, plan.days), "_mark": mark}
+    return numbers.assign(**{name: values.astype("str") for name, values in texts.items()})
 
-# %% ../nbs/01_data.ipynb #e3bc2b7f
+# %% ../nbs/01_data.ipynb #7da084d4
 READER_VERSION = 1  # goes up whenever a reader gives another result
 
 
 def _cache_path(paths: Sequence[Path], plan: _Plan) -> Path:
-    "Where the Parquet copy of these text files is or will be."
-    files = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    key = json.dumps([READER_VERSION, files, asdict(plan)], default=str)
-    return cache_dir() / "data" / f"{paths[0].stem[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
+    "Where the Parquet copy of these text files is or will be: `<name>-<what is read>-<state of the files>.parquet`."
+    what = json.dumps([[str(p.resolve()) for p in paths], asdict(plan)])
+    state = json.dumps([READER_VERSION, [(p.stat().st_size, p.stat().st_mtime_ns) for p in paths]])
+    keys = (hashlib.sha256(text.encode()).hexdigest()[:16] for text in (what, state))
+    return cache_dir() / "data" / f"{paths[0].stem[:40]}-{'-'.join(keys)}.parquet"
 
 
-def _frames(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[str], account: _Account, progress: bool) -> Iterator[pd.DataFrame]:
+def _frames(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[str], account: _Account,
+            progress: bool) -> Iterator[pd.DataFrame]:
     "Normalised frames of all sources, in order."
     sizes = sum(path.stat().st_size for path in paths if path not in tables)
     with tqdm(total=sizes, unit="B", unit_scale=True, desc="reading", disable=not progress or sizes < 5e7) as bar:
-        for path in paths:
+        for path, label in zip(paths, plan.labels):
             if path in tables:
                 chosen = plan.positions(tables[path].columns, wanted)
                 raw = iter([tables[path].iloc[:, list(chosen)].set_axis(list(chosen.values()), axis=1).reset_index(drop=True)])
@@ -470,7 +486,7 @@ def _frames(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[s
             else:
                 reader = _parquet_frames if path.suffix == ".parquet" else _text_frames
                 raw = reader(path, plan.positions(_header(path), wanted), account, bar.update)
-            yield from (_normalise(frame, path, plan, wanted, account) for frame in raw)
+            yield from (_normalise(frame, path, plan, label, wanted, account) for frame in raw)
 
 # %% ../nbs/01_data.ipynb #c49ec0a0
 def _write_cache(target: Path, frames: Iterator[pd.DataFrame], account: _Account) -> None:
@@ -494,13 +510,17 @@ def _read_cache(path: Path, wanted: Sequence[str]) -> tuple[pd.DataFrame, _Accou
     columns = [n for n in pq.read_schema(path).names if n in wanted or n in _TEXTS or n == "Flow Duration"]
     return pd.read_parquet(path, columns=columns), _Account(rows, Counter(dropped), Counter(notes))
 
-# %% ../nbs/01_data.ipynb #f8a1373a
-def _read(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[str], cache: bool, progress: bool) -> tuple[pd.DataFrame, _Account]:
+# %% ../nbs/01_data.ipynb #d16a9fd7
+def _read(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[str], cache: bool,
+          progress: bool) -> tuple[pd.DataFrame, _Account]:
     "All rows of all sources with the wanted columns, through the cache where the sources are text."
     account = _Account()
     if cache and not tables and any(path.suffix in _TEXT for path in paths):
         target = _cache_path(paths, plan)
-        if not target.is_file(): _write_cache(target, _frames(paths, tables, plan, plan.features, account, progress), account)
+        if not target.is_file():
+            _write_cache(target, _frames(paths, tables, plan, plan.features, account, progress), account)
+            for old in target.parent.glob(f"{target.stem.rsplit('-', 1)[0]}-*.parquet"):
+                if old != target: old.unlink()  # the files changed; their old copy is of no use
         return _read_cache(target, wanted)
     frames = list(_frames(paths, tables, plan, wanted, account, progress))
     if not frames: raise ValueError(f"{paths[0]} holds no rows")
@@ -521,7 +541,7 @@ def count_ambiguous(
     "Feature vectors that occur both as benign and as attack."
     return len(np.intersect1d(ids[~is_attack], ids[is_attack]))
 
-# %% ../nbs/01_data.ipynb #fc103641
+# %% ../nbs/01_data.ipynb #0fec900a
 def _classes(labels: pd.Series, benign_label: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
     "(n,) is attack and (n,) class name, from raw labels."
     wanted = {column_key(b) for b in (BENIGN_LABELS if benign_label is None else np.atleast_1d(benign_label))}
@@ -533,8 +553,8 @@ def _classes(labels: pd.Series, benign_label: str | Sequence[str] | None) -> tup
         names[label] = name
     attack = labels.map(names).to_numpy(dtype=str)
     if not (attack == "benign").any():
-        raise ValueError(f"no benign rows: benign_label {'None (BENIGN, normal, nonTOR, 0)' if benign_label is None else repr(benign_label)} "
-                         f"matches none of the labels {sorted(names)[:8]}")
+        known = "None (BENIGN, normal, nonTOR, 0)" if benign_label is None else repr(benign_label)
+        raise ValueError(f"no benign rows: benign_label {known} matches none of the labels {sorted(names)[:8]}")
     return attack != "benign", attack
 
 
@@ -542,7 +562,8 @@ def _unlabelled(frame: pd.DataFrame, account: _Account) -> pd.DataFrame:
     "`frame` without marked rows, rows that have no label, and attempted attacks."
     for why in sorted(set(frame["_mark"]) - {""}): frame = account.drop(frame, frame["_mark"] == why, why)
     frame = account.drop(frame, frame["_label"].str.lower().isin(["", "nan", "none"]), "no label")
-    return account.drop(frame, frame["_label"].isin([x for x in frame["_label"].unique() if is_attempted(x)]), "attempted attack, no effect")
+    attempted = [label for label in frame["_label"].unique() if is_attempted(label)]
+    return account.drop(frame, frame["_label"].isin(attempted), "attempted attack, no effect")
 
 # %% ../nbs/01_data.ipynb #5a8d179e
 def _finite(frame: pd.DataFrame, columns: list[str], chosen: bool, account: _Account) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -633,7 +654,7 @@ def _in_memory(source: DatasetSource | None, paths: list[Path], allow_pickle: bo
     label = table["label_name"].mask(table["label_name"].isin(["Audio", "Video", "Text", "Background"]), "BENIGN")
     return {paths[0]: packet_table_features(table).assign(Label=label.to_numpy(), conversation=conversation.to_numpy())}
 
-# %% ../nbs/01_data.ipynb #b8bf6bca
+# %% ../nbs/01_data.ipynb #cde7bad8
 def load_dataset(
     name_or_path: str | Path,                        # a name of `DATASETS`, or a CSV, Parquet, ARFF file or a folder of them
     columns: Sequence[str] | None = None,            # canonical names wanted, in this order; None: all features but identifiers
@@ -653,7 +674,8 @@ def load_dataset(
     require_columns(pd.DataFrame(columns=list(plan.features)), wanted, f"data set {str(name_or_path)!r}")
     if not wanted: raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")
     frame, account = _read(paths, tables, plan, wanted, cache, progress)
-    return _clean(frame, account, plan, wanted, columns is not None, str(name_or_path), [path.name for path in paths], benign_label)
+    name = source.name if source else Path(name_or_path).name
+    return _clean(frame, account, plan, wanted, columns is not None, name, [path.name for path in paths], benign_label or None)
 
 # %% ../nbs/01_data.ipynb #74ec8b9f
 def split_units(
@@ -670,7 +692,7 @@ def split_units(
     graph = coo_matrix((np.ones(edges.shape[1], bool), edges), shape=(3 * n, 3 * n))
     return pd.factorize(connected_components(graph, directed=False)[1][:n])[0]
 
-# %% ../nbs/01_data.ipynb #2aa6ae94
+# %% ../nbs/01_data.ipynb #eda42d4f
 PARTS = ("train", "reference", "calibration", "test", "attack")  # benign parts; "attack" is the attacks of the test
 DEFAULT_SIZES = {"train": 0.60, "reference": 0.10, "calibration": 0.15, "test": 1.0, "attack": 1.0}  # 1.0: what is left
 SIZE_CAPS = {"train": 5_000, "reference": 5_000, "calibration": 10_000, "test": 50_000, "attack": 100_000}  # for sizes not given
@@ -684,18 +706,19 @@ def _part_sizes(sizes: dict[str, float] | str | None, n_benign: int, n_attack: i
     for part in given: require_choice(part, PARTS, "a part in sizes")
     counts = {}
     for part in PARTS:
-        size = given.get(part, DEFAULT_SIZES[part])
-        if isinstance(size, bool) or not isinstance(size, (int, float, np.number)) or size < 0 or (isinstance(size, float) and size > 1):
-            raise ValueError(f"sizes[{part!r}] must be a count >= 0 or a share in [0, 1], got {size!r}")
-        total = n_attack if part == "attack" else n_benign
+        size, total = given.get(part, DEFAULT_SIZES[part]), n_attack if part == "attack" else n_benign
         share = isinstance(size, (float, np.floating))
+        if isinstance(size, bool) or not isinstance(size, (int, float, np.number)) or size < 0 or (share and size > 1):
+            raise ValueError(f"sizes[{part!r}] must be a count >= 0 or a share in [0, 1], got {size!r}")
         counts[part] = int(size * total) if share else int(size)
-        if part in ("test", "attack") and share and size == 1: counts[part] = -1
+        if share and size and total and not counts[part]: raise ValueError(f"{part}: a share of {size} of {total} rows is no row")
+        if share and size == 1 and part in ("test", "attack"): counts[part] = -1
         if part not in given and counts[part] >= 0: counts[part] = min(counts[part], SIZE_CAPS[part])
     return counts
 
-# %% ../nbs/01_data.ipynb #8cf13e04
-def _take(rows: np.ndarray, units: np.ndarray, rng: np.random.Generator, counts: dict[str, int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+# %% ../nbs/01_data.ipynb #dc677446
+def _take(rows: np.ndarray, units: np.ndarray, rng: np.random.Generator,
+          counts: dict[str, int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     "Fills the parts one after the other with whole units in random order; returns them and the rows of untouched units."
     order = rng.permutation(rows)
     first = pd.Series(np.arange(len(order))).groupby(units[order]).transform("min").to_numpy() if len(order) else order
@@ -712,21 +735,21 @@ def _take(rows: np.ndarray, units: np.ndarray, rng: np.random.Generator, counts:
         start = max(start, stop)
     return parts, order[start:]
 
-# %% ../nbs/01_data.ipynb #ff4c54d5
+# %% ../nbs/01_data.ipynb #8bacd62d
 def _pick_labelled(attacks: np.ndarray, units: np.ndarray, linked: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
     "`n` attack rows in whole units that no benign row belongs to; where whole units do not add up to `n`, one unit is cut."
     free = rng.permutation(attacks[~np.isin(units[attacks], linked)])
     if n > len(free): raise ValueError(f"n_labelled must be at most {len(free):,}, the attack rows apart from all benign ones, got {n}")
     if n == 0: return free[:0]
-    by_unit = [rows.to_numpy() for _, rows in pd.Series(free).groupby(units[free], sort=False)]
+    code = pd.factorize(units[free])[0]  # units in the order of their first row
+    members = np.split(free[np.argsort(code, kind="stable")], np.cumsum(np.bincount(code))[:-1])
     chosen, left = [], n
-    for rows in by_unit:
-        if len(rows) <= left:
-            chosen.append(rows)
-            left -= len(rows)
-    larger = [rows for rows in by_unit if len(rows) > left]
-    if left: chosen.append(min(larger, key=len)[:left])
-    return np.concatenate(chosen)
+    for rows in members:
+        if len(rows) > left: continue
+        chosen.append(rows)
+        left -= len(rows)
+        if left == 0: return np.concatenate(chosen)
+    return np.concatenate([*chosen, min((rows for rows in members if len(rows) > left), key=len)[:left]])
 
 # %% ../nbs/01_data.ipynb #39a7ecd8
 @dataclass(frozen=True)
@@ -747,27 +770,43 @@ class Split:
 
     def _repr_html_(self) -> str: return f"<b>{self.method} split, seed {self.seed}</b>" + self.table().style.hide(axis="index").to_html()
 
-# %% ../nbs/01_data.ipynb #57363bc3
-def _first_days(day: np.ndarray, counts: dict[str, int], benign: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    "(n,) bool: the record is of one of the earliest days that hold the benign rows needed, and these days."
-    if day is None or not (day[benign] != "").any():
-        raise ValueError("method 'temporal' needs days, and the data set has none; use 'random' or 'grouped'")
-    days, rows = np.unique(day[benign][day[benign] != ""], return_counts=True)
-    if len(days) < 2: raise ValueError(f"method 'temporal' needs benign rows of at least 2 days, got {dict(zip(days.tolist(), rows.tolist()))}")
-    needed = counts["train"] + counts["reference"] + counts["calibration"]
-    place = int(np.searchsorted(np.cumsum(rows), min(needed, 0.5 * rows.sum()) if counts["test"] < 0 else needed))
-    early = days[:min(place, len(days) - 2) + 1]
-    return np.isin(day, early), early.tolist()
+# %% ../nbs/01_data.ipynb #cd3c2cb9
+def _later_days(day: np.ndarray | None, benign: np.ndarray, counts: dict[str, int]) -> np.ndarray:
+    "(n,) bool: the record is of a later day than the earliest ones that hold the benign rows needed."
+    known = day[benign][day[benign] != ""] if day is not None else np.array([])
+    if not len(known): raise ValueError("method 'temporal' needs days, and the data set has none; use 'random' or 'grouped'")
+    days, rows = np.unique(known, return_counts=True)
+    if len(days) < 2: raise ValueError(f"method 'temporal' needs benign rows of 2 days or more, got {len(known):,} of {days.tolist()}")
+    needed = sum(counts[part] for part in ("train", "reference", "calibration"))
+    if counts["test"] < 0: needed = min(needed, 0.5 * len(known))  # the test gets days of its own
+    last = days[min(int(np.searchsorted(np.cumsum(rows), needed)), len(days) - 2)]
+    return day > last
 
-# %% ../nbs/01_data.ipynb #7c0452b5
-def _shrink(counts: dict[str, int], sizes: Any, available: int) -> dict[str, int]:
-    "Default shares scaled to the rows of the early days; sizes that the caller gave stay."
+
+def _fit_sizes(counts: dict[str, int], available: int) -> dict[str, int]:
+    "Sizes of the learning parts, scaled down to the rows that are available."
     parts = ("train", "reference", "calibration")
-    needed = sum(counts[p] for p in parts)
-    if sizes is not None or needed <= available: return counts
-    return counts | {p: int(counts[p] * available / needed) for p in parts}
+    needed = sum(counts[part] for part in parts)
+    return counts | {part: int(counts[part] * min(1, available / max(needed, 1))) for part in parts}
 
-# %% ../nbs/01_data.ipynb #71f11843
+# %% ../nbs/01_data.ipynb #d9b1891d
+def _draw(rows: np.ndarray, count: int, part: str, rng: np.random.Generator) -> np.ndarray:
+    "`count` of the rows in random order; all up to the cap where `count` is -1."
+    if count < 0: count = min(len(rows), SIZE_CAPS[part])
+    if count > len(rows): raise ValueError(f"{part} needs {count:,} rows in the test, {len(rows):,} are left")
+    return rng.permutation(rows)[:count]
+
+
+def _account_for(parts: dict[str, np.ndarray], is_attack: np.ndarray, units: np.ndarray) -> dict[str, int]:
+    "Rows per part, rows unused, and what ties rows together."
+    test = parts["test"]
+    report = {"train": len(parts["train"]), "reference": len(parts["reference"]), "calibration": len(parts["calibration"]),
+              "test benign": int((~is_attack[test]).sum()), "test attack": int(is_attack[test].sum()), "labelled": len(parts["labelled"])}
+    unused = np.setdiff1d(np.arange(len(is_attack)), np.concatenate(list(parts.values())))
+    return report | {"unused benign": int((~is_attack[unused]).sum()), "unused attack": int(is_attack[unused].sum()),
+                     "benign tied to an attack": int(np.isin(units[~is_attack], units[is_attack]).sum()), "units": int(units.max()) + 1}
+
+# %% ../nbs/01_data.ipynb #a1a4d60a
 def split_dataset(
     dataset: Dataset,                             # from `load_dataset`
     method: str = "random",                       # "random", "grouped" (by conversation) or "temporal" (by day)
@@ -778,46 +817,31 @@ def split_dataset(
 ) -> Split:                                       # disjoint row numbers
     "Cuts a data set so that no test record, nor a copy of it, is in another part."
     require_choice(method, ("random", "grouped", "temporal"), "method")
-    if method == "grouped" and dataset.groups is None: raise ValueError("method 'grouped' needs conversations; the data set has no addresses")
+    if method == "grouped" and dataset.groups is None:
+        raise ValueError("method 'grouped' needs conversations, and the data set has no addresses; use 'random' or 'temporal'")
     is_attack = np.asarray(dataset.is_attack)
     benign, attacks = np.flatnonzero(~is_attack), np.flatnonzero(is_attack)
     counts = _part_sizes(sizes, len(benign), len(attacks))
-    if sizes == "paper": n_labelled = n_labelled or SIZE_PRESETS["paper"]["labelled"]
+    if isinstance(sizes, str): n_labelled = n_labelled or SIZE_PRESETS[sizes]["labelled"]
     require_positive_int(n_labelled, "n_labelled", minimum=0)
     units = split_units(row_ids(dataset.records), dataset.groups if method == "grouped" else None)
-    late, unknown = np.zeros(len(is_attack), bool), np.zeros(len(is_attack), bool)
-    if method == "temporal":
-        early, days = _first_days(dataset.day, counts, benign)
-        unknown = ~is_attack & (dataset.day == "")
-        late = ~early & ~is_attack & ~unknown
-    held = np.isin(units, units[is_attack | late])  # may be tested, not trained on
-    candidates = np.flatnonzero(~is_attack & ~held & ~unknown)
-    if method == "temporal": counts = _shrink(counts, sizes, len(candidates))
-    benign_rng, attack_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    parts, rest = _take(candidates, units, benign_rng, {p: counts[p] for p in PARTS[:3]})
-    pool = np.flatnonzero(late) if method == "temporal" else np.concatenate([np.flatnonzero(~is_attack & held), rest])
+    late = ~is_attack & _later_days(dataset.day, benign, counts) if method == "temporal" else np.zeros(len(is_attack), bool)
+    undated = dataset.day == "" if method == "temporal" else late
+    tested = np.isin(units, units[is_attack | late])  # tied to a record of the test
+    candidates = np.flatnonzero(~is_attack & ~tested & ~undated)
+    if method == "temporal" and sizes is None: counts = _fit_sizes(counts, len(candidates))
+    rng, attack_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])  # the pool does not move the benign parts
+    parts, rest = _take(candidates, units, rng, {part: counts[part] for part in ("train", "reference", "calibration")})
     labelled = _pick_labelled(attacks, units, units[benign], attack_rng, n_labelled)
-    return _finish(parts, pool, attacks, labelled, units, counts, benign_rng, attack_rng, benign, method, seed)
-
-# %% ../nbs/01_data.ipynb #16f26dd2
-def _finish(parts, pool, attacks, labelled, units, counts, benign_rng, attack_rng, benign, method, seed) -> Split:
-    "The test part and the report."
+    pool = np.flatnonzero(late) if method == "temporal" else np.concatenate([np.flatnonzero(~is_attack & tested), rest])
     free = attacks[~np.isin(units[attacks], units[labelled])]
-    chosen = []
-    for rows, part, rng, what in ((pool, "test", benign_rng, "benign"), (free, "attack", attack_rng, "attack")):
-        count = min(len(rows), SIZE_CAPS[part]) if counts[part] < 0 else counts[part]
-        if count > len(rows): raise ValueError(f"the test needs {count:,} {what} rows, {len(rows):,} are left; wanted {counts}")
-        chosen.append(rng.permutation(rows)[:count])
-    small = [p for p, rows in (("train", parts["train"]), ("test", chosen[0])) if not len(rows)]
-    if small: raise ValueError(f"{small[0]} has no benign rows; the data set has {len(benign)} benign rows, wanted {counts}")
-    used = sum(map(len, parts.values())) + len(chosen[0])
-    report = {p: len(rows) for p, rows in parts.items()} | {
-        "test benign": len(chosen[0]), "test attack": len(chosen[1]), "labelled": len(labelled),
-        "unused benign": len(benign) - used, "unused attack": len(attacks) - len(chosen[1]) - len(labelled),
-        "benign equal to an attack": int(np.isin(units[benign], units[attacks]).sum()), "units": int(units.max()) + 1}
-    return Split(**parts, test=np.concatenate(chosen), labelled=labelled, method=method, seed=seed, report=report)
+    test = np.concatenate([_draw(pool, counts["test"], "test", rng), _draw(free, counts["attack"], "attack", attack_rng)])
+    parts |= {"test": test, "labelled": labelled}
+    if is_attack[test].all() or not len(parts["train"]):
+        raise ValueError(f"train and test need benign rows; {len(benign)} are there, wanted {counts}")
+    return Split(**parts, method=method, seed=seed, report=_account_for(parts, is_attack, units))
 
-# %% ../nbs/01_data.ipynb #afd3b48e
+# %% ../nbs/01_data.ipynb #c7c40749
 def plot_classes(
     dataset: Dataset,          # from `load_dataset`
     axes: Any = None,          # matplotlib Axes to draw on; None makes one
@@ -829,7 +853,8 @@ def plot_classes(
     if axes is None: axes = plt.subplots(figsize=(6.4, 0.6 + 0.3 * len(counts)), layout="constrained")[1]
     kind = np.where(counts.index == "benign", "benign", "attack")
     sns.barplot(x=counts.to_numpy(), y=counts.index, hue=kind, palette={"benign": "#4c72b0", "attack": "#c44e52"}, saturation=0.9, ax=axes)
-    axes.set(xscale="log", xlim=(0.8, counts.max() * 4), xlabel="records (logarithmic)", ylabel="", title=f"{dataset.name}: classes after cleaning")
+    axes.set(xscale="log", xlim=(0.8, counts.max() * 4), xlabel="records (logarithmic)", ylabel="")
+    axes.set_title(f"{dataset.name}: classes after cleaning")
     for bars in axes.containers: axes.bar_label(bars, fmt=lambda v: f"{v:,.0f}", padding=3, fontsize=8)
     axes.legend(title=None, frameon=False, loc="lower right")
     sns.despine(ax=axes)
