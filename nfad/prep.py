@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'FEATURE_SETS', 'PAPER_PAIRS', 'TRANSFORMS', 'feature_table', 'feature_names', 'default_feature_set',
-           'set_slug', 'Transform', 'noise_scale', 'plot_transform']
+           'index_base', 'columns_to_load', 'set_slug', 'Transform', 'noise_scale', 'plot_transform']
 
-# %% ../nbs/02_prep.ipynb #ce60824d
+# %% ../nbs/02_prep.ipynb #64fb8a3c
 import hashlib
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from .core import read_json, require_between, require_choice, require_columns, suggest
-from .vocabulary import canonical_columns, column_role
+from .vocabulary import ON_REQUEST, canonical_columns, column_role
 
 # %% ../nbs/02_prep.ipynb #f8a5250e
 _BASICS = """
@@ -228,19 +228,19 @@ FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "sizes": _names_where("cicflowmeter", ["size"]),
 }
 
-# %% ../nbs/02_prep.ipynb #8b1670c1
+# %% ../nbs/02_prep.ipynb #672d00d1
 def feature_table(
     names: Sequence[str],  # canonical names, or columns of a user's own file
 ) -> pd.DataFrame:         # one row per name: name, description, unit, group; index = position
     "What each feature of a set means, in the order of the set."
     table = FEATURES.set_index("name")[["description", "unit", "group"]].reindex(list(names))
-    own = {"description": "column of the user's own file", "unit": "", "group": "other"}
+    own = {"description": "column of the file, not described here", "unit": "", "group": "other"}
     return table.fillna(own).rename_axis("name").reset_index()
 
-# %% ../nbs/02_prep.ipynb #f4a19f6c
+# %% ../nbs/02_prep.ipynb #709eea5f
 PAPER_PAIRS: dict[str, tuple[str, str]] = {
     "discriminative": ("Packet Length Mean", "Flow IAT Max"),
-    "non_discriminative": ("Bwd Packets/s", "Packet Length Std"),
+    "non_discriminative": ("Bwd Packet Length Min", "Init_Win_bytes_backward"),
 }
 
 # %% ../nbs/02_prep.ipynb #cbd6b1b5
@@ -296,7 +296,7 @@ def _resolve(
     if outside: raise ValueError(f"feature_set: index must be in 0..{len(base) - 1}, got {outside[0]}")
     return [base[entry] if isinstance(entry, int) else entry for entry in entries]
 
-# %% ../nbs/02_prep.ipynb #22b42245
+# %% ../nbs/02_prep.ipynb #eedd1866
 def feature_names(
     feature_set: Any,                         # named set, "all", name(s), index or indices, "31,13", or path of a JSON file
     available: Sequence[str] | None = None,   # columns of the records at hand; needed for "all"
@@ -310,10 +310,10 @@ def feature_names(
     else:
         names = _resolve(feature_set, _base_names(base, available))
     if not names: raise ValueError(f"feature_set must name at least one feature, got {feature_set!r}")
-    known = {*FEATURES.name, *(available or []), *_base_names(base, available)}
+    known = {*FEATURES.name, *ON_REQUEST, *(available or []), *_base_names(base, available)}
     unknown = [name for name in names if name not in known]
     if unknown:
-        hint = suggest(unknown[0], ["all", *FEATURE_SETS, *sorted(known)])
+        hint = suggest(unknown[0], [*sorted(known), "all", *FEATURE_SETS])
         raise ValueError(f"feature_set: {unknown[0]!r} is neither a feature nor one of the sets {['all', *FEATURE_SETS]}{hint}")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated: raise ValueError(f"feature_set must not repeat a feature, got {repeated[0]!r} twice")
@@ -323,22 +323,39 @@ def feature_names(
         raise KeyError(f"records lack columns {missing[:8]}; {what} needs {len(names)}{suggest(missing[0], available)}")
     return names
 
-# %% ../nbs/02_prep.ipynb #402a6dc4
+# %% ../nbs/02_prep.ipynb #fb6e89e6
 def default_feature_set(
     dataset: str,  # name of a data set, or path of a file
 ) -> str:          # name of a feature set
     "The feature set of a run that does not name one."
     return {"tor2016": "tor2016", "ciciot2023": "ciciot2023"}.get(str(dataset), "all")
 
-# %% ../nbs/02_prep.ipynb #5902744e
+
+def index_base(
+    dataset: str,  # name of a data set, or path of a file
+) -> str:          # name of a feature set
+    "The list in which indices count for a data set."
+    return {"tor2016": "tor2016", "tor2016_15s": "tor2016", "ciciot2023": "ciciot2023"}.get(str(dataset), "ids2017")
+
+# %% ../nbs/02_prep.ipynb #78126b10
+def columns_to_load(
+    feature_set: Any,  # as for `feature_names`
+    dataset: str,      # name of a data set, or path of a file
+) -> list[str] | None: # names for `load_dataset`; None stands for "all"
+    "The columns to ask for when a data set is loaded."
+    if isinstance(feature_set, str) and feature_set == "all": return None
+    names = _resolve(feature_set, _base_names(index_base(dataset), None))
+    own_file = not re.fullmatch(r"\w+", str(dataset)) or Path(dataset).exists()
+    return feature_names(names, available=names if own_file else None)
+
+# %% ../nbs/02_prep.ipynb #f6b3fe6a
 def set_slug(
     feature_set: Any,                         # as for `feature_names`
-    available: Sequence[str] | None = None,   # columns of the records at hand, if known
-    base: str | Sequence[str] | None = None,  # list in which indices count
+    base: str | Sequence[str] | None = None,  # list in which indices count; None = `ids2017`
 ) -> str:                                     # letters, digits, "_" and "-" only
     "A folder name for a feature set."
     if isinstance(feature_set, str) and (feature_set == "all" or feature_set in FEATURE_SETS): return feature_set
-    names = _resolve(feature_set, _base_names(base, available))
+    names = _resolve(feature_set, _base_names(base, None))
     if not names: raise ValueError(f"feature_set must name at least one feature, got {feature_set!r}")
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return f"{len(names)}-features-{digest}"
@@ -595,7 +612,7 @@ def _check_knots(knots: np.ndarray, scores: np.ndarray, starts: np.ndarray, k: i
     rising = fits and all((np.diff(part[a:b]) > 0).all() for part in (knots, scores) for a, b in zip(starts[:-1], starts[1:]))
     if not rising: raise ValueError("knots and scores of the 'quantile' transform must rise within each column")
 
-# %% ../nbs/02_prep.ipynb #dcc48e34
+# %% ../nbs/02_prep.ipynb #d2173e4f
 class _Saved(_Columns):
     "Columns and fitted arrays to and from a model file."
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # arrays, and plain values for a JSON header
@@ -611,7 +628,8 @@ class _Saved(_Columns):
         meta: dict[str, Any],           # as `get_state` gives it
     ) -> "Transform":
         "A fitted transform from its state."
-        lacking = [k for k in ("kept", "constant_value") if k not in arrays] + [k for k in ("kind", "names", "n_records") if k not in meta]
+        lacking = [key for keys, held in ((("kept", "constant_value"), arrays), (("kind", "names", "n_records"), meta))
+                   for key in keys if key not in held]
         if lacking: raise ValueError(f"the state of a transform must hold {lacking[0]!r}")
         arrays, names = {name: np.array(value) for name, value in arrays.items()}, list(meta["names"])
         kept, value = arrays.pop("kept"), arrays.pop("constant_value")
@@ -625,7 +643,7 @@ class _Saved(_Columns):
         self._arrays = arrays
         return self
 
-# %% ../nbs/02_prep.ipynb #72a9752b
+# %% ../nbs/02_prep.ipynb #7f33ec36
 class Transform(_Saved):
     "Maps records to float32 numbers of comparable size; to be fitted on benign training records only."
     def __init__(
@@ -646,8 +664,12 @@ class Transform(_Saved):
         self, X: pd.DataFrame | np.ndarray,  # (n, d) records; columns by name, others ignored
     ) -> np.ndarray:                         # (n, k) float32, finite; one column per feature that varies
         "Scaled records."
-        Z = TRANSFORMS[self.kind].forward(self._columns(X)[:, self.kept_], **self._arrays)
-        return np.clip(Z, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)
+        X = self._columns(X)
+        Z = np.empty((len(X), len(self.feature_names_out_)), dtype=np.float32)
+        for start in range(0, len(X), 2048):  # blocks that stay in the processor's cache
+            block = TRANSFORMS[self.kind].forward(X[start:start + 2048][:, self.kept_], **self._arrays)
+            Z[start:start + 2048] = np.clip(block, -_FLOAT32_MAX, _FLOAT32_MAX)
+        return Z
 
     def inverse(
         self, Z: np.ndarray,  # (n, k) scaled records
@@ -680,7 +702,7 @@ def noise_scale(
     gaps = [np.diff(np.unique(z)).min(initial=np.inf) for z in Z.T]
     return np.clip(gap_share * np.array(gaps), fraction / 20, fraction).astype(np.float32)
 
-# %% ../nbs/02_prep.ipynb #19b0e984
+# %% ../nbs/02_prep.ipynb #891d2e34
 def plot_transform(
     before: pd.DataFrame,  # (n, k) records in original units, k small
     after: pd.DataFrame,   # (n, k) scaled records, same columns
@@ -689,12 +711,14 @@ def plot_transform(
     "Distributions of a few features before and after a transform."
     import matplotlib.pyplot as plt
     import seaborn as sns
+    from matplotlib.ticker import EngFormatter, MaxNLocator
     units = feature_table(list(before.columns)).set_index("name")["unit"]
     figure, axes = plt.subplots(2, before.shape[1], figsize=(2.7 * before.shape[1], 4.8), squeeze=False, layout="constrained")
     for column, name in enumerate(before.columns):
         sns.histplot(x=before[name].to_numpy(), bins=40, color="tab:gray", linewidth=0, ax=axes[0, column])
         sns.histplot(x=after[name].to_numpy(), bins=40, color="tab:blue", linewidth=0, ax=axes[1, column])
         axes[0, column].set(title=name, xlabel=units[name], ylabel="")
+        axes[0, column].xaxis.set(major_formatter=EngFormatter(sep=""), major_locator=MaxNLocator(4))
         axes[1, column].set(xlabel="scaled", ylabel="")
     axes[0, 0].set_ylabel("records before")
     axes[1, 0].set_ylabel("records after")

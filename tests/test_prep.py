@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conftest import needs_data
-from nfad.prep import (FEATURE_SETS, FEATURES, PAPER_PAIRS, TRANSFORMS, Transform, default_feature_set, feature_names,
-                       feature_table, noise_scale, set_slug)
+from nfad.prep import (FEATURE_SETS, FEATURES, PAPER_PAIRS, TRANSFORMS, Transform, columns_to_load, default_feature_set,
+                       feature_names, feature_table, index_base, noise_scale, set_slug)
 from nfad.vocabulary import FLOW_COLUMNS, IOT_COLUMNS, canonical_columns, column_role
 
 KINDS = list(TRANSFORMS)
@@ -140,8 +140,20 @@ def test_law_slug_is_safe_catches_plain_text():
     with pytest.raises(AssertionError): law_slug_is_safe(str)
 
 
+def test_columns_to_load():
+    assert columns_to_load("all", "demo") is None
+    assert columns_to_load("0,1", "tor2016") == ["Protocol", "Flow Duration"] == columns_to_load("0,1", "tor2016_15s")
+    assert columns_to_load("0,Destination Port", "demo") == ["Flow Duration", "Destination Port"]
+    assert columns_to_load("own,other", "a/b.csv") == ["own", "other"]
+    assert columns_to_load("ids2017", "a/b.csv") == list(FEATURE_SETS["ids2017"])
+    with pytest.raises(ValueError, match="did you mean 'ids2017'"): columns_to_load("ids2018", "demo")
+    with pytest.raises(ValueError, match="repeat"): columns_to_load("own,own", "a/b.csv")
+    with pytest.raises(ValueError, match="at least one"): columns_to_load(" , ", "demo")
+
+
 def test_default_feature_sets():
     found = [default_feature_set(name) for name in ("tor2016", "tor2016_15s", "ciciot2023", "cicids2017", "demo", "a/b.csv")]
+    assert [index_base(name) for name in ("tor2016_15s", "ciciot2023", "demo")] == ["tor2016", "ciciot2023", "ids2017"]
     assert found == ["tor2016", "all", "ciciot2023", "all", "all", "all"]
 
 
@@ -184,6 +196,23 @@ def test_law_column_order(kind):
 def test_law_column_order_catches_positions():
     with pytest.raises(AssertionError):
         law_column_order_is_irrelevant(lambda train, test: Transform().fit(train).transform(test.to_numpy()[:, :7].astype(float)))
+
+
+def law_rows_are_independent(scale):
+    "A record's scaled values do not depend on the records beside it."
+    rows = pd.concat([flow_like(seed=seed) for seed in range(12)], ignore_index=True)  # 4,800: several blocks
+    together = scale(rows)
+    for part in ([0], [2047, 2048, 4095, 4096], np.arange(4799, 0, -7)):
+        assert np.array_equal(together[part], scale(rows.iloc[part]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_rows_are_independent(kind): law_rows_are_independent(Transform(kind).fit(flow_like()).transform)
+
+
+def test_law_rows_are_independent_catches_batch_statistics():
+    def by_batch(rows): return (rows.to_numpy(float) - rows.to_numpy(float).mean(axis=0)).astype(np.float32)
+    with pytest.raises(AssertionError): law_rows_are_independent(by_batch)
 
 
 def law_inverse(transform, rtol=2e-4):
