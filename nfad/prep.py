@@ -360,7 +360,7 @@ def set_slug(
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return f"{len(names)}-features-{digest}"
 
-# %% ../nbs/02_prep.ipynb #0234e507
+# %% ../nbs/02_prep.ipynb #e63e25d4
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -369,6 +369,8 @@ def _matrix(
     names: Sequence[str],                # d columns
 ) -> np.ndarray:                         # (n, d) float64, finite, |x| at most the largest float32
     "The columns `names` of `records` as numbers."
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd or len(set(names)) < len(names): raise TypeError(f"names of columns must be distinct texts, got {(odd or list(names))[:8]}")
     if isinstance(records, pd.DataFrame):
         require_columns(records, names, "the transform")
         twice = records.columns[records.columns.duplicated()].intersection(list(names))

@@ -457,6 +457,8 @@ def test_bad_fits():
     with pytest.raises(ValueError, match="at least 2 rows"): Transform().fit(flow_like().iloc[:1])
     with pytest.raises(ValueError, match="all 1 are constant"): Transform().fit(flow_like()[["urgent"]])
     with pytest.raises(ValueError, match="record 3"): Transform().fit(flow_like().assign(flag=np.where(np.arange(400) == 3, np.nan, 1)))
+    with pytest.raises(TypeError, match="distinct texts"): Transform().fit(pd.DataFrame({0: [1.0, 2.0]}))
+    with pytest.raises(TypeError, match="distinct texts"): Transform().fit(flow_like(), names=["flag", "flag"])
     with pytest.raises(ValueError, match="not fitted"): Transform().transform(flow_like())
     with pytest.raises(ValueError, match="not fitted"): Transform().inverse(np.zeros((1, 1)))
     with pytest.raises(ValueError, match="not fitted"): Transform().get_state()
