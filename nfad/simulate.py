@@ -296,10 +296,11 @@ def read_pcap(
     packets.attrs["skipped"] = int(skipped)
     return packets
 
-# %% ../nbs/00_simulate.ipynb #f93535a3
+# %% ../nbs/00_simulate.ipynb #775cb70f
 def _pcap_header(data: bytes, path: str | Path) -> tuple[str, float, int]:
     "Byte order, ticks per second and link type of a classic pcap file."
-    magic = {b"\xd4\xc3\xb2\xa1": ("<", 1e6), b"\xa1\xb2\xc3\xd4": (">", 1e6), b"\x4d\x3c\xb2\xa1": ("<", 1e9), b"\xa1\xb2\x3c\x4d": (">", 1e9)}
+    magic = {b"\xd4\xc3\xb2\xa1": ("<", 1e6), b"\xa1\xb2\xc3\xd4": (">", 1e6),
+             b"\x4d\x3c\xb2\xa1": ("<", 1e9), b"\xa1\xb2\x3c\x4d": (">", 1e9)}
     if data[:4] == b"\x0a\x0d\x0d\x0a":
         raise ValueError(f"{path} is a pcapng file; convert it first: editcap -F pcap {path} out.pcap")
     if len(data) < 24 or data[:4] not in magic:
@@ -400,15 +401,18 @@ class NetworkPath(NamedTuple):
     header: int                  # header size of all other TCP packets, bytes
     segment: int                 # largest payload of a TCP packet, bytes
 
-# %% ../nbs/00_simulate.ipynb #91fea833
+# %% ../nbs/00_simulate.ipynb #99e48d11
 def _draw_path(rng: random.Random, service: str) -> NetworkPath:
     "Draw the path of a conversation."
-    local = rng.random() < {"DNS": 0.6, "SSH": 0.5, "mail": 0.3, "streaming": 0.05, "exfiltration": 0.02, "port scan": 0.8}.get(service, 0.25)
+    near = {"DNS": 0.6, "SSH": 0.5, "mail": 0.3, "streaming": 0.05, "exfiltration": 0.02, "port scan": 0.8}
+    local = rng.random() < near.get(service, 0.25)
     round_trip = rng.lognormvariate(-7.5, 0.6) if local else rng.lognormvariate(-3.6, 0.7)  # medians 0.6 ms and 27 ms
-    systems = {"Linux": (64240, 65160, 40, 32), "Windows": (64240, 65535, 32, 20), "Mac": (65535, 65535, 44, 32), "old": (29200, 28960, 40, 32)}
-    chosen = rng.choice(("Linux", "Windows", "Mac", "old"))
-    if service == "IoT keep-alive": client, server, syn, header = rng.choice((5840, 4380, 14600)), 26847, 24, 20
-    else: client, server, syn, header = systems[chosen]
+    # windows of client and server, header of a SYN, header of all others: Linux, Windows, Mac, an old Linux
+    systems = [(64240, 65160, 40, 32), (64240, 65535, 32, 20), (65535, 65535, 44, 32), (29200, 28960, 40, 32)]
+    client, server, syn, header = rng.choice(systems)
+    if service == "IoT keep-alive": server = 26847
+    if service == "IoT keep-alive" or (service == "SSH brute force" and rng.random() < 0.7):  # small devices, some of them hijacked
+        client, syn, header = rng.choice((5840, 4380, 14600)), 24, 20
     if rng.random() < 0.3: server = rng.choice((8192, 14600, 42780))
     segment = 1460 - (header - 20)
     if service in ("SYN flood", "port scan") and rng.random() < 0.6: client, syn = rng.choice((1024, 512, 64240)), rng.choice((20, 24))
@@ -441,14 +445,14 @@ class Trace:
             window = self.path.windows[not is_forward]
         self.rows.append((self.clock, size, is_forward, header, flags, window))
 
-# %% ../nbs/00_simulate.ipynb #eccd4fa5
+# %% ../nbs/00_simulate.ipynb #f9a1ae15
 def open_tcp(t: Trace) -> None:
     "Three packets: SYN, SYN-ACK, ACK."
     t.packet(True, flags=SYN); t.round_trip()
     t.packet(False, flags=SYN | ACK); t.wait_about(6e-5)
     t.packet(True); t.wait_about(2e-4, 1.0)
 
-
+# %% ../nbs/00_simulate.ipynb #763d144b
 def send(
     t: Trace,
     is_forward: bool,  # True = from the client
@@ -470,9 +474,12 @@ def send(
             for _ in range((n_segments + 1) // 2): t.packet(False); t.wait_about(3e-5)
         window = min(2 * window, 64)
 
-
-def close_tcp(t: Trace, first: str = "client") -> None:
-    "FIN from the `first` side ('client' or 'server'), FIN from the other, last ACK; or 'reset'; or 'open': nothing."
+# %% ../nbs/00_simulate.ipynb #75e05bfe
+def close_tcp(
+    t: Trace,
+    first: str = "client",  # "client" or "server" sends the first FIN; "reset": a RST; "open": nothing, the flow stays open
+) -> None:
+    "Close the connection, or leave it."
     if first == "open": return
     if first == "reset":
         t.packet(True, flags=RST | ACK)
@@ -544,13 +551,14 @@ def dns(t: Trace) -> None:
         t.packet(False, _heavy(rng, 900, 0.4, 1472) if long else query + _heavy(rng, 60, 0.8, 420))
         t.wait_about(8e-4, 1.2)
 
-# %% ../nbs/00_simulate.ipynb #f8da278c
+# %% ../nbs/00_simulate.ipynb #0fbaa89a
 def _ssh_login(t: Trace, method: str, is_library: bool = False) -> None:
     "Version strings, key exchange, start of the login; a library offers fewer ciphers than OpenSSH."
     rng = t.rng
     send(t, True, rng.randint(21, 42)); send(t, False, rng.randint(21, 42))
     send(t, True, rng.randint(380, 720) if is_library else rng.randint(1200, 1600)); send(t, False, rng.randint(900, 1150))
-    send(t, True, rng.choice((144, 272) if is_library else (48, 1208, 144))); t.wait_about(4e-3); send(t, False, rng.choice((452, 564, 1080)))
+    send(t, True, rng.choice((144, 272) if is_library else (48, 1208, 144))); t.wait_about(4e-3)
+    send(t, False, rng.choice((452, 564, 1080)))
     send(t, True, 16); send(t, True, 44); send(t, False, 44); send(t, True, rng.choice((60, 68, 76))); send(t, False, rng.choice((60, 52)))
     if method == "key": send(t, True, rng.randint(370, 660)); t.wait_about(6e-3); send(t, False, 28)
 
@@ -563,7 +571,8 @@ def ssh(t: Trace) -> None:
     kind = rng.choices(("type", "script", "copy", "mistyped"), (40, 34, 16, 10))[0]
     _ssh_login(t, "key" if kind in ("script", "copy") or rng.random() < 0.5 else "password")
     for _ in range(rng.randint(1, 3) if kind == "mistyped" else int(kind == "type")):
-        t.wait_about(2.5, 0.6); send(t, True, rng.choice((84, 100, 148))); t.wait_about(0.5 if kind == "mistyped" else 0.02, 0.6); send(t, False, 52)
+        t.wait_about(2.5, 0.6); send(t, True, rng.choice((84, 100, 148)))  # a person types a password
+        t.wait_about(0.5 if kind == "mistyped" else 0.02, 0.6); send(t, False, 52)
     if kind == "mistyped" and rng.random() < 0.5: return close_tcp(t, rng.choice(("client", "server")))
     send(t, True, rng.randint(100, 180)); send(t, False, rng.randint(450, 700))
     if kind == "copy": send(t, rng.random() < 0.5, _heavy(rng, 50_000, 1.2, 300_000))
@@ -615,7 +624,7 @@ def iot(t: Trace) -> None:
         send(t, True, report if rng.random() < 0.5 else 2); send(t, False, 2 if rng.random() < 0.9 else rng.randint(8, 90))
         if rng.random() < 0.06: return close_tcp(t, rng.choice(("client", "server", "reset")))
 
-# %% ../nbs/00_simulate.ipynb #36095308
+# %% ../nbs/00_simulate.ipynb #50eb288c
 def syn_flood(t: Trace) -> None:
     "Half-open connections: SYNs from invented addresses; the server repeats its answer in vain."
     rng = t.rng
@@ -624,7 +633,7 @@ def syn_flood(t: Trace) -> None:
     if rng.random() < 0.3: t.round_trip(); t.packet(True, flags=RST); return  # the invented address exists
     for pause in (1.0, 2.0, 4.0, 8.0)[:rng.randint(1, 4)]: t.wait(pause + rng.random() * 0.02); t.packet(False, flags=SYN | ACK)
 
-
+# %% ../nbs/00_simulate.ipynb #4475d05f
 def port_scan(t: Trace) -> None:
     "One knock on one port: closed, open, silent, or open with a look at the greeting."
     rng = t.rng
@@ -635,13 +644,14 @@ def port_scan(t: Trace) -> None:
     t.round_trip(); t.packet(False, flags=RST | ACK if answer == "closed" else SYN | ACK)
     if answer == "open": t.wait_about(5e-5); t.packet(True, flags=RST)
 
-
+# %% ../nbs/00_simulate.ipynb #028da034
 def ssh_brute_force(t: Trace) -> None:
     "Passwords from a list: no typing, only the server's deliberate delay."
     rng = t.rng
     open_tcp(t); _ssh_login(t, "password", is_library=rng.random() < 0.85)
-    for _ in range(rng.choices((1, 2, 3, 6), (15, 15, 35, 35))[0]):
-        t.wait_about(0.02, 1.0); send(t, True, rng.choice((84, 100, 148))); t.wait_about(2.0, 0.25); send(t, False, 52)
+    message = rng.choice((84, 148))
+    for _ in range(rng.choices((1, 2, 3, 6), (10, 10, 35, 45))[0]):
+        t.wait_about(0.01, 0.8); send(t, True, message); t.wait_about(2.0, 0.25); send(t, False, 52)
     close_tcp(t, rng.choices(("client", "server", "reset"), (50, 35, 15))[0])
 
 
@@ -655,15 +665,15 @@ def slow_http(t: Trace) -> None:
         if t.clock > 118: return
     if rng.random() < 0.5: t.wait(1.0); send(t, False, rng.randint(250, 520)); close_tcp(t, "server")
 
-# %% ../nbs/00_simulate.ipynb #55b4b5e9
+# %% ../nbs/00_simulate.ipynb #0cda9403
 def http_flood(t: Trace) -> None:
     "Page after page without reading: many requests, no human pauses, often an error page."
     rng = t.rng
     open_tcp(t)
-    if rng.random() < 0.4: _tls(t)
-    size, slow = _heavy(rng, 2500, 1.0, 40_000), rng.lognormvariate(0, 0.8)
+    if rng.random() < 0.3: _tls(t)
+    request, size, slow = _heavy(rng, 280, 0.3, 1000), _heavy(rng, 2500, 1.0, 40_000), rng.lognormvariate(0, 0.8)
     for _ in range(rng.choices((1, 4, 12, 30), (10, 20, 35, 35))[0]):
-        send(t, True, _heavy(rng, 330, 0.25, 1400)); t.wait_about(0.15 * slow, 0.7)
+        send(t, True, request + rng.randint(0, 9)); t.wait_about(0.15 * slow, 0.5)
         send(t, False, _heavy(rng, size, 0.1, 60_000) if rng.random() < 0.8 else rng.randint(180, 520)); t.wait_about(2e-3, 1.0)
         if t.clock > 115: break
     close_tcp(t, rng.choices(("client", "server", "reset", "open"), (35, 35, 20, 10))[0])
@@ -754,7 +764,7 @@ def plot_packets(
     ax.set(xlabel="time (s)", ylabel="payload (bytes)", title=title)
     return ax
 
-# %% ../nbs/00_simulate.ipynb #699249d3
+# %% ../nbs/00_simulate.ipynb #e650912c
 def _class_sizes(n_benign: int, n_attack_per_class: int) -> dict[str, int]:
     "Records per service; the benign shares are rounded so that they add up."
     for name, value in (("n_benign", n_benign), ("n_attack_per_class", n_attack_per_class)):
@@ -764,7 +774,7 @@ def _class_sizes(n_benign: int, n_attack_per_class: int) -> dict[str, int]:
     edges = np.rint(n_benign * np.cumsum([share for _, share, _ in BENIGN_SERVICES.values()])).astype(int)
     return dict(zip(BENIGN_SERVICES, np.diff(edges, prepend=0).tolist())) | dict.fromkeys(ATTACK_CLASSES, int(n_attack_per_class))
 
-
+# %% ../nbs/00_simulate.ipynb #a7bf7c2d
 def simulate_demo(
     n_benign: int = 8000,           # benign records, >= 0
     n_attack_per_class: int = 300,  # records of each attack class, >= 0
@@ -782,7 +792,8 @@ def simulate_demo(
             rows += [(protocol, label, service, f"{service} {number}", day)] * len(some)
             number, made = number + 1, made + len(some)
     protocols, *columns = zip(*rows)
-    demo = flow_table(packets_of(flows, list(protocols))).assign(**dict(zip(("Label", "service", "conversation", "day"), map(list, columns))))
+    marks = dict(zip(("Label", "service", "conversation", "day"), map(list, columns)))
+    demo = flow_table(packets_of(flows, list(protocols))).assign(**marks)
     order = np.random.RandomState(seed).permutation(len(demo))  # a fixed stream across numpy versions
     order = order[np.argsort([DAYS.index(day) for day in demo["day"].to_numpy()[order]], kind="stable")]
     return demo.iloc[order].reset_index(drop=True)

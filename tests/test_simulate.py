@@ -265,6 +265,21 @@ def test_law_catches_its_broken_twin(law):
     with pytest.raises(AssertionError): law(LAWS[law], CASES["wild"])
 
 
+# ---------------------------------------------------------------- names
+def test_the_names_are_canonical():
+    from nfad.vocabulary import FLOW_COLUMNS
+    assert len(FLOW_FEATURES) == len(set(FLOW_FEATURES)) == 77
+    assert set(FLOW_FEATURES) - {"Protocol"} <= set(FLOW_COLUMNS)
+
+
+@needs_data
+def test_the_names_and_their_order_are_those_of_cicids2017(data_dir):
+    import pyarrow.parquet as pq
+    names = pq.read_schema(data_dir / "cicids2017" / "cicids2017.parquet").names
+    features = [name for name in names[:names.index("Label")] if name not in ("Destination Port", "Fwd Header Length.1")]
+    assert ["Protocol", *features] == list(FLOW_FEATURES)
+
+
 # ---------------------------------------------------------------- one flow
 def law_one_flow_equals_the_table(features_of):
     p = CASES["wild"]
