@@ -7,7 +7,7 @@ __all__ = ['DATASETS', 'CHUNK_ROWS', 'READER_VERSION', 'PARTS', 'DEFAULT_SIZES',
            'Dataset', 'DatasetSource', 'list_datasets', 'find_files', 'row_ids', 'count_ambiguous', 'load_dataset',
            'split_units', 'Split', 'split_dataset', 'plot_classes']
 
-# %% ../nbs/01_data.ipynb #d722a915
+# %% ../nbs/01_data.ipynb #75242038
 import csv
 import hashlib
 import io
@@ -15,6 +15,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
@@ -24,13 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .core import atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns, require_positive_int, suggest
 from .vocabulary import (BENIGN_LABELS, FLOW_COLUMNS, IOT_COLUMNS, MARKS, canonical_columns, class_name, column_key, column_role,
                              find_vocabulary, is_attempted, label_of_file, repair_tor_rows)
 
-# %% ../nbs/01_data.ipynb #f0096e9b
+# %% ../nbs/01_data.ipynb #3eca8884
 @dataclass(frozen=True)
 class LoadReport:
     "What was read, what was dropped and why."
@@ -60,7 +61,7 @@ class LoadReport:
         gone = Counter(self.columns_dropped.values())
         text = [f"{len(self.columns_dropped)} columns left out ({', '.join(f'{n} {why}' for why, n in gone.items())})" if gone else "",
                 f"{self.n_ambiguous} feature vectors occur both as benign and as attack" if self.n_ambiguous else "", *self.notes]
-        table = self.table().style.format({"rows": "{:,}"}).hide(axis="index").to_html()
+        table = self.table().to_html(index=False, border=0, formatters={"rows": "{:,}".format})
         return f"<b>{self.name}</b>{table}" + "".join(f"<div>{line}.</div>" for line in text if line)
 
 # %% ../nbs/01_data.ipynb #e6f4c090
@@ -406,7 +407,7 @@ def _to_numbers(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
     return pd.DataFrame(columns, index=frame.index)
 
-# %% ../nbs/01_data.ipynb #ad311677
+# %% ../nbs/01_data.ipynb #1b4e054c
 def _conversations(frame: pd.DataFrame) -> pd.Series:
     "(n,) conversation of each record, \"\" where addresses are missing."
     if "conversation" in frame: return frame["conversation"].astype(str)
@@ -414,8 +415,9 @@ def _conversations(frame: pd.DataFrame) -> pd.Series:
     a, b = (frame[f"{end} IP"].astype(str).to_numpy(dtype=str) for end in ("Source", "Destination"))
     ports = [pd.to_numeric(frame[c], errors="coerce").fillna(-1) for c in ("Source Port", "Destination Port") if c in frame]
     service = np.minimum.reduce([p.to_numpy(dtype=int) for p in ports]) if ports else np.zeros(len(frame), int)
-    protocol = frame["Protocol"].astype(str) if "Protocol" in frame else pd.Series("", index=frame.index)
-    return pd.Series(np.where(a < b, a, b), index=frame.index) + "|" + np.where(a < b, b, a) + "|" + protocol + "|" + service.astype(str)
+    protocol = pd.to_numeric(frame["Protocol"], errors="coerce").fillna(-1) if "Protocol" in frame else pd.Series(0, index=frame.index)
+    ends = pd.Series(np.where(a < b, a, b), index=frame.index) + "|" + np.where(a < b, b, a)
+    return ends + "|" + protocol.astype(int).astype(str) + "|" + service.astype(str)
 
 
 def _days(frame: pd.DataFrame, path: Path, hints: Sequence[tuple[str, str]]) -> pd.Series:
@@ -488,7 +490,7 @@ def _frames(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[s
                 raw = reader(path, plan.positions(_header(path), wanted), account, bar.update)
             yield from (_normalise(frame, path, plan, label, wanted, account) for frame in raw)
 
-# %% ../nbs/01_data.ipynb #c49ec0a0
+# %% ../nbs/01_data.ipynb #8b3db25b
 def _write_cache(target: Path, frames: Iterator[pd.DataFrame], account: _Account) -> None:
     "Frames to one Parquet file, with the account in its metadata."
     with atomic_path(target) as temporary:
@@ -504,15 +506,34 @@ def _write_cache(target: Path, frames: Iterator[pd.DataFrame], account: _Account
             if writer is not None: writer.close()
 
 
-def _read_cache(path: Path, wanted: Sequence[str]) -> tuple[pd.DataFrame, _Account]:
-    "The wanted columns of a cache file, and its account."
+def _read_cache(path: Path, wanted: Sequence[str]) -> tuple[Iterator[pd.DataFrame], _Account]:
+    "Frames of a cache file with the wanted columns, and its account."
     rows, dropped, notes = json.loads(pq.read_metadata(path).metadata[b"nfad"])
     columns = [n for n in pq.read_schema(path).names if n in wanted or n in _TEXTS or n == "Flow Duration"]
-    return pd.read_parquet(path, columns=columns), _Account(rows, Counter(dropped), Counter(notes))
+    batches = pq.ParquetFile(path).iter_batches(batch_size=CHUNK_ROWS, columns=columns)
+    return (batch.to_pandas() for batch in batches), _Account(rows, Counter(dropped), Counter(notes))
 
-# %% ../nbs/01_data.ipynb #d16a9fd7
-def _read(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[str], cache: bool,
-          progress: bool) -> tuple[pd.DataFrame, _Account]:
+# %% ../nbs/01_data.ipynb #dacfcf6e
+def _at_most(frames: Iterator[pd.DataFrame], limit: int | None, account: _Account) -> pd.DataFrame:
+    "All frames in one, with at most `limit` rows of each label and in their order."
+    if limit is None: return pd.concat(list(frames), ignore_index=True)
+    rng, kept = np.random.default_rng(0), []
+    for frame in frames:
+        kept.append(frame.assign(_draw=rng.random(len(frame))))
+        large = sum(map(len, kept)) > 2 * CHUNK_ROWS and len(kept) > 1
+        if large: kept = [_smallest(pd.concat(kept, ignore_index=True), limit, account)]
+    return _smallest(pd.concat(kept, ignore_index=True), limit, account).drop(columns="_draw").reset_index(drop=True)
+
+
+def _smallest(frame: pd.DataFrame, limit: int, account: _Account) -> pd.DataFrame:
+    "`frame` without the rows whose draw is not among the `limit` smallest of their label."
+    if len(frame) <= limit: return frame
+    rank = frame.groupby("_label")["_draw"].rank(method="first")
+    return account.drop(frame, rank > limit, f"above {limit:,} of one label, drawn")
+
+# %% ../nbs/01_data.ipynb #6955120b
+def _read(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[str], cache: bool, progress: bool,
+          limit: int | None) -> tuple[pd.DataFrame, _Account]:
     "All rows of all sources with the wanted columns, through the cache where the sources are text."
     account = _Account()
     if cache and not tables and any(path.suffix in _TEXT for path in paths):
@@ -521,10 +542,11 @@ def _read(paths: Sequence[Path], tables: dict, plan: _Plan, wanted: Sequence[str
             _write_cache(target, _frames(paths, tables, plan, plan.features, account, progress), account)
             for old in target.parent.glob(f"{target.stem.rsplit('-', 1)[0]}-*.parquet"):
                 if old != target: old.unlink()  # the files changed; their old copy is of no use
-        return _read_cache(target, wanted)
-    frames = list(_frames(paths, tables, plan, wanted, account, progress))
-    if not frames: raise ValueError(f"{paths[0]} holds no rows")
-    return pd.concat(frames, ignore_index=True), account
+        frames, account = _read_cache(target, wanted)
+    else: frames = _frames(paths, tables, plan, wanted, account, progress)
+    first = next(frames, None)
+    if first is None: raise ValueError(f"{paths[0]} holds no rows")
+    return _at_most(chain([first], frames), limit, account), account
 
 # %% ../nbs/01_data.ipynb #0eaf6988
 def row_ids(
@@ -583,7 +605,7 @@ def _deduplicate(frame: pd.DataFrame, columns: list[str], attack: np.ndarray, ac
     if again.any(): account.dropped["duplicate"] += int(again.sum())
     return ~again
 
-# %% ../nbs/01_data.ipynb #11015386
+# %% ../nbs/01_data.ipynb #4a1c5390
 def _clean(frame: pd.DataFrame, account: _Account, plan: _Plan, wanted: list[str], chosen: bool, name: str, files: Sequence[str],
            benign_label: str | Sequence[str] | None) -> Dataset:
     "The data set that is left after all checks."
@@ -599,6 +621,8 @@ def _clean(frame: pd.DataFrame, account: _Account, plan: _Plan, wanted: list[str
     if constant and chosen: notes.append(f"constant, kept because chosen by name: {', '.join(constant)}")
     elif len(constant) < len(columns): gone |= dict.fromkeys(constant, "constant")
     records = frame[[c for c in columns if c not in gone]].astype(np.float64)
+    telling = [c for c in records if records.loc[~is_attack, c].nunique() == 1 and c not in constant]
+    if telling: notes.append(f"constant on benign records, so any other value tells an attack: {', '.join(telling)}")
     skipped = {c: why for c, why in plan.skipped if c not in wanted}
     skipped |= {c: "on request" for c in plan.features if c not in wanted and not chosen}
     counts = Counter(attack.tolist())
@@ -654,7 +678,7 @@ def _in_memory(source: DatasetSource | None, paths: list[Path], allow_pickle: bo
     label = table["label_name"].mask(table["label_name"].isin(["Audio", "Video", "Text", "Background"]), "BENIGN")
     return {paths[0]: packet_table_features(table).assign(Label=label.to_numpy(), conversation=conversation.to_numpy())}
 
-# %% ../nbs/01_data.ipynb #cde7bad8
+# %% ../nbs/01_data.ipynb #4db02ec0
 def load_dataset(
     name_or_path: str | Path,                        # a name of `DATASETS`, or a CSV, Parquet, ARFF file or a folder of them
     columns: Sequence[str] | None = None,            # canonical names wanted, in this order; None: all features but identifiers
@@ -665,6 +689,7 @@ def load_dataset(
     allow_pickle: bool = False,                      # True runs the code inside pickle files
     cache: bool = True,                              # text files are parsed once, into the cache folder
     progress: bool = True,                           # progress bar for sources above 50 MB
+    max_per_class: int | None = 200_000,             # rows kept of each label, drawn while reading; None: all
 ) -> Dataset:                                        # clean records with labels and the report
     "Reads, cleans and labels a data set."
     source, paths = _locate(name_or_path, Path(folder) if folder else data_dir())
@@ -673,7 +698,8 @@ def load_dataset(
     wanted = [c for c in plan.features if column_role(c) == "feature"] if columns is None else list(dict.fromkeys(columns))
     require_columns(pd.DataFrame(columns=list(plan.features)), wanted, f"data set {str(name_or_path)!r}")
     if not wanted: raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")
-    frame, account = _read(paths, tables, plan, wanted, cache, progress)
+    if max_per_class is not None: require_positive_int(max_per_class, "max_per_class")
+    frame, account = _read(paths, tables, plan, wanted, cache, progress, max_per_class)
     name = source.name if source else Path(name_or_path).name
     return _clean(frame, account, plan, wanted, columns is not None, name, [path.name for path in paths], benign_label or None)
 
@@ -751,7 +777,7 @@ def _pick_labelled(attacks: np.ndarray, units: np.ndarray, linked: np.ndarray, r
         if left == 0: return np.concatenate(chosen)
     return np.concatenate([*chosen, min((rows for rows in members if len(rows) > left), key=len)[:left]])
 
-# %% ../nbs/01_data.ipynb #39a7ecd8
+# %% ../nbs/01_data.ipynb #8dc1f7de
 @dataclass(frozen=True)
 class Split:
     "Row numbers of the parts of a data set."
@@ -768,7 +794,9 @@ class Split:
         "Rows per part."
         return pd.DataFrame(list(self.report.items()), columns=["part", "rows"])
 
-    def _repr_html_(self) -> str: return f"<b>{self.method} split, seed {self.seed}</b>" + self.table().style.hide(axis="index").to_html()
+    def _repr_html_(self) -> str:
+        table = self.table().to_html(index=False, border=0, formatters={"rows": "{:,}".format})
+        return f"<b>{self.method} split, seed {self.seed}</b>{table}"
 
 # %% ../nbs/01_data.ipynb #cd3c2cb9
 def _later_days(day: np.ndarray | None, benign: np.ndarray, counts: dict[str, int]) -> np.ndarray:

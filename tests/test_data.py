@@ -1,0 +1,614 @@
+"""Laws of loading and splitting, each with a broken twin that must fail; bad input; the real files."""
+import dataclasses
+import os
+import shutil
+import tracemalloc
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import REAL_DATA, needs_data
+from nfad import data, vocabulary
+from nfad.data import DATASETS, Dataset, load_dataset, row_ids, split_dataset
+
+HEADER = " Flow Duration, Total Fwd Packets,Flow Bytes/s, Fwd Header Length, Fwd IAT Max, Destination Port, Label"
+ROWS = ["10,2,5.0,40,1,80,BENIGN", "12,3,6.0,60,2,80,BENIGN", "14,4,7.0,80,3,80,BENIGN", "99,9,1.5,40,9,22,PortScan"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NFAD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    before = os.environ.get("NFAD_CACHE")
+    os.environ["NFAD_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    try: yield load_dataset("demo")
+    finally:
+        if before is None: os.environ.pop("NFAD_CACHE")
+        else: os.environ["NFAD_CACHE"] = before
+
+
+def write(path, rows=ROWS, header=HEADER, end="\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *rows]) + end, encoding="utf-8")
+    return path
+
+
+def made(values, is_attack, groups=None, day=None):
+    "A data set from plain lists, with no cleaning."
+    is_attack = np.asarray(is_attack, bool)
+    records = pd.DataFrame(np.asarray(values, float).reshape(len(is_attack), -1))
+    as_text = lambda x: None if x is None else np.asarray(x, dtype=str)
+    return Dataset("made", records, is_attack, np.where(is_attack, "scan", "benign"), as_text(groups), as_text(day), None)
+
+
+# ---------------------------------------------------------------- splits
+
+def law_split(split, dataset, **options):
+    "Disjoint parts, benign where promised, no copy of a test or labelled row among the learnt ones, reproducible."
+    s, again = split(dataset, **options), split(dataset, **options)
+    parts = {p: getattr(s, p) for p in ("train", "reference", "calibration", "test", "labelled")}
+    rows = np.concatenate(list(parts.values()))
+    assert len(rows) == len(np.unique(rows)), "a row is in two parts"
+    ids = row_ids(dataset.records)
+    learnt = np.concatenate([parts["train"], parts["reference"], parts["calibration"]])
+    assert not dataset.is_attack[learnt].any(), "an attack is learnt"
+    assert dataset.is_attack[parts["labelled"]].all(), "a benign row is in the labelled pool"
+    assert not np.isin(ids[learnt], ids[parts["test"]]).any(), "a copy of a test row is learnt"
+    assert not np.isin(ids[parts["labelled"]], ids[parts["test"]]).any(), "a copy of a test row is labelled"
+    for p in parts: assert np.array_equal(parts[p], getattr(again, p)), "same seed, other rows"
+    assert s.report["train"] == len(s.train) and s.report["test attack"] == dataset.is_attack[s.test].sum()
+    counted = [k for k in s.report if k not in ("units", "benign tied to an attack")]
+    assert sum(s.report[k] for k in counted) == len(dataset), "the report loses rows"
+
+
+def law_no_conversation_in_two_parts(split, dataset, **options):
+    s = split(dataset, **options)
+    seen = [set(dataset.groups[getattr(s, p)]) - {""} for p in ("train", "reference", "calibration", "test", "labelled")]
+    for i, one in enumerate(seen):
+        for other in seen[i + 1:]: assert not one & other, "a conversation is in two parts"
+
+
+def law_test_is_later(split, dataset, **options):
+    s = split(dataset, **options)
+    benign_test = s.test[~dataset.is_attack[s.test]]
+    learnt = np.concatenate([s.train, s.reference, s.calibration])
+    assert max(set(dataset.day[learnt])) < min(set(dataset.day[benign_test])), "the test is not later than the training"
+
+
+def by_row(dataset, method="random", *, n_labelled=0, seed=0, **_):
+    "Broken twin: shuffles rows, so that copies are torn apart."
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(~dataset.is_attack))
+    cut = len(order) // 2
+    attacks = np.flatnonzero(dataset.is_attack)
+    report = {"train": cut, "test benign": len(order) - cut, "test attack": len(attacks) - n_labelled, "labelled": n_labelled}
+    return data.Split(order[:cut], order[:0], order[:0], np.concatenate([order[cut:], attacks[n_labelled:]]), attacks[:n_labelled],
+                      "random", seed, report)
+
+
+TWINS = made([1, 2, 3, 4, 5, 6, 7, 8] * 2 + [1, 2, 30, 30, 31, 32], [False] * 16 + [True] * 6,
+             groups=list("aabbccddeeffgghhijklmn"), day=["d1"] * 8 + ["d2"] * 8 + ["d1"] * 6)
+
+
+@pytest.mark.parametrize("method", ["random", "grouped", "temporal"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_law_split_on_demo(demo, method, seed):
+    law_split(split_dataset, demo, method=method, n_labelled=15, seed=seed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.sampled_from("abcdef"), st.sampled_from(["d1", "d2", "d3"])),
+                min_size=12, max_size=60), st.sampled_from(["random", "grouped", "temporal"]), st.integers(0, 5), st.integers(0, 3))
+def test_law_split_on_any_data(rows, method, seed, n_labelled):
+    dataset = made(*[list(column) for column in zip(*rows)][:2], *[list(column) for column in zip(*rows)][2:])
+    try: law_split(split_dataset, dataset, method=method, seed=seed, n_labelled=n_labelled, sizes={"train": 2, "reference": 0, "calibration": 1})
+    except ValueError: return  # too few rows is an answer
+    if method == "grouped": law_no_conversation_in_two_parts(split_dataset, dataset, method=method, seed=seed, sizes={"train": 2, "reference": 0, "calibration": 1})
+
+
+def test_law_split_catches_copies(): 
+    with pytest.raises(AssertionError, match="copy of a test row is learnt"): law_split(by_row, TWINS)
+
+
+def test_law_split_catches_labelled_copies():
+    dataset = made([1, 2, 3, 4, 30, 30], [False] * 4 + [True] * 2)
+    with pytest.raises(AssertionError, match="labelled"): law_split(by_row, dataset, n_labelled=1)
+
+
+def test_law_split_catches_overlap():
+    broken = lambda d, **o: dataclasses.replace(split_dataset(d, **o), reference=split_dataset(d, **o).train[:1])
+    dataset = made(np.arange(40), np.arange(40) >= 30)
+    with pytest.raises(AssertionError, match="two parts"): law_split(broken, dataset)
+
+
+def test_law_split_catches_a_forgotten_seed():
+    counter = iter(range(99))
+    broken = lambda d, **o: split_dataset(d, seed=next(counter), **o)
+    dataset = made(np.arange(40), np.arange(40) >= 30)
+    with pytest.raises(AssertionError, match="same seed"): law_split(broken, dataset)
+
+
+def test_law_grouped(demo):
+    law_no_conversation_in_two_parts(split_dataset, demo, method="grouped", n_labelled=15)
+    with pytest.raises(AssertionError): law_no_conversation_in_two_parts(split_dataset, demo, method="random")
+
+
+def test_law_temporal(demo):
+    law_test_is_later(split_dataset, demo, method="temporal")
+    with pytest.raises(AssertionError): law_test_is_later(split_dataset, demo, method="random")
+
+
+def test_units_join_vectors_and_conversations():
+    units = data.split_units(np.array([7, 7, 8, 9, 5]), np.array(["a", "b", "b", "", ""]))
+    assert units[0] == units[1] == units[2] and len({units[2], units[3], units[4]}) == 3
+
+
+def test_default_sizes_on_demo(demo):
+    s, n = split_dataset(demo), int((~demo.is_attack).sum())
+    assert len(s.train) == min(5000, int(0.6 * n)) and len(s.reference) == int(0.1 * n) and len(s.calibration) == int(0.15 * n)
+    assert s.report["unused benign"] == s.report["unused attack"] == 0
+
+
+def test_sizes_as_counts_shares_and_preset():
+    dataset = made(np.arange(20_000), np.arange(20_000) >= 13_000)
+    s = split_dataset(dataset, sizes={"train": 100, "reference": 0.5, "calibration": 0, "test": 50, "attack": 0.1})
+    assert [len(s.train), len(s.reference), len(s.calibration)] == [100, 6500, 0]
+    assert s.report["test benign"] == 50 and s.report["test attack"] == 700
+    s = split_dataset(dataset, sizes="paper")
+    assert [len(s.train), len(s.calibration), len(s.labelled), len(s.test)] == [5000, 1000, 1000, 10_000]
+
+
+def test_the_pool_does_not_move_the_benign_parts(demo):
+    assert np.array_equal(split_dataset(demo, n_labelled=0).train, split_dataset(demo, n_labelled=50).train)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"method": "stratified"}, "method must be one of"),
+    ({"sizes": {"train": 5_000}}, "train needs 5,000"),
+    ({"sizes": "paper"}, "train needs 5,000"),
+    ({"sizes": "papers"}, "did you mean 'paper'"),
+    ({"sizes": {"trian": 5}}, "did you mean 'train'"),
+    ({"sizes": {"train": -1}}, "count >= 0 or a share"),
+    ({"sizes": {"train": 1.5}}, "count >= 0 or a share"),
+    ({"sizes": {"test": 40}}, "test needs 40"),
+    ({"sizes": {"attack": 40}}, "attack needs 40"),
+    ({"n_labelled": 11}, "n_labelled must be at most 10"),
+    ({"method": "grouped"}, "needs conversations"),
+    ({"method": "temporal"}, "needs days"),
+])
+def test_split_refuses(options, message):
+    with pytest.raises(ValueError, match=message): split_dataset(made(np.arange(40), np.arange(40) >= 30), **options)
+
+
+def test_split_refuses_tiny_and_one_day():
+    with pytest.raises(ValueError, match="is no row"): split_dataset(made([1, 2, 3], [False, False, True]))
+    dataset = made(np.arange(40), np.arange(40) >= 30, day=["2017-07-03"] * 40)
+    with pytest.raises(ValueError, match="2 days or more"): split_dataset(dataset, "temporal")
+
+
+# ---------------------------------------------------------------- cleaning
+
+def law_clean(dataset):
+    "The account adds up; what is left is finite, distinct within its class, of no negative duration, without identifiers."
+    r = dataset.report
+    assert r.rows_read == r.rows_kept + sum(r.dropped.values()), "rows are lost"
+    assert r.rows_kept == len(dataset) == sum(r.classes.values()) == len(dataset.is_attack) == len(dataset.attack)
+    assert np.isfinite(dataset.records.to_numpy()).all(), "not finite"
+    assert not dataset.records.assign(_attack=dataset.attack).duplicated().any(), "a duplicate"
+    if "Flow Duration" in dataset.records: assert (dataset.records["Flow Duration"] >= 0).all(), "a negative duration"
+    assert all(vocabulary.column_role(c) == "feature" for c in dataset.records), "an identifier is a feature"
+    assert ((dataset.attack != "benign") == dataset.is_attack).all()
+    assert not np.isin(["day", "conversation"], dataset.records.columns).any()
+    assert (dataset.records.dtypes == np.float64).all()
+
+
+def test_law_clean(demo): law_clean(demo)
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda d: dataclasses.replace(d, report=dataclasses.replace(d.report, rows_read=d.report.rows_read + 1)), "lost"),
+    (lambda d: dataclasses.replace(d, records=d.records.replace(d.records.iat[0, 0], np.inf)), "finite"),
+    (lambda d: dataclasses.replace(d, records=d.records * 0), "duplicate"),
+    (lambda d: dataclasses.replace(d, records=d.records.assign(**{"Flow Duration": -1.0 - np.arange(len(d))})), "negative"),
+    (lambda d: dataclasses.replace(d, records=d.records.assign(Protocol=6.0)), "identifier"),
+])
+def test_law_clean_catches(demo, spoil, message):
+    with pytest.raises(AssertionError, match=message): law_clean(spoil(demo))
+
+
+def test_each_reason_is_counted(tmp_path):
+    rows = [*ROWS, ROWS[0].replace(",80,", ",443,"), "15,2,Infinity,40,1,80,BENIGN", "16,2,NaN,40,1,80,BENIGN", "-1,2,5,40,1,80,BENIGN",
+            ",,,,,,", "", "17,2,5.0,40,1,80,", HEADER, "18,2,5.0,40,1,80,DoS Hulk - Attempted", "18,2,5.0,40,1,80,BENIGN,7", "19,2,5.0"]
+    d = load_dataset(write(tmp_path / "a.csv", rows, end=""))
+    law_clean(d)
+    assert d.report.rows_read == len(rows) and len(d) == 4
+    assert d.report.dropped == {"empty line": 2, "truncated last line": 1, "line with too many fields": 1, "repeated header line": 1,
+                                "no label": 1, "attempted attack, no effect": 1, "NaN or infinite": 2, "negative duration": 1, "duplicate": 1}
+
+
+def test_row_ids_tell_rows_apart(demo):
+    records = pd.concat([demo.records, demo.records.iloc[:50] + 0.0])
+    assert len(np.unique(row_ids(records))) == len(records.drop_duplicates()) == len(demo)
+
+
+def test_duplicates_are_judged_on_the_chosen_columns(tmp_path):
+    path = write(tmp_path / "a.csv", ["10,2,5,40,1,80,BENIGN", "10,2,5,40,1,443,BENIGN", "10,2,5,40,2,80,BENIGN", "11,3,5,40,1,80,Bot"])
+    assert len(load_dataset(path)) == 3
+    assert len(load_dataset(path, ["Flow Duration", "Destination Port"])) == 3
+    assert len(load_dataset(path, ["Flow Duration"])) == 2
+
+
+def test_ambiguous_vectors_are_counted_and_kept(tmp_path):
+    d = load_dataset(write(tmp_path / "a.csv", [*ROWS, ROWS[0].replace("BENIGN", "Bot"), ROWS[0].replace("BENIGN", "DDoS")]))
+    assert len(d) == 6 and d.report.n_ambiguous == 1
+
+
+def test_constant_columns(tmp_path):
+    path = write(tmp_path / "a.csv", [r.replace(",2,", ",3,").replace(",4,", ",3,").replace(",9,1.5", ",3,1.5") for r in ROWS])
+    d = load_dataset(path)
+    assert "Total Fwd Packets" not in d.records and d.report.columns_dropped["Total Fwd Packets"] == "constant"
+    d = load_dataset(path, ["Total Fwd Packets", "Flow Duration"])
+    assert list(d.records) == ["Total Fwd Packets", "Flow Duration"] and "Total Fwd Packets" in d.report.notes[0]
+
+
+def test_a_shortcut_is_noted(tmp_path):
+    rows = ["10,2,0,40,1,80,BENIGN", "12,3,0,60,2,80,BENIGN", "14,4,0,80,3,80,BENIGN", "99,9,1.5,40,9,22,PortScan"]
+    assert "Flow Bytes/s" in load_dataset(write(tmp_path / "a.csv", rows)).report.notes[0]
+
+
+def test_report_is_json_and_table(demo):
+    import json
+    assert json.loads(json.dumps(demo.report.to_dict()))["rows_kept"] == len(demo)
+    assert demo.report.table()["rows"].iloc[0] == demo.report.rows_read
+    assert "duplicate" in demo.report._repr_html_()
+
+
+# ---------------------------------------------------------------- layouts
+
+def test_one_vocabulary_for_all_spellings():
+    v3 = list(vocabulary.FLOW_COLUMNS[:5]) + ["Fwd Header Length", " Init_Win_bytes_forward ", "min_seg_size_forward"]
+    v4 = ["Flow Duration", "Tot Fwd Pkts", "Tot Bwd Pkts", "TotLen Fwd Pkts", "TotLen Bwd Pkts", "Fwd Header Len", "Init Fwd Win Byts", "Fwd Seg Size Min"]
+    fixed = ["Flow Duration", "Total Fwd Packet", "Total Bwd packets", "Total Length of Fwd Packet", "Total Length of Bwd Packet",
+             "Fwd Header Length", "FWD Init Win Bytes", "Fwd Seg Size Min"]
+    assert vocabulary.canonical_columns(v3) == vocabulary.canonical_columns(v4) == vocabulary.canonical_columns(fixed)
+
+
+@pytest.mark.parametrize("repeat", [" Fwd Header Length", "Fwd Header Length.1"])
+def test_repeated_header_column_is_left_out(tmp_path, repeat):
+    d = load_dataset(write(tmp_path / "a.csv", [r.replace(",40,", ",40,40,").replace(",60,", ",60,60,").replace(",80,3", ",80,80,3") for r in ROWS],
+                           HEADER.replace("Fwd IAT Max", repeat.strip() + ", Fwd IAT Max")))
+    assert d.report.columns_dropped["Fwd Header Length.1"] == "identifier" and len(d) == 4
+
+
+@pytest.mark.parametrize("dash", ["\u2013".encode(), b"\x96", "\ufffd".encode(), "ï¿½".encode(), b"-"])
+def test_web_attack_dashes(tmp_path, dash):
+    path = write(tmp_path / "a.csv")
+    path.write_bytes(path.read_bytes() + b"77,9,1.5,40,9,80,Web Attack " + dash + b" Sql Injection\n")
+    assert load_dataset(path).attack[-1] == "Web Attack SQL Injection"
+
+
+def test_folder_of_day_files(tmp_path):
+    write(tmp_path / "cicids2017" / "Monday-WorkingHours.pcap_ISCX.csv", ROWS[:3])
+    write(tmp_path / "cicids2017" / "Tuesday-WorkingHours.pcap_ISCX.csv", [r.replace(",2,", ",7,") for r in ROWS], HEADER.replace(" Fwd", "Fwd"))
+    d = load_dataset("cicids2017", folder=tmp_path)
+    assert sorted(set(d.day)) == ["2017-07-03", "2017-07-04"] and d.report.rows_read == 7 and len(d.report.files) == 2
+
+
+def test_per_attack_files_have_the_label_in_their_name(tmp_path):
+    header = ",".join(["Protocol Type", "Number", *vocabulary.IOT_COLUMNS])
+    rows = [",".join(str(i + j) for j in range(39)) for i in range(3)]
+    write(tmp_path / "ciciot2023" / "BenignTraffic3.pcap.csv", rows, header)
+    write(tmp_path / "ciciot2023" / "Recon-PingSweep.pcap.csv", [r.replace("0,", "9,", 1) for r in rows], header)
+    d = load_dataset("ciciot2023", folder=tmp_path)
+    assert set(d.attack) == {"benign", "Recon Ping Sweep"} and not {"Number", "Protocol Type"} & set(d.records)
+    assert "Number" in load_dataset("ciciot2023", ["Number", "Rate"], folder=tmp_path).records
+
+
+def test_own_file_with_own_names(tmp_path):
+    path = write(tmp_path / "own.csv", ["1,2.5,tcp,ok", "2,2.5,udp,ok", "3,4,tcp,bad"], "id,size,service_name,state")
+    d = load_dataset(path, label_column="state", benign_label="ok")
+    assert list(d.records) == ["size"] and d.attack.tolist() == ["benign", "bad"]
+    d = load_dataset(path, label_column="none")
+    assert not d.is_attack.any()
+    frame = pd.read_csv(path)
+    frame.to_parquet(tmp_path / "own.parquet")
+    other = load_dataset(tmp_path / "own.parquet", label_column="state", benign_label="ok")
+    assert other.records.equals(load_dataset(path, label_column="state", benign_label="ok").records)
+
+
+def test_numeric_labels(tmp_path):
+    d = load_dataset(write(tmp_path / "own.csv", ["1,0", "2,0.0", "3,1"], "size,label"))
+    assert d.attack.tolist() == ["benign", "benign", "1"]
+    assert load_dataset(tmp_path / "own.csv", benign_label="1").attack.tolist() == ["0", "0", "benign"]
+
+
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_arff(tmp_path, quote):
+    head = ["@relation x", "", f"@attribute {quote}size{quote} numeric", "@ATTRIBUTE rate real", "@attribute class1 {TOR,NONTOR}", "@data"]
+    body = [f"1,2,{quote}NONTOR{quote}", "% a remark", f"2,?,{quote}NONTOR{quote}", f"3,4,{quote}TOR{quote}", f"5,6,{quote}TOR{quote}"]
+    path = tmp_path / "a.arff"
+    path.write_text("\n".join(head + body) + "\n9,", encoding="utf-8")
+    d = load_dataset(path)
+    assert d.attack.tolist() == ["benign", "TOR", "TOR"] and d.report.dropped == {"truncated last line": 1, "NaN or infinite": 1}
+
+
+def test_pickles_of_the_paper(tmp_path):
+    frame = pd.DataFrame(np.arange(40.).reshape(8, 5), columns=vocabulary.FLOW_COLUMNS[:5])
+    frame.iloc[:5].to_pickle(tmp_path / "BENIGN.pkl")
+    frame.iloc[5:].to_pickle(tmp_path / "ATTACK.pkl")
+    with pytest.raises(ValueError, match="runs the code inside"): load_dataset(tmp_path)
+    d = load_dataset(tmp_path, allow_pickle=True)
+    assert d.report.classes == {"benign": 5, "ATTACK": 3}
+    pd.Series([1]).to_pickle(tmp_path / "ATTACK.pkl")
+    with pytest.raises(TypeError, match="DataFrame"): load_dataset(tmp_path, allow_pickle=True)
+
+
+# ---------------------------------------------------------------- the cache
+
+def test_cache_is_used_and_follows_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("NFAD_CACHE", str(tmp_path / "cache"))
+    path = write(tmp_path / "a.csv", end="\n1,2")
+    first = load_dataset(path)
+    (copy,) = (tmp_path / "cache" / "data").iterdir()
+    with monkeypatch.context() as m:
+        m.setattr(data, "_text_frames", lambda *a: pytest.fail("the file was parsed again"))
+        second = load_dataset(path)
+        assert second.records.equals(first.records) and second.report == first.report
+        assert list(load_dataset(path, ["Flow Duration"]).records) == ["Flow Duration"]
+    write(path, [*ROWS, "55,5,5,50,5,55,BENIGN"])
+    assert len(load_dataset(path)) == 5
+    assert [p.name == copy.name for p in (tmp_path / "cache" / "data").iterdir()] == [False], "the old copy stays"
+
+
+def test_interrupted_reading_leaves_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NFAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(data, "CHUNK_ROWS", 2)
+    path = write(tmp_path / "a.csv", [*ROWS, "17,x,5.0,40,1,80,BENIGN"])
+    with pytest.raises(ValueError, match="line 6"): load_dataset(path)
+    assert list((tmp_path / "cache" / "data").iterdir()) == []
+
+
+def test_without_cache_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("NFAD_CACHE", str(tmp_path / "cache"))
+    cached, plain = load_dataset(write(tmp_path / "a.csv")), load_dataset(write(tmp_path / "a.csv"), cache=False)
+    assert plain.records.equals(cached.records) and plain.report == cached.report
+    shutil.rmtree(tmp_path / "cache")
+    load_dataset(tmp_path / "a.csv", cache=False)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
+def test_chunks_do_not_matter(tmp_path, monkeypatch, chunk):
+    rows = [*ROWS, "", *[f"{i},{i % 7},{i}.5,40,3,80,BENIGN" for i in range(20)], HEADER, "1,2"]
+    path = write(tmp_path / "a.csv", rows, end="")
+    whole = load_dataset(path, cache=False)
+    monkeypatch.setattr(data, "CHUNK_ROWS", chunk)
+    again = load_dataset(path)
+    assert again.records.equals(whole.records) and again.report.dropped == whole.report.dropped
+
+
+def test_large_classes_are_drawn(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.csv", [*[f"{i},2,{i}.5,40,{i % 9},80,BENIGN" for i in range(100)], *ROWS[3:]])
+    d = load_dataset(path, max_per_class=30)
+    law_clean(d)
+    assert d.report.classes == {"benign": 30, "PortScan": 1} and d.report.dropped == {"above 30 of one label, drawn": 70}
+    monkeypatch.setattr(data, "CHUNK_ROWS", 7)
+    assert load_dataset(path, max_per_class=30).records.equals(d.records)
+    with pytest.raises(ValueError, match="max_per_class"): load_dataset(path, max_per_class=0)
+
+
+def peak_of_reading(path, chunk, monkeypatch):
+    monkeypatch.setattr(data, "CHUNK_ROWS", chunk)
+    plan = data._make_plan([path], {}, None, None)
+    tracemalloc.start()
+    data._write_cache(path.with_suffix(".parquet"), data._frames([path], {}, plan, plan.features, data._Account(), False), data._Account())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_is_flat_in_the_file_size(tmp_path, monkeypatch):
+    line = ["10,2,5.0,40,1,80,BENIGN"]
+    small, large = (write(tmp_path / f"{n}.csv", line * n) for n in (20_000, 80_000))
+    assert peak_of_reading(large, 5_000, monkeypatch) < 1.3 * peak_of_reading(small, 5_000, monkeypatch)
+    assert peak_of_reading(large, 10**6, monkeypatch) > 2 * peak_of_reading(small, 10**6, monkeypatch), "the law cannot fail"
+
+
+# ---------------------------------------------------------------- bad input
+
+@pytest.mark.parametrize("name", [n for n in DATASETS if n != "demo"])
+def test_missing_data_says_what_to_do(tmp_path, name):
+    with pytest.raises(FileNotFoundError) as error: load_dataset(name, folder=tmp_path)
+    text, source = str(error.value), DATASETS[name]
+    for part in (str(tmp_path), source.patterns[0], source.layout, source.page, source.citation, "-p dataset demo", "NFAD_DATA"): assert part in text
+
+
+def test_the_readme_of_the_data_folder_knows_all_sets():
+    from nfad.core import repository_root
+    text = (repository_root() / "data" / "README.md").read_text(encoding="utf-8")
+    for source in DATASETS.values():
+        for part in (f"`{source.name}`", source.title, source.page, source.citation, *source.patterns[:2]): assert part in text, part
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="did you mean 'cicids2017'"): load_dataset("cicids2107")
+    with pytest.raises(FileNotFoundError, match="no file or folder"): load_dataset("no/such.csv")
+
+
+@pytest.mark.parametrize("text, options, error, message", [
+    ("", {}, ValueError, "is empty"),
+    ("\n\n", {}, ValueError, "no header"),
+    (HEADER + "\n", {}, ValueError, "no labelled rows|no rows"),
+    (HEADER + "\n" + ROWS[0], {"label_column": "Lable"}, KeyError, "did you mean 'Label'"),
+    (HEADER.replace(", Label", ",x") + "\n" + ROWS[0], {}, KeyError, "pass label_column"),
+    (HEADER + "\n" + ROWS[3], {}, ValueError, "no benign rows.*PortScan"),
+    (HEADER + "\n" + ROWS[0], {"benign_label": "ok"}, ValueError, "no benign rows.*'ok'.*BENIGN"),
+    ("\n".join([HEADER, *ROWS, "17,two,5.0,40,1,80,BENIGN"]), {}, ValueError, "'Total Fwd Packets' must be numeric, got 'two' in line 6"),
+    ("\n".join([HEADER, *ROWS]), {"columns": ["Flow Duratoin"]}, KeyError, "did you mean 'Flow Duration'"),
+    ("\n".join([HEADER, *ROWS]), {"columns": []}, ValueError, "no numeric feature"),
+    ("a,label\nx,BENIGN\ny,bad\n", {}, ValueError, "no numeric feature"),
+    ("\n".join([HEADER, *[r.replace("5.0", "NaN").replace("6.0", "").replace("7.0", "inf").replace("1.5", "NaN") for r in ROWS]]),
+     {"columns": ["Flow Bytes/s"]}, ValueError, "no finite value"),
+])
+def test_bad_files(tmp_path, text, options, error, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(error, match=message): load_dataset(path, **options)
+
+
+def test_text_in_the_middle_of_an_own_column(tmp_path):
+    path = write(tmp_path / "own.csv", ["1,0", "2,0", "n/k,0", "3,1"], "size,label")
+    with pytest.raises(ValueError, match="'size' must be numeric, got 'n/k' in line 4"): load_dataset(path)
+
+
+def test_bad_paths(tmp_path):
+    (tmp_path / "a.xlsx").write_text("x")
+    with pytest.raises(ValueError, match="file ending"): load_dataset(tmp_path / "a.xlsx")
+    with pytest.raises(FileNotFoundError, match="holds no .csv"): load_dataset(tmp_path)
+    (tmp_path / "a.arff").write_text("@relation x\n@attribute a numeric\n")
+    with pytest.raises(ValueError, match="no @data"): load_dataset(tmp_path / "a.arff")
+
+
+def test_named_set_with_unknown_columns_or_no_label(tmp_path):
+    write(tmp_path / "csecicids2018" / "a.csv", ["1,2,0"], "x,y,Label")
+    with pytest.raises(ValueError, match="no vocabulary known"): load_dataset("csecicids2018", folder=tmp_path)
+    write(tmp_path / "csecicids2018" / "a.csv", header=HEADER.replace(" Label", " y"))
+    with pytest.raises(KeyError, match="no label column"): load_dataset("csecicids2018", folder=tmp_path)
+
+
+# ---------------------------------------------------------------- real data
+
+READ = {  # name: rows, benign, attacks as data/README of the samples has them
+    "cicids2017": (40_446, 33_534, 6_912), "cicids2017_improved": (56_277, 7_492, 48_785), "tor2016": (16_144, 8_100, 8_044),
+    "tor2016_15s": (22_072, 18_758, 3_314), "ciciot2023": (111_502, 2_000, 109_502), "cicddos2019": (104_528, 34_575, 69_953),
+    "csecicids2018": (6_594, 3_822, 2_772), "tiissrc23": (960, 480, 480)}
+KEPT = {"cicids2017": 35_777, "cicids2017_improved": 43_309, "tor2016": 14_747, "tor2016_15s": 21_326, "ciciot2023": 103_973,
+        "cicddos2019": 102_745, "csecicids2018": 4_622, "tiissrc23": 960}
+
+
+@lru_cache
+def real(name): return load_dataset(name, folder=REAL_DATA)
+
+
+@needs_data
+@pytest.mark.parametrize("name", READ)
+def test_real_sets(name):
+    d = real(name)
+    law_clean(d)
+    assert d.report.rows_read == READ[name][0] and len(d) == KEPT[name]
+    assert (~d.is_attack).sum() <= READ[name][1] and d.is_attack.sum() <= READ[name][2]
+    law_split(split_dataset, d, n_labelled=15)
+
+
+@needs_data
+def test_labels_before_cleaning(data_dir, monkeypatch):
+    for name, (rows, benign, attacks) in READ.items():
+        source, paths = data._locate(name, data_dir)
+        tables = data._in_memory(source, paths, False, False)
+        plan = data._make_plan(paths, tables, source, None)
+        frame, _ = data._read(paths, tables, plan, plan.features[:1], False, False, None)
+        is_attack, _ = data._classes(frame["_label"], None)
+        assert (len(frame), (~is_attack).sum(), is_attack.sum()) == (rows, benign, attacks), name
+
+
+@needs_data
+@pytest.mark.parametrize("name, method", [("cicids2017_improved", "grouped"), ("cicids2017_improved", "temporal"), ("tor2016", "grouped"),
+                                          ("cicddos2019", "temporal"), ("cicids2017", "temporal")])
+def test_real_splits(name, method):
+    d = real(name)
+    law_split(split_dataset, d, method=method, n_labelled=15)
+    law = law_no_conversation_in_two_parts if method == "grouped" else law_test_is_later
+    law(split_dataset, d, method=method)
+    with pytest.raises(AssertionError): law(split_dataset, d, method="random")
+
+
+@needs_data
+def test_ambiguous_real_vectors_are_never_learnt():
+    d = real("cicddos2019")
+    assert d.report.n_ambiguous == 18
+    with pytest.raises(AssertionError, match="copy of a test row"): law_split(by_row, d)
+
+
+@needs_data
+def test_raw_tor_csv_equals_parquet(data_dir):
+    raw, parquet = load_dataset(data_dir / "tor2016" / "raw" / "tor_nontor.csv"), real("tor2016")
+    assert raw.report.rows_read == 16_144 and raw.records.equals(parquet.records) and (raw.groups == parquet.groups).all()
+
+
+def law_min_mean_max(records):
+    "Within each block of times the mean lies between the extremes."
+    for block in ("Fwd IAT", "Bwd IAT", "Flow IAT", "Active", "Idle"):
+        low, mean, high = (records[f"{block} {s}"] for s in ("Min", "Mean", "Max"))
+        assert ((low <= mean * 1.01 + 1e-6) & (mean <= high * 1.01 + 1e-6)).mean() > 0.999, block
+
+
+@needs_data
+def test_tor_15s_columns_are_put_right(data_dir):
+    d = real("tor2016_15s")
+    law_min_mean_max(d.records)
+    raw = pd.read_parquet(data_dir / "tor2016" / "tor2016_15s.parquet")
+    raw.columns = vocabulary.canonical_columns(raw.columns)
+    with pytest.raises(AssertionError, match="Fwd IAT"): law_min_mean_max(raw)
+    assert not (d.records[["Fwd IAT Max", "Idle Min", "Active Max"]] < 0).any(axis=None) and (d.records["Flow IAT Min"] < -1).any()
+    repaired, shifted, unfit = vocabulary.repair_tor_rows(raw)
+    assert (shifted == (raw["class1"] == "NONTOR")).all() and not unfit.any()
+
+
+@needs_data
+def test_raw_arff_equals_parquet(data_dir):
+    raw, parquet = load_dataset(data_dir / "tor2016" / "raw" / "TimeBasedFeatures-15s-TOR-NonTOR-85.arff"), real("tor2016_15s")
+    assert raw.report.rows_read == 18_761
+    assert np.isin(row_ids(raw.records), row_ids(parquet.records[list(raw.records)])).all()
+
+
+@needs_data
+def test_raw_ids2017(data_dir, tmp_path):
+    (tmp_path / "cicids2017").mkdir()
+    for f in (data_dir / "cicids2017" / "raw").glob("*.csv"): (tmp_path / "cicids2017" / f.name).symlink_to(f)
+    d = load_dataset("cicids2017", folder=tmp_path)
+    law_clean(d)
+    assert d.report.rows_read == 10_998 and set(d.day) == {"", "2017-07-07"}
+    sample = pd.read_parquet(data_dir / "cicids2017" / "cicids2017.parquet")
+    sample = sample[sample["source"].isin(["paris", "mahdi"])]
+    sample.columns = vocabulary.canonical_columns(sample.columns)
+    other = sample.loc[np.isfinite(sample[d.records.columns]).all(axis=1), list(d.records)]
+    assert np.isin(row_ids(d.records.round(3)), row_ids(other.round(3))).mean() > 0.999
+
+
+@needs_data
+def test_raw_ids2018(data_dir):
+    raw, parquet = load_dataset(data_dir / "csecicids2018" / "raw"), real("csecicids2018")
+    assert raw.report.rows_read == 6_594 and raw.report.classes == parquet.report.classes
+    assert set(row_ids(raw.records)) == set(row_ids(parquet.records[list(raw.records)]))
+
+
+@needs_data
+def test_raw_iot(data_dir, tmp_path):
+    (tmp_path / "ciciot2023").mkdir()
+    for f in (data_dir / "ciciot2023" / "raw").glob("*.csv"): (tmp_path / "ciciot2023" / f.name).symlink_to(f)
+    d, parquet = load_dataset("ciciot2023", folder=tmp_path), real("ciciot2023")
+    assert d.report.rows_read == 26_759 and d.report.classes["Web Attack SQL Injection"] == parquet.report.classes["Web Attack SQL Injection"]
+    one, other = (x.records[x.attack == "Recon Ping Sweep"].to_numpy() for x in (d, parquet))
+    assert np.allclose(one, other)
+
+
+@needs_data
+def test_raw_ddos2019_is_cut_off(data_dir):
+    d = load_dataset(data_dir / "cicddos2019" / "raw")
+    law_clean(d)
+    assert d.report.dropped["truncated last line"] == 2 and d.report.rows_read == 872
+    assert set(d.day) == {"2018-12-01"} and d.groups is not None and d.report.columns_dropped["SimillarHTTP"] == "identifier"
+
+
+@needs_data
+def test_cicflowmeter_export_without_labels(data_dir):
+    path = data_dir / "pcap" / "cicflowmeter_test.csv"
+    with pytest.raises(ValueError, match="no benign rows.*No Label"): load_dataset(path)
+    d = load_dataset(path, label_column="none")
+    assert d.report.rows_read == 96 and not d.is_attack.any()
