@@ -178,8 +178,8 @@ def find_files(
         f"  cite: {source.citation}\n"
         f"Put the files there or set NFAD_DATA to the folder that has them; `-p dataset demo` works at once.")
 
-# %% ../nbs/01_data.ipynb #3105a62b
-CHUNK_ROWS = 200_000  # rows per frame while reading
+# %% ../nbs/01_data.ipynb #cb640f35
+CHUNK_ROWS = 100_000  # rows per frame while reading
 _TEXT = {".csv", ".txt", ".arff"}
 _PICKLES = {".pkl", ".pickle"}
 
@@ -191,6 +191,15 @@ def _last_line_cut(path: Path, n_fields: int) -> bool:
         lines = file.read().decode("utf-8", "replace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "")
     return len(lines) > 1 and len(next(csv.reader([last]), [])) < n_fields
+
+
+def _last_word_cut(path: Path, words: pd.Series) -> bool:
+    "Whether a file without a final newline ends in a word that stands there once and begins another one: BEN of BENIGN."
+    with open(path, "rb") as file:
+        file.seek(-1, 2)
+        if file.read() in b"\r\n": return False
+    others, last = set(words.iloc[:-1].dropna().astype(str)), words.iloc[-1]
+    return isinstance(last, str) and last not in others and any(other.startswith(last) for other in others)
 
 # %% ../nbs/01_data.ipynb #71213bfe
 def _arff_header(path: Path) -> tuple[list[str], int, int]:
@@ -239,7 +248,7 @@ def _mark_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
         before = item
     if before is not None: yield before, True
 
-# %% ../nbs/01_data.ipynb #7dd17814
+# %% ../nbs/01_data.ipynb #de20d24b
 class _Lines(io.RawIOBase):
     "The rest of a file behind one made-up line of `width` empty fields, which tells the parser how many columns to expect."
     mode = "rb"
@@ -273,6 +282,7 @@ def _text_frames(path: Path, names: dict[int, str], account: _Account, advance: 
                 frame.index += lines_before
                 account.rows_read += len(frame)
                 frame = account.drop(frame, frame.isna().all(axis=1), "empty line")
+                if last and not cut and names.get(width - 1) and len(frame): cut = _last_word_cut(path, frame[width - 1])
                 if last and cut: frame = account.drop(frame, frame.index == frame.index[-1], "truncated last line")
                 frame = account.drop(frame, frame[width].notna(), "line with too many fields")
                 yield frame.drop(columns=width).rename(columns=names)
@@ -678,7 +688,7 @@ def _in_memory(source: DatasetSource | None, paths: list[Path], allow_pickle: bo
     label = table["label_name"].mask(table["label_name"].isin(["Audio", "Video", "Text", "Background"]), "BENIGN")
     return {paths[0]: packet_table_features(table).assign(Label=label.to_numpy(), conversation=conversation.to_numpy())}
 
-# %% ../nbs/01_data.ipynb #4db02ec0
+# %% ../nbs/01_data.ipynb #7ffddb64
 def load_dataset(
     name_or_path: str | Path,                        # a name of `DATASETS`, or a CSV, Parquet, ARFF file or a folder of them
     columns: Sequence[str] | None = None,            # canonical names wanted, in this order; None: all features but identifiers
@@ -696,7 +706,7 @@ def load_dataset(
     tables = _in_memory(source, paths, allow_pickle, cache)
     plan = _make_plan(paths, tables, source, label_column)
     wanted = [c for c in plan.features if column_role(c) == "feature"] if columns is None else list(dict.fromkeys(columns))
-    require_columns(pd.DataFrame(columns=list(plan.features)), wanted, f"data set {str(name_or_path)!r}")
+    require_columns(pd.DataFrame(columns=list(plan.features)), wanted, f"this choice from {str(name_or_path)!r}")
     if not wanted: raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")
     if max_per_class is not None: require_positive_int(max_per_class, "max_per_class")
     frame, account = _read(paths, tables, plan, wanted, cache, progress, max_per_class)

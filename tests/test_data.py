@@ -232,6 +232,13 @@ def test_each_reason_is_counted(tmp_path):
                                 "no label": 1, "attempted attack, no effect": 1, "NaN or infinite": 2, "negative duration": 1, "duplicate": 1}
 
 
+@pytest.mark.parametrize("tail, cut", [("15,2,5.0,40,1,80,BEN", 1), ("15,2,5.0,40,1,80,BENIGN", 0), ("15,2,5.0,40,1,80,BEN\n", 0), ("15,2", 1),
+                                       ("15,2,5.0,40,1,80,", 0), ("15,2,5.0,40,1,80", 1)])
+def test_truncated_last_line(tmp_path, tail, cut):
+    path = write(tmp_path / "a.csv", [*ROWS, tail], end="")
+    assert load_dataset(path).report.dropped.get("truncated last line", 0) == cut
+
+
 def test_row_ids_tell_rows_apart(demo):
     records = pd.concat([demo.records, demo.records.iloc[:50] + 0.0])
     assert len(np.unique(row_ids(records))) == len(records.drop_duplicates()) == len(demo)
