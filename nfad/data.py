@@ -844,7 +844,7 @@ def _account_for(parts: dict[str, np.ndarray], is_attack: np.ndarray, units: np.
     return report | {"unused benign": int((~is_attack[unused]).sum()), "unused attack": int(is_attack[unused].sum()),
                      "benign tied to an attack": int(np.isin(units[~is_attack], units[is_attack]).sum()), "units": int(units.max()) + 1}
 
-# %% ../nbs/01_data.ipynb #a1a4d60a
+# %% ../nbs/01_data.ipynb #37c29f3e
 def split_dataset(
     dataset: Dataset,                             # from `load_dataset`
     method: str = "random",                       # "random", "grouped" (by conversation) or "temporal" (by day)
@@ -860,7 +860,7 @@ def split_dataset(
     is_attack = np.asarray(dataset.is_attack)
     benign, attacks = np.flatnonzero(~is_attack), np.flatnonzero(is_attack)
     counts = _part_sizes(sizes, len(benign), len(attacks))
-    if isinstance(sizes, str): n_labelled = n_labelled or SIZE_PRESETS[sizes]["labelled"]
+    n_labelled = n_labelled or (SIZE_PRESETS[sizes] if isinstance(sizes, str) else sizes or {}).get("labelled", 0)
     require_positive_int(n_labelled, "n_labelled", minimum=0)
     units = split_units(row_ids(dataset.records), dataset.groups if method == "grouped" else None)
     late = ~is_attack & _later_days(dataset.day, benign, counts) if method == "temporal" else np.zeros(len(is_attack), bool)

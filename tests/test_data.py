@@ -160,6 +160,7 @@ def test_sizes_as_counts_shares_and_preset():
     s = split_dataset(dataset, sizes={"train": 100, "reference": 0.5, "calibration": 0, "test": 50, "attack": 0.1})
     assert [len(s.train), len(s.reference), len(s.calibration)] == [100, 6500, 0]
     assert s.report["test benign"] == 50 and s.report["test attack"] == 700
+    assert len(split_dataset(dataset, sizes={"labelled": 7}).labelled) == 7
     s = split_dataset(dataset, sizes="paper")
     assert [len(s.train), len(s.calibration), len(s.labelled), len(s.test)] == [5000, 1000, 1000, 10_000]
 
