@@ -581,13 +581,16 @@ class _Columns:
         return _matrix(records, self.feature_names_in_)
 
     def constant_deviation(
-        self, X: pd.DataFrame | np.ndarray,  # (n, d) records
-    ) -> np.ndarray:                         # (n,) nats, 0 where every constant holds; higher is more anomalous
+        self,
+        X: pd.DataFrame | np.ndarray,   # (n, d) records
+        cost: float | None = None,      # nats per broken constant; None: log(n + 2), by the rule of succession
+    ) -> np.ndarray:                    # (n,) nats, 0 where every constant holds; higher is more anomalous
         "How far each record breaks the constants of the training records."
+        cost = np.log(self.n_records_ + 2) if cost is None else cost
         constant = self._constant_value[~self.kept_]
         distance = np.abs(self._columns(X)[:, ~self.kept_] - constant)
         broken = distance > 1e-6 * np.maximum(np.abs(constant), 1.0)
-        return np.where(broken, np.log(self.n_records_ + 2) + np.log1p(distance), 0.0).sum(axis=1)
+        return np.where(broken, cost + np.log1p(distance), 0.0).sum(axis=1)
 
 # %% ../nbs/02_prep.ipynb #3ec06fd8
 def _check_arrays(
