@@ -1,0 +1,70 @@
+# Two commands do everything: `make demo` shows what nfad does, `make test` checks all of it.
+# Each sets up .venv first; nothing is installed anywhere else.
+
+PYTHON ?= python3
+NB     ?=
+
+BIN  := .venv/bin
+DEMO := runs/demo
+SHELL := /bin/bash
+
+# pip refuses to touch a Python that is not a virtual environment, and notebooks run on .venv's own
+# kernel even where the user has registered another one under the same name.
+export PIP_REQUIRE_VIRTUALENV := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
+export JUPYTER_PREFER_ENV_PATH := 1
+unexport PYTHONPATH
+unexport PYTHONHOME
+unexport MPLBACKEND
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check readme notebooks export lab clean
+
+help:  ## this list
+	@echo "make <target> [PYTHON=python3.12]"
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+venv: .venv/installed  ## set up .venv with the tested versions (constraints.txt)
+
+.venv/installed: settings.ini constraints.txt setup.py pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: no '$(PYTHON)' here; name a Python 3.11 or newer: make venv PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: nfad needs Python 3.11 or newer, '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1); name another: make venv PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: venv  ## train and score on the simulated demo set, and say where the results are
+	@mkdir -p $(DEMO)
+	$(BIN)/papermill nbs/03_train.ipynb $(DEMO)/03_train.ipynb -p dataset demo
+	$(BIN)/papermill nbs/04_score.ipynb $(DEMO)/04_score.ipynb -p dataset demo
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to html $(DEMO)/03_train.ipynb $(DEMO)/04_score.ipynb
+	@echo
+	@echo "Reports (open in a browser):"; ls $(DEMO)/*.html | sed 's/^/  /'
+	@echo "Model, scores, metrics and figures:"; ls $(DEMO)/*/* | sed 's/^/  /'
+
+test: venv  ## run every notebook, the tests and the repository checks
+	$(BIN)/python tests/notebooks.py test
+	MPLBACKEND=Agg $(BIN)/python -m pytest
+
+check: venv  ## the repository checks alone (seconds)
+	MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_repository.py
+
+export: venv  ## write nfad/*.py from the notebooks, and clean the notebooks
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+notebooks: venv  ## run notebooks and store their outputs: all, or NB="03_train index"
+	$(BIN)/python tests/notebooks.py execute $(NB)
+	$(BIN)/nbdev_clean
+
+readme: venv  ## render README.md and figures/ from nbs/index.ipynb
+	$(BIN)/python tests/notebooks.py readme
+
+lab: venv  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs/
+
+clean:  ## remove .venv, caches and builds; runs/ and data/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis nfad/__pycache__ tests/__pycache__
+	find nbs -name .ipynb_checkpoints -prune -exec rm -rf {} +

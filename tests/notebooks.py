@@ -1,0 +1,105 @@
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme`.
+
+test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
+execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
+readme   renders nbs/index.ipynb to README.md, its figures to figures/
+"""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+
+
+def untested(log: str, names: list[str]) -> list[str]:
+    "Those of `names` that a log of `nbdev_test --do_print` does not report as completed."
+    done = {Path(line.split("Completed", 1)[1].strip()).name for line in log.splitlines() if line.startswith("- Completed")}
+    return [name for name in names if name not in done]
+
+
+def test_notebooks() -> int:
+    "Exit status of `nbdev_test` over all notebooks, one after the other: a later one reads what an earlier one wrote."
+    command = [str(Path(sys.executable).parent / "nbdev_test"), "--n_workers", "1", "--do_print", "--timing"]
+    lines = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as run:
+        for line in run.stdout:
+            lines.append(line)
+            if not line.startswith("Starting"): print(line, end="", flush=True)
+    names = sorted(path.name for path in NBS.glob("*.ipynb"))
+    missing = untested("".join(lines), names)
+    if missing: print(f"nbdev_test did not run {', '.join(missing)}", file=sys.stderr)
+    failed = bool(run.returncode or missing or not names or "Success.\n" not in lines)
+    print(f"nbdev_test: {len(names) - len(missing)} of {len(names)} notebooks run, {'FAILED' if failed else 'all passed'}", flush=True)
+    return int(failed)
+
+
+def plain_outputs(outputs: list, home: str, root: str) -> list:
+    "Outputs that another machine would store too: no warnings, no progress bars, no absolute paths."
+    kept = []
+    for output in outputs:
+        if output.get("name") == "stderr": continue
+        text = output if output.output_type == "stream" else output.get("data", {})
+        for key, value in list(text.items()):
+            if key == "text" or key.startswith("text/"): text[key] = value.replace(root + os.sep, "").replace(root, ".").replace(home, "~")
+        if "application/vnd.jupyter.widget-view+json" not in text: kept.append(output)
+    return kept
+
+
+def execute(names: list[str]) -> int:
+    "Runs notebooks in place; one that fails is left as it was."
+    from nbclient import NotebookClient
+    known = sorted(path.stem for path in NBS.glob("*.ipynb"))
+    names = [Path(name).stem for name in names] or known
+    wrong = [name for name in names if name not in known]
+    if wrong: sys.exit(f"NB must name notebooks of nbs/, got {wrong}; they are {known}")
+    for name in names:
+        print(name, flush=True)
+        nb = nbformat.read(NBS / f"{name}.ipynb", as_version=4)
+        NotebookClient(nb, kernel_name="python3", timeout=None, resources={"metadata": {"path": str(NBS)}}).execute()
+        for cell in nb.cells:
+            if cell.cell_type == "code": cell.outputs = plain_outputs(cell.outputs, str(Path.home()), str(ROOT))
+        nb.metadata.pop("widgets", None)
+        nbformat.write(nb, NBS / f"{name}.ipynb")
+    return 0
+
+
+def render_readme(notebook: Path) -> tuple[str, dict[str, bytes]]:
+    "Text of README.md and its figures (name -> PNG), from the outputs stored in `notebook`: the same each time."
+    from nbconvert import MarkdownExporter
+    from traitlets.config import Config
+    config = Config()
+    config.ExtractOutputPreprocessor.output_filename_template = "{unique_key}_{cell_index}_{index}{extension}"
+    config.RegexRemovePreprocessor.patterns = [r"\s*\Z", r"#\|\s*hide"]
+    nb = nbformat.read(notebook, as_version=4)
+    nb.metadata.language_info = {"name": "python"}
+    text, resources = MarkdownExporter(config=config).from_notebook_node(
+        nb, resources={"unique_key": notebook.stem, "output_files_dir": "figures"})
+    text = re.sub(r"^#\|.*\n", "", text, flags=re.M)                            # nbdev's directives
+    text = re.sub(r"\]\((?![a-z]+:|#|/|figures/|\.\./)", "](nbs/", text)        # links beside the notebook
+    text = text.replace("](../", "](").replace('src="../', 'src="')             # links from the root
+    text = re.sub(r"[ \t]+$", "", text, flags=re.M)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", {Path(name).name: data for name, data in resources["outputs"].items()}
+
+
+def readme() -> int:
+    "Writes README.md and its figures, and removes figures that it no longer shows."
+    text, figures = render_readme(NBS / "index.ipynb")
+    for old in (ROOT / "figures").glob("index_*"):
+        if old.name not in figures: old.unlink()
+    for name, data in figures.items():
+        (ROOT / "figures" / name).parent.mkdir(exist_ok=True)
+        (ROOT / "figures" / name).write_bytes(data)
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    print(f"README.md ({len(text.splitlines())} lines, {len(figures)} figures)")
+    return 0
+
+
+if __name__ == "__main__":
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme()}
+    if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
+    sys.exit(actions[sys.argv[1]](sys.argv[2:]))
