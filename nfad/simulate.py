@@ -15,7 +15,7 @@ __all__ = ['FLOW_FEATURES', 'FIN', 'SYN', 'RST', 'PSH', 'ACK', 'URG', 'ECE', 'CW
 import random
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,10 @@ class Packets(NamedTuple):
     window: np.ndarray        # (n,) TCP window as sent, bytes, -1 where there is no TCP
     protocol: np.ndarray      # (n,) IP protocol number, 6 = TCP, 17 = UDP
 
-    def where(self, keep: np.ndarray) -> "Packets":
+    def where(
+        self,
+        keep: np.ndarray,  # (n,) bool
+    ) -> "Packets":
         "The packets selected by the boolean mask `keep`, still in order."
         return Packets(*(field[keep] for field in self))
 
@@ -114,7 +117,10 @@ def _check_flow(times: np.ndarray, sizes: np.ndarray, is_forward: np.ndarray | N
         raise ValueError(f"is_forward must have one value per packet ({len(times)}), got shape {np.shape(is_forward)}")
 
 # %% ../nbs/00_simulate.ipynb #41b2ae52
-def length_features(p: Packets, n_flows: int) -> dict[str, np.ndarray]:
+def length_features(
+    p: Packets,
+    n_flows: int,               # number of network flows
+) -> dict[str, np.ndarray]:  # each (n_flows,): bytes; counts of packets
     "Payload sizes of each network flow, in bytes."
     both = segment_statistics(p.size, p.flow, n_flows)
     out = {"Min Packet Length": both["min"], "Max Packet Length": both["max"], "Packet Length Mean": both["mean"],
@@ -136,7 +142,10 @@ def _gaps(p: Packets) -> tuple[np.ndarray, np.ndarray]:
     return np.diff(p.time)[same], p.flow[1:][same]
 
 
-def timing_features(p: Packets, n_flows: int) -> dict[str, np.ndarray]:
+def timing_features(
+    p: Packets,
+    n_flows: int,               # number of network flows
+) -> dict[str, np.ndarray]:  # each (n_flows,): microseconds
     "Duration and inter-arrival times of each network flow, in microseconds."
     out = {}
     for side, part in (("Flow", p), ("Fwd", p.where(p.is_forward)), ("Bwd", p.where(~p.is_forward))):
@@ -158,7 +167,10 @@ def rate_features(
             "Fwd Packets/s": forward / seconds, "Bwd Packets/s": backward / seconds}
 
 # %% ../nbs/00_simulate.ipynb #d24d53d2
-def flag_features(p: Packets, n_flows: int) -> dict[str, np.ndarray]:
+def flag_features(
+    p: Packets,
+    n_flows: int,               # number of network flows
+) -> dict[str, np.ndarray]:  # each (n_flows,): packets
     "Packets with each TCP flag, in each network flow."
     names = {"FIN": FIN, "SYN": SYN, "RST": RST, "PSH": PSH, "ACK": ACK, "URG": URG, "CWE": CWR, "ECE": ECE}
     def count(bit, mask=True): return np.bincount(p.flow[(p.flags & bit > 0) & mask], minlength=n_flows)
@@ -169,7 +181,10 @@ def flag_features(p: Packets, n_flows: int) -> dict[str, np.ndarray]:
     return out
 
 # %% ../nbs/00_simulate.ipynb #cf6fb756
-def header_features(p: Packets, n_flows: int) -> dict[str, np.ndarray]:
+def header_features(
+    p: Packets,
+    n_flows: int,               # number of network flows
+) -> dict[str, np.ndarray]:  # each (n_flows,): bytes; the protocol number
     "Header bytes, first TCP windows and protocol of each network flow."
     out = {"Protocol": p.protocol[np.flatnonzero(np.diff(p.flow, prepend=-1))]}
     for side, part in (("Fwd", p.where(p.is_forward)), ("Bwd", p.where(~p.is_forward))):
@@ -184,7 +199,7 @@ def header_features(p: Packets, n_flows: int) -> dict[str, np.ndarray]:
 # %% ../nbs/00_simulate.ipynb #c4f8974b
 def activity_features(
     p: Packets,
-    n_flows: int,
+    n_flows: int,             # number of network flows
     idle_after: float = 5.0,  # s, a longer pause is idle time
 ) -> dict[str, np.ndarray]:   # microseconds, each (n_flows,)
     "Lengths of the active periods that end in a pause, and of those pauses."
@@ -201,7 +216,11 @@ def activity_features(
     return out
 
 # %% ../nbs/00_simulate.ipynb #eb99b762
-def subflow_features(p: Packets, n_flows: int, lengths: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def subflow_features(
+    p: Packets,
+    n_flows: int,                    # number of network flows
+    lengths: dict[str, np.ndarray],  # from `length_features`
+) -> dict[str, np.ndarray]:       # each (n_flows,): packets or bytes per subflow
     "Packets and bytes per subflow; a pause over 1 s starts a new one."
     gap, flow = _gaps(p)
     n_subflows = 1 + np.bincount(flow[gap > 1e6], minlength=n_flows)
@@ -210,7 +229,10 @@ def subflow_features(p: Packets, n_flows: int, lengths: dict[str, np.ndarray]) -
                                       ("Bwd", "Packets", "Total Backward Packets"), ("Bwd", "Bytes", "Total Length of Bwd Packets"))}
 
 
-def bulk_features(p: Packets, n_flows: int) -> dict[str, np.ndarray]:
+def bulk_features(
+    p: Packets,
+    n_flows: int,               # number of network flows
+) -> dict[str, np.ndarray]:  # each (n_flows,): bytes, packets or bytes/s of a bulk, 0 without one
     "Bytes, packets and bytes/s of the average bulk in each direction."
     data = p.where(p.size > 0)
     changes = (np.diff(data.flow) != 0) | (np.diff(data.is_forward.astype(int)) != 0) | (np.diff(data.time) > 1e6)
@@ -425,19 +447,31 @@ class Trace:
     def __init__(self, rng: random.Random, path: NetworkPath, protocol: int = TCP):
         self.rng, self.path, self.protocol, self.clock, self.rows = rng, path, protocol, 0.0, []
 
-    def wait(self, seconds: float) -> None:
+    def wait(
+        self,
+        seconds: float,  # s, >= 0
+    ) -> None:
         "Let time pass."
         self.clock += seconds
 
-    def wait_about(self, median: float, spread: float = 0.5) -> None:
-        "Let a log-normal time pass: `median` s, `spread` in the logarithm."
+    def wait_about(
+        self,
+        median: float,        # s
+        spread: float = 0.5,  # standard deviation of the logarithm
+    ) -> None:
+        "Let a log-normal time pass."
         self.clock += median * self.rng.lognormvariate(0, spread)
 
     def round_trip(self) -> None:
         "Wait for the other side: the path's round-trip time with some jitter."
         self.clock += self.path.round_trip * self.rng.lognormvariate(0.05, 0.15)
 
-    def packet(self, is_forward: bool, size: int = 0, flags: int = ACK) -> None:
+    def packet(
+        self,
+        is_forward: bool,  # True = from the client
+        size: int = 0,     # payload, bytes
+        flags: int = ACK,  # TCP flag bits
+    ) -> None:
         "Write one packet at the present time."
         if self.protocol != TCP: header, flags, window = 8, 0, -1
         else:
@@ -750,8 +784,8 @@ def packets_of(
 def plot_packets(
     packets: Packets,  # of one network flow
     title: str = "",   # above the picture
-    ax=None,           # matplotlib Axes; None = the current one
-):                     # the Axes
+    ax: Any = None,    # matplotlib Axes; None = the current one
+) -> Any:              # the Axes
     "Stem plot of a network flow: up = forward, down = backward, height = payload."
     import matplotlib.pyplot as plt
     ax = ax or plt.gca()
