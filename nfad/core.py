@@ -58,11 +58,9 @@ def run_dir(
     dataset: str,          # name of a data set or path of the user's file
     feature_set: str,      # name of a feature set
     out_dir: str = "runs", # parent of all runs; a relative path counts from the repository root
-) -> Path:                 # `<out_dir>/<dataset>/<feature_set>`, created if missing
+) -> Path:                 # `<out_dir>/<dataset>/<feature_set>`; made when the first file is written
     "Folder of the results of one data set and one feature set."
-    folder = repository_root() / out_dir / slug(dataset) / slug(feature_set)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return repository_root() / out_dir / slug(dataset) / slug(feature_set)
 
 # %% ../nbs/00_core.ipynb #3d5c7920
 def require_file(
@@ -185,6 +183,8 @@ def atomic_path(
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        os.umask(umask := os.umask(0))  # some writers make private files; results get the user's usual permissions
+        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ __all__ = ['FLOOR', 'ARCHITECTURES', 'BLOCK', 'PRESETS', 'FILE_FORMAT', 'use_com
            'spline_flow', 'inverse_spline_flow', 'StudentT', 'AutoregressiveSpline', 'build_flow', 'flow_terms',
            'History', 'TrainingDiverged', 'make_optimizer', 'TrainState', 'make_epoch', 'train_flow', 'train_pzflow',
            'plot_density', 'plot_loss', 'in_blocks', 'FlowDetector', 'save_detector', 'load_detector', 'Prepared',
-           'prepare', 'train_record']
+           'prepare', 'train_record', 'train_run']
 
 # %% ../nbs/03_train.ipynb #a9aae50c
 import json
@@ -59,10 +59,12 @@ FLOOR = 1e-3  # smallest share of a bin, and smallest slope
 
 
 class Knots(NamedTuple):
-    "A spline: K bins; every entry has the shape of the values it acts on."
-    widths: list[jnp.ndarray]   # K bin widths
-    heights: list[jnp.ndarray]  # K bin heights
-    slopes: list[jnp.ndarray]   # K + 1 slopes at the bin edges, 1 at both ends
+    "A spline of K bins; every array has K or K + 1 as its first axis, then the shape of the values it acts on."
+    x: jnp.ndarray        # (K, ...) left edges
+    y: jnp.ndarray        # (K, ...) lower edges
+    widths: jnp.ndarray   # (K, ...)
+    heights: jnp.ndarray  # (K, ...)
+    slopes: jnp.ndarray   # (K + 1, ...) at the edges; 1 at both ends
 
 
 def spline_knots(
@@ -71,13 +73,15 @@ def spline_knots(
 ) -> Knots:            # bins that fill [-B, B] on both axes
     "Turns unbounded numbers into the bins of an increasing curve."
     n_bins = (raw.shape[0] + 1) // 3
-    def shares(r):
-        e = [jnp.exp(v - r.max(axis=0)) for v in r]
-        return [2 * bound * (FLOOR + (1 - FLOOR * n_bins) * v / sum(e)) for v in e]
-    one = jnp.ones_like(raw[0])
+    before = np.tril(np.ones((n_bins, n_bins), dtype=np.float32), -1)  # sums the bins to the left
+    def sizes(r):
+        e = jnp.exp(r - jax.lax.stop_gradient(r.max(axis=0)))
+        return 2 * bound * (FLOOR + (1 - FLOOR * n_bins) * e / e.sum(axis=0))
+    widths, heights = sizes(raw[:n_bins]), sizes(raw[n_bins:2 * n_bins])
     slope_at_zero = np.log(np.expm1(1 - FLOOR))  # softplus of it, plus the floor, is 1
-    inner = [FLOOR + jax.nn.softplus(v + slope_at_zero) for v in raw[2 * n_bins:]]
-    return Knots(shares(raw[:n_bins]), shares(raw[n_bins:2 * n_bins]), [one, *inner, one])
+    inner, end = FLOOR + jax.nn.softplus(raw[2 * n_bins:] + slope_at_zero), jnp.ones_like(raw[:1])
+    return Knots(jnp.tensordot(before, widths, 1) - bound, jnp.tensordot(before, heights, 1) - bound, widths, heights,
+                 jnp.concatenate([end, inner, end]))
 
 # %% ../nbs/03_train.ipynb #aee353bc
 class Bin(NamedTuple):
@@ -97,14 +101,10 @@ def find_bin(
     by_height: bool = False,  # look the value up among the heights (for the inverse)
 ) -> Bin:
     "Selects for each value its bin, by comparisons only."
-    w, h, s = knots
-    x = y = jnp.full_like(value, -bound)
-    found = Bin(x, y, w[0], h[0], s[0], s[1])
-    for k in range(1, len(w)):
-        x, y = x + w[k - 1], y + h[k - 1]
-        beyond = value >= (y if by_height else x)
-        found = Bin(*(jnp.where(beyond, new, old) for new, old in zip((x, y, w[k], h[k], s[k], s[k + 1]), found)))
-    return found
+    edges = knots.y if by_height else knots.x
+    stairs = (value >= edges).at[0].set(True).astype(value.dtype)
+    mark = stairs - jnp.concatenate([stairs[1:], jnp.zeros_like(stairs[:1])])  # 1 in the bin, 0 elsewhere
+    return Bin(*((mark * numbers).sum(axis=0) for numbers in (*knots[:4], knots.slopes[:-1], knots.slopes[1:])))
 
 # %% ../nbs/03_train.ipynb #dcbc0655
 def spline(
@@ -186,9 +186,9 @@ def mask_params(
 ) -> dict[str, jnp.ndarray]:         # the same with forbidden weights set to zero
     "Applies the autoregressive masks."
     sees, passes, reads = autoregressive_masks(order, params["w_in"].shape[1])
-    rows = params["w_out"].shape[1] // len(order)
+    w_out = params["w_out"].reshape(params["w_out"].shape[0], -1, *reads.shape) * reads
     return params | {"w_in": params["w_in"] * sees, "w_1": params["w_1"] * passes, "w_2": params["w_2"] * passes,
-                     "w_out": params["w_out"] * jnp.tile(reads, (rows, 1))}
+                     "w_out": w_out.reshape(params["w_out"].shape)}
 
 # %% ../nbs/03_train.ipynb #523312d1
 def spline_flow(
@@ -334,14 +334,11 @@ class TrainingDiverged(RuntimeError):
 
 
 def make_optimizer(
-    name: str,             # adam or sgd
-    learning_rate: float,  # peak of the cycle
-    n_steps: int,          # length of the cycle
+    name: str,  # adam or sgd
 ) -> optax.GradientTransformation:
-    "Adam or SGD with clipped gradients and a one-cycle learning rate."
+    "Adam or SGD with clipped gradients and learning rate 1; each step scales it by its own rate."
     require_choice(name, ("adam", "sgd"), "optimizer")
-    cycle = optax.cosine_onecycle_schedule(n_steps, learning_rate, pct_start=0.2, div_factor=10, final_div_factor=100)
-    return optax.chain(optax.clip_by_global_norm(5.0), getattr(optax, name)(cycle))
+    return optax.chain(optax.clip_by_global_norm(5.0), getattr(optax, name)(1.0))
 
 # %% ../nbs/03_train.ipynb #09a0e948
 class TrainState(NamedTuple):
@@ -354,28 +351,23 @@ class TrainState(NamedTuple):
 
 def make_epoch(
     loss: Callable,          # loss(params, Z) -> mean -log p
-    optimizer: optax.GradientTransformation,
-    Z: jnp.ndarray,          # (n, d) scaled training records
-    Z_validation: jnp.ndarray,  # (m, d) scaled validation records, noise already added
-    noise: jnp.ndarray,      # (d,) standard deviations of the noise
+    optimizer: optax.GradientTransformation,  # with learning rate 1
     batch_size: int,         # records per step; what is left over waits for the next shuffle
-) -> Callable:               # epoch(state, key) -> state, (train loss, validation loss)
-    "One pass over the training records as a single compiled function."
-    n_steps = len(Z) // batch_size
-
-    def step(carry, batch):
-        params, opt_state = carry
-        rows, key = batch
-        noisy = Z[rows] + noise * jax.random.normal(key, (batch_size, Z.shape[1]))
-        value, gradient = jax.value_and_grad(loss)(params, noisy)
-        update, opt_state = optimizer.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, update), opt_state), value
-
+) -> Callable:               # epoch(state, key, rates, noise, Z, Z_validation) -> state, (train loss, validation loss)
+    "One pass over the training records as a single compiled function; data and learning rates are arguments of it."
     @partial(jax.jit, donate_argnums=0)
-    def epoch(state, key):
+    def epoch(state, key, rates, noise, Z, Z_validation):
+        def step(carry, batch):
+            params, opt_state = carry
+            rows, key, rate = batch
+            noisy = Z[rows] + noise * jax.random.normal(key, (batch_size, Z.shape[1]))
+            value, gradient = jax.value_and_grad(loss)(params, noisy)
+            update, opt_state = optimizer.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, jax.tree.map(lambda u: rate * u, update)), opt_state), value
+
         shuffle, draws = jax.random.split(key)
-        rows = jax.random.permutation(shuffle, len(Z))[:n_steps * batch_size].reshape(n_steps, batch_size)
-        (params, opt_state), losses = jax.lax.scan(step, state[:2], (rows, jax.random.split(draws, n_steps)))
+        rows = jax.random.permutation(shuffle, len(Z))[:len(rates) * batch_size].reshape(len(rates), batch_size)
+        (params, opt_state), losses = jax.lax.scan(step, state[:2], (rows, jax.random.split(draws, len(rates)), rates))
         validation = loss(params, Z_validation)
         better = validation < state.best_loss
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.best_params)
@@ -401,15 +393,16 @@ def train_flow(
     start, batch_size = time.perf_counter(), min(batch_size, len(Z))
     key, validation_key = jax.random.split(jax.random.PRNGKey(seed))
     scale = jnp.asarray(noise_scale(Z, noise)) if noise else jnp.zeros(Z.shape[1])
-    Z_validation = jnp.asarray(Z_validation) + scale * jax.random.normal(validation_key, Z_validation.shape)
-    steps = make_optimizer(optimizer, learning_rate, epochs * (len(Z) // batch_size))
-    epoch = make_epoch(lambda params, z: -flow_terms(flow, params, z)[0].sum(axis=1).mean(), steps,
-                       jnp.asarray(Z), Z_validation, scale, batch_size)
+    Z, Z_validation = jnp.asarray(Z), jnp.asarray(Z_validation) + scale * jax.random.normal(validation_key, Z_validation.shape)
+    n_steps, steps = len(Z) // batch_size, make_optimizer(optimizer)
+    cycle = optax.cosine_onecycle_schedule(epochs * n_steps, learning_rate, pct_start=0.2, div_factor=10, final_div_factor=100)
+    rates = np.asarray(jax.vmap(cycle)(jnp.arange(epochs * n_steps)), dtype=np.float32).reshape(epochs, n_steps)
+    epoch = make_epoch(lambda params, z: -flow_terms(flow, params, z)[0].sum(axis=1).mean(), steps, batch_size)
     copy = partial(jax.tree.map, lambda w: jnp.array(w, copy=True))
-    state = TrainState(copy(flow._params), steps.init(flow._params), copy(flow._params), jnp.inf)
+    state = TrainState(copy(flow._params), steps.init(flow._params), copy(flow._params), jnp.array(np.inf, dtype=jnp.float32))
     losses, best = [], 0
     for i in (bar := tqdm(range(epochs), desc="training", unit="epoch", disable=not progress)):
-        state, loss = epoch(state, jax.random.fold_in(key, i))
+        state, loss = epoch(state, jax.random.fold_in(key, i), rates[i], scale, Z, Z_validation)
         losses.append(tuple(map(float, loss)))
         if not np.isfinite(losses[-1]).all():
             raise TrainingDiverged(f"the loss became {losses[-1]} in epoch {i + 1}; lower learning_rate ({learning_rate:g}), or use optimizer 'adam'")
@@ -793,3 +786,17 @@ def train_record(
             "train_loss": history.train_loss, "validation_loss": history.validation_loss, "train_seconds": history.seconds,
             "constant_cost": detector.constant_cost_, "threshold": -detector.offset_,
             "data_report": prepared.dataset.report.to_dict(), "split_report": prepared.split.report}
+
+# %% ../nbs/03_train.ipynb #ebcb00d9
+def train_run(
+    prepared: Prepared,        # records, split, features and folder
+    detector: FlowDetector,    # unfitted
+    settings: dict[str, Any],  # arguments of `prepare`
+) -> dict[str, Any]:           # content of train.json
+    "Fits on the train part, calibrates on the calibration part, writes `train.json` and `model.safetensors`."
+    detector.fit(prepared.part("train"))
+    detector.calibrate(prepared.part("calibration"))
+    record = train_record(detector, prepared, settings)
+    write_json(prepared.folder / "train.json", record)
+    detector.save(prepared.folder / "model.safetensors")
+    return record
