@@ -1,0 +1,162 @@
+"""The user's commands: papermill on the notebooks, their results, and what a mistake leaves behind.
+
+03_train runs without its lessons, which take longer than the run itself and which `nbdev_test` executes.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from nfad.simulate import simulate_demo
+from notebooks import NBS, ROOT
+
+TRAIN, SCORE = NBS / "03_train.ipynb", NBS / "04_score.ipynb"
+pytestmark = pytest.mark.skipif(not (TRAIN.exists() and SCORE.exists()), reason="03_train and 04_score are not written yet")
+
+METRICS = ["auroc", "average_precision", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "macro_auroc", "min_auroc", "threshold", "realised_fpr",
+           "precision", "recall", "f1", "accuracy", "n_train", "n_test_benign", "n_test_attack"]
+
+
+def papermill(notebook: Path, folder: Path, **parameters) -> subprocess.CompletedProcess:
+    "`papermill notebook out.ipynb -p name value ...`, as typed in the repository's root, with results in `folder`."
+    folder.mkdir(parents=True, exist_ok=True)
+    options = [text for name, value in ({"out_dir": folder / "runs"} | parameters).items() for text in ("-p", name, str(value))]
+    environment = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "IN_TEST")}
+    environment |= {"NFAD_DATA": str(folder / "no data"), "JUPYTER_PATH": f"{sys.prefix}/share/jupyter"}
+    command = [Path(sys.executable).parent / "papermill", notebook, folder / f"out_{notebook.name}", "--no-progress-bar", *options]
+    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+
+
+def without_lessons(path: Path, folder: Path) -> Path:
+    "A copy of a notebook that imports its module instead of building it: imports, parameters, then its Run section."
+    nb = nbformat.read(path, as_version=4)
+    start = next(i for i, cell in enumerate(nb.cells) if cell.cell_type == "markdown" and cell.source.startswith("## Run"))
+    first = next(i for i, cell in enumerate(nb.cells) if "check_parameters(globals())" in cell.source) + 1
+    module = f"nfad.{path.stem[3:]}"
+    own = nbformat.v4.new_code_cell(f"import {module} as own\nglobals().update({{name: getattr(own, name) for name in own.__all__}})")
+    nb.cells = [*nb.cells[:first], own, *nb.cells[start:]]
+    nbformat.write(nb, folder / path.name)
+    return folder / path.name
+
+
+def files(folder: Path) -> dict[str, int]:
+    "Name and size of every file in a folder of results."
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def law_no_results(folder: Path):
+    "A command that failed leaves no result behind, finished or half-written."
+    assert files(folder) == {}
+
+
+def said(run: subprocess.CompletedProcess) -> str:
+    "What the user reads, without colors; the command must have failed."
+    assert run.returncode != 0, "the command succeeded"
+    return re.sub(r"\x1b\[[0-9;]*m", "", run.stderr + run.stdout)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> dict[str, Path]:
+    "Both notebooks without their lessons."
+    folder = tmp_path_factory.mktemp("short")
+    return {"train": without_lessons(TRAIN, folder), "score": without_lessons(SCORE, folder)}
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory, short) -> Path:
+    "Folder of the results of both notebooks on the demo set, after two epochs."
+    folder = tmp_path_factory.mktemp("demo")
+    for notebook, parameters in ((short["train"], {"dataset": "demo", "epochs": 2}), (SCORE, {"dataset": "demo", "pairs": False})):
+        run = papermill(notebook, folder, **parameters)
+        assert run.returncode == 0, run.stderr[-3000:]
+    return next((folder / "runs" / "demo").iterdir())
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory, short) -> dict[str, tuple]:
+    "Commands with one mistake each: what they printed, and the folder of their results."
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "own.csv").write_text("Flow Duration,Flow Packets/s,kind\n" + "1.5,2,BENIGN\n" * 9, encoding="utf-8")
+    commands = {
+        "name": (TRAIN, {"epoch": 3}),
+        "dataset": (short["train"], {"dataset": "tor206"}),
+        "optimizer": (short["train"], {"optimizer": "adamm"}),
+        "column": (short["train"], {"dataset": folder / "own.csv", "label_column": "knd"}),
+        "order": (short["score"], {"dataset": folder / "own.csv"}),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(lambda item: papermill(item[1][0], folder / item[0], **item[1][1]), commands.items())
+        return {name: (run, folder / name / "runs") for name, run in zip(commands, runs)}
+
+
+# ---------------------------------------------------------------- results
+
+def test_training_and_scoring_leave_their_results(demo_run):
+    left = files(demo_run)
+    assert {"model.safetensors", "train.json", "scores.parquet", "score.json", "loss.png"} <= left.keys()
+    assert sum(name.endswith(".png") for name in left) >= 4 and all(left.values())
+    assert not [name for name in left if "tmp" in name or name.startswith(".")], left
+
+
+def test_score_json_has_flat_finite_metrics(demo_run):
+    score = json.loads((demo_run / "score.json").read_text(encoding="utf-8"))
+    assert [key for key in METRICS if not isinstance(score.get(key), int | float)] == []
+    assert score["per_class"] and all({"auroc", "n"} <= entry.keys() for entry in score["per_class"].values())
+    assert sum(entry["n"] for entry in score["per_class"].values()) == score["n_test_attack"]
+
+
+def test_train_json_says_what_was_run(demo_run):
+    train = json.loads((demo_run / "train.json").read_text(encoding="utf-8"))
+    assert train["n_epochs"] == 2 and train["n_train"] > 0 and {"fingerprint", "versions", "train_seconds"} <= train.keys()
+
+
+def test_scores_are_one_row_a_test_record(demo_run):
+    score, scores = json.loads((demo_run / "score.json").read_text(encoding="utf-8")), pd.read_parquet(demo_run / "scores.parquet")
+    assert len(scores) == score["n_test_benign"] + score["n_test_attack"] and not scores.isna().any().any()
+
+
+def test_the_users_own_file(short, tmp_path):
+    demo = simulate_demo(n_benign=1500, n_attack_per_class=20)[["Flow Duration", "Fwd Packets/s", "Flow IAT Mean", "Label"]]
+    demo.assign(Label=demo.Label.replace("BENIGN", "fine")).rename(columns={"Label": "kind"}).to_csv(tmp_path / "own.csv", index=False)
+    run = papermill(short["train"], tmp_path, dataset=tmp_path / "own.csv", label_column="kind", benign_label="fine", epochs=1)
+    assert run.returncode == 0, run.stderr[-3000:]
+    run = papermill(short["score"], tmp_path, dataset=tmp_path / "own.csv", pairs=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert {Path(name).name for name in files(tmp_path / "runs")} >= {"model.safetensors", "score.json", "scores.parquet"}
+
+
+# ---------------------------------------------------------------- mistakes
+
+@pytest.mark.parametrize("name, words", [
+    ("name", ["epoch", "did you mean 'epochs'"]), ("dataset", ["tor206", "did you mean 'tor2016'"]),
+    ("optimizer", ["optimizer", "did you mean 'adam'"]), ("column", ["knd", "kind"]), ("order", ["papermill nbs/03_train.ipynb", "own.csv"])])
+def test_a_mistake_is_named_and_leaves_nothing(mistakes, name, words):
+    run, folder = mistakes[name]
+    message = said(run)
+    assert [word for word in words if word not in message] == [], message[-1500:]
+    law_no_results(folder)
+
+
+def test_a_damaged_model_is_refused_and_nothing_is_scored(demo_run, short, tmp_path):
+    folder = tmp_path / "runs" / "demo" / demo_run.name
+    shutil.copytree(demo_run, folder)
+    for result in ("scores.parquet", "score.json"): (folder / result).unlink()
+    model = folder / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    assert "model.safetensors" in said(papermill(short["score"], tmp_path, dataset="demo"))
+    assert not {"scores.parquet", "score.json"} & files(folder).keys()
+
+
+def test_the_laws_catch_a_success_and_a_leftover(tmp_path):
+    with pytest.raises(AssertionError): said(subprocess.CompletedProcess([], 0, "", ""))
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / ".score.json.tmp").touch()
+    with pytest.raises(AssertionError): law_no_results(tmp_path)
