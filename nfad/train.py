@@ -756,7 +756,7 @@ def prepare(
     dataset: str,                  # registered name or path
     feature_set: Any = "default",  # named set, names, indices; "default": the data set's own
     split: str = "random",         # random, grouped or temporal
-    sizes: Any = None,             # see `split_dataset`
+    sizes: Any = "default",        # "default", or see `split_dataset`
     seed: int = 0,
     out_dir: str = "runs",
     label_column: str | None = None,
@@ -767,7 +767,7 @@ def prepare(
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label, progress=progress)
-    parts = split_dataset(data, split, sizes=sizes, seed=seed)
+    parts = split_dataset(data, split, sizes=None if sizes == "default" else sizes, seed=seed)
     names = feature_names(columns or "all", available=data.records.columns)
     return Prepared(data, parts, names, run_dir(dataset, set_slug(feature_set, index_base(dataset)), out_dir))
 
@@ -794,7 +794,8 @@ def train_run(
     settings: dict[str, Any],  # arguments of `prepare`
 ) -> dict[str, Any]:           # content of train.json
     "Fits on the train part, calibrates on the calibration part, writes `train.json` and `model.safetensors`."
-    detector.fit(prepared.part("train"))
+    paper = settings.get("sizes") == "paper"  # its 1,000 validation records choose the epoch and stand in for calibration
+    detector.fit(prepared.part("train"), validation=prepared.part("calibration") if paper else None)
     detector.calibrate(prepared.part("calibration"))
     record = train_record(detector, prepared, settings)
     write_json(prepared.folder / "train.json", record)
