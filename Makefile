@@ -19,7 +19,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check readme notebooks export lab clean
+.PHONY: help venv demo test check readme notebooks results export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -61,6 +61,9 @@ notebooks: venv  ## run notebooks and store their outputs: all, or NB="03_train 
 
 readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 	$(BIN)/python tests/notebooks.py readme
+
+results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
+	$(BIN)/python tests/notebooks.py results
 
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/

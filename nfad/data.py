@@ -779,13 +779,13 @@ def _pick_labelled(attacks: np.ndarray, units: np.ndarray, linked: np.ndarray, r
     if n == 0: return free[:0]
     code = pd.factorize(units[free])[0]  # units in the order of their first row
     members = np.split(free[np.argsort(code, kind="stable")], np.cumsum(np.bincount(code))[:-1])
-    chosen, left = [], n
+    chosen, skipped, left = [], [], n
     for rows in members:
-        if len(rows) > left: continue
+        if len(rows) > left: skipped.append(rows); continue
         chosen.append(rows)
         left -= len(rows)
         if left == 0: return np.concatenate(chosen)
-    return np.concatenate([*chosen, min((rows for rows in members if len(rows) > left), key=len)[:left]])
+    return np.concatenate([*chosen, min(skipped, key=len)[:left]])
 
 # %% ../nbs/01_data.ipynb #8dc1f7de
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def conformal_p_values(
 def rate_interval(
     k: int,                    # events
     n: int,                    # trials, >= 1
-    confidence: float = 0.95,
+    confidence: float = 0.95,  # of the interval, in (0, 1)
 ) -> tuple[float, float]:      # lower and upper end, in [0, 1]
     "Clopper-Pearson interval of a rate."
     interval = binomtest(int(k), int(n)).proportion_ci(confidence, method="exact")
@@ -84,7 +84,7 @@ def fpr_band(
     m: int,                    # calibration records
     n: int,                    # benign test records
     fpr: float = 0.01,         # promised rate, in (0, 1)
-    confidence: float = 0.95,
+    confidence: float = 0.95,  # of the interval, in (0, 1)
 ) -> tuple[float, float]:      # lower and upper end of the realised rate, in [0, 1]
     "Where the realised false-alarm rate of `threshold_at_fpr` lies when calibration and test are exchangeable."
     above = int(require_between(fpr, 0, 1, "fpr") * m)
@@ -149,8 +149,8 @@ def bootstrap_interval(
     y: np.ndarray,         # (n,) truth, 0 benign, 1 attack
     scores: np.ndarray,    # (n,) anomaly scores
     n_draws: int = 200,    # bootstrap draws
-    confidence: float = 0.95,
-    seed: int = 0,
+    confidence: float = 0.95,  # of the interval, in (0, 1)
+    seed: int = 0,         # of the draws
 ) -> tuple[float, float]:  # lower and upper end
     "Percentile bootstrap within benign and attack records."
     y, scores = _require_truth(y, scores)
@@ -323,7 +323,7 @@ def score_record(
 
 # %% ../nbs/04_score.ipynb #f330153b
 SHOWN = ("auroc", "auroc_low", "auroc_high", "macro_auroc", "min_auroc", "average_precision", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001",
-         "realised_fpr", "n_train", "n_test_benign", "n_test_attack")
+         "realised_fpr", "fpr_band_low", "fpr_band_high", "auroc_without_constants", "n_train", "n_test_benign", "n_test_attack")
 
 
 def collect_scores(

@@ -7,8 +7,8 @@ __all__ = ['FLOOR', 'ARCHITECTURES', 'BLOCK', 'PRESETS', 'FILE_FORMAT', 'use_com
            'find_bin', 'spline', 'inverse_spline', 'autoregressive_masks', 'init_params', 'conditioner', 'mask_params',
            'spline_flow', 'inverse_spline_flow', 'StudentT', 'AutoregressiveSpline', 'build_flow', 'flow_terms',
            'History', 'TrainingDiverged', 'make_optimizer', 'TrainState', 'make_epoch', 'train_flow', 'train_pzflow',
-           'plot_density', 'plot_loss', 'in_blocks', 'FlowDetector', 'save_detector', 'load_detector', 'Prepared',
-           'prepare', 'train_record', 'train_run']
+           'plot_density', 'plot_loss', 'in_blocks', 'hold_out', 'FlowDetector', 'save_detector', 'load_detector',
+           'Prepared', 'prepare', 'train_record', 'train_run']
 
 # %% ../nbs/03_train.ipynb #a9aae50c
 import json
@@ -88,8 +88,8 @@ class Bin(NamedTuple):
     "The bin that a value falls into."
     x: jnp.ndarray       # left edge
     y: jnp.ndarray       # lower edge
-    width: jnp.ndarray
-    height: jnp.ndarray
+    width: jnp.ndarray   # > 0
+    height: jnp.ndarray  # > 0
     left: jnp.ndarray    # slope at the left edge
     right: jnp.ndarray   # slope at the right edge
 
@@ -335,7 +335,7 @@ class TrainingDiverged(RuntimeError):
 
 def make_optimizer(
     name: str,  # adam or sgd
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformation:  # update(gradient, state, params) -> update, state
     "Adam or SGD with clipped gradients and learning rate 1; each step scales it by its own rate."
     require_choice(name, ("adam", "sgd"), "optimizer")
     return optax.chain(optax.clip_by_global_norm(5.0), getattr(optax, name)(1.0))
@@ -343,8 +343,8 @@ def make_optimizer(
 # %% ../nbs/03_train.ipynb #09a0e948
 class TrainState(NamedTuple):
     "All that one epoch hands to the next; it never leaves the device."
-    params: Any
-    optimizer: Any
+    params: Any             # weights now
+    optimizer: Any          # state of the optimizer
     best_params: Any        # weights with the lowest validation loss so far
     best_loss: jnp.ndarray  # that loss
 
@@ -381,14 +381,14 @@ def train_flow(
     Z: np.ndarray,             # (n, d) scaled benign training records
     Z_validation: np.ndarray,  # (m, d) scaled benign validation records
     epochs: int = 60,          # at most
-    batch_size: int = 128,
-    learning_rate: float = 3e-3,
-    optimizer: str = "adam",
+    batch_size: int = 128,     # records per step
+    learning_rate: float = 3e-3,  # peak of the one-cycle schedule
+    optimizer: str = "adam",   # adam or sgd
     noise: float = 0.02,       # standard deviation of the training noise, in scaled units
     patience: int = 20,        # epochs without improvement before training stops
     seed: int = 0,             # of shuffling and noise
     progress: bool = False,    # show a progress bar
-) -> History:
+) -> History:                  # losses per epoch
     "Fits a flow of nfad's own architecture to benign records."
     start, batch_size = time.perf_counter(), min(batch_size, len(Z))
     key, validation_key = jax.random.split(jax.random.PRNGKey(seed))
@@ -417,13 +417,13 @@ def train_pzflow(
     flow: Flow,                # pzflow's default flow; its weights are replaced
     Z: np.ndarray,             # (n, d) scaled benign training records
     Z_validation: np.ndarray,  # (m, d) scaled benign validation records
-    epochs: int = 100,
-    batch_size: int = 1024,
-    learning_rate: float = 1e-3,
+    epochs: int = 100,         # passes over the training records
+    batch_size: int = 1024,    # records per step
+    learning_rate: float = 1e-3,  # constant
     optimizer: str = "sgd",    # adam or sgd
-    seed: int = 0,
-    progress: bool = False,
-) -> History:
+    seed: int = 0,             # of shuffling
+    progress: bool = False,    # show a progress bar
+) -> History:                  # losses per epoch
     "Fits pzflow's default flow by pzflow's own training loop."
     start = time.perf_counter()
     frames = [pd.DataFrame(np.asarray(part, dtype=np.float32), columns=flow.data_columns) for part in (Z, Z_validation)]
@@ -441,7 +441,7 @@ def plot_density(
     log_prob: Callable,              # (n, 2) points -> (n,) log density, nats
     points: np.ndarray,              # (m, 2) records to draw over the density
     is_attack: np.ndarray | None = None,  # (m,) bool; attacks are drawn in another color
-    labels: Sequence[str] = ("first feature", "second feature"),
+    labels: Sequence[str] = ("first feature", "second feature"),  # of the axes
     ax: Any = None,                  # matplotlib Axes; None makes one
 ) -> Any:                            # the Axes
     "Contours of a two-dimensional log density with records on top."
@@ -564,9 +564,21 @@ PRESETS = {"default": {},
            "paper": {"architecture": "pzflow", "transform": "standard", "noise": 0.0, "epochs": 100, "batch_size": 1024,
                      "learning_rate": 1e-3, "optimizer": "sgd"}}
 
+# %% ../nbs/03_train.ipynb #77ea1092
+def hold_out(
+    X: pd.DataFrame | np.ndarray,  # (n, d) records
+    fraction: float,               # share to cut off, in (0, 1)
+    seed: int,                     # of the draw
+) -> tuple[Any, Any]:              # the rest, and at least one record cut off
+    "Cuts a random part off."
+    rows = np.random.default_rng(seed).permutation(len(X))
+    n = max(int(fraction * len(X)), 1)
+    take = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else np.asarray(X).__getitem__
+    return take(rows[n:]), take(rows[:n])
+
 # %% ../nbs/03_train.ipynb #527b809a
 class _Fitting(_Settings):
-    "How the detector learns."
+    "How the detector learns; a frame's columns are taken by name."
     def fit(
         self,
         X: pd.DataFrame | np.ndarray,                 # (n, d) benign training records
@@ -575,7 +587,7 @@ class _Fitting(_Settings):
     ) -> "FlowDetector":                              # self
         "Learns the density of benign records."
         _check_settings(self)
-        train, validation = self._hold_out(X) if validation is None else (X, validation)
+        train, validation = hold_out(X, self.validation_fraction, self.seed) if validation is None else (X, validation)
         if len(train) < 20: raise ValueError(f"X must hold at least 20 benign records to train on, got {len(train)}")
         self.transform_ = Transform(self.transform).fit(train)
         self.feature_names_in_ = np.array(self.transform_.feature_names_in_, dtype=object)
@@ -587,13 +599,6 @@ class _Fitting(_Settings):
         scores = -in_blocks(self._terms, Z)[0].sum(axis=1, dtype=np.float64)
         self.constant_cost_ = float(max(scores.max() - np.median(scores), np.log(len(train) + 2)))
         return self.calibrate(validation)
-
-    def _hold_out(self, X: Any) -> tuple[Any, Any]:
-        "Cuts off the validation part, at random."
-        rows = np.random.default_rng(self.seed).permutation(len(X))
-        n = max(int(self.validation_fraction * len(X)), 1)
-        take = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else np.asarray(X).__getitem__
-        return take(rows[n:]), take(rows[:n])
 
     def _set_flow(self, bounds: np.ndarray) -> None:
         "Builds the untrained flow, and the one compiled function that evaluates it."
@@ -612,19 +617,10 @@ class _Fitting(_Settings):
         return train_flow(self.flow_, Z, Z_validation, noise=self.noise, patience=self.patience, **shared)
 
 # %% ../nbs/03_train.ipynb #8f623a17
-class FlowDetector(_Fitting, OutlierMixin):
-    "Finds anomalous records by their density under a normalizing flow of benign ones."
-    def calibrate(
-        self, X: pd.DataFrame | np.ndarray,  # (m, d) benign records that were not used to fit
-    ) -> "FlowDetector":                     # self
-        "Sets the threshold so that at most a fraction `fpr` of these records is flagged."
-        scores = np.sort(self.anomaly_score(X))
-        if not len(scores): raise ValueError("X must hold at least one benign record to calibrate on, got 0")
-        self.calibration_scores_, self.offset_ = scores, -float(scores[len(scores) - 1 - int(self.fpr * len(scores))])
-        return self
-
+class _Scoring(_Fitting):
+    "How the detector scores, any number of records at a time."
     def _in_chunks(self, X: Any, part: int) -> np.ndarray:
-        "Terms (part 0) or latent coordinates (part 1) of any number of records, scaled a chunk at a time."
+        "Terms (part 0) or latent coordinates (part 1), scaled a chunk at a time."
         if not hasattr(self, "flow_"): raise NotFittedError("this FlowDetector is not fitted; call fit with benign records first")
         rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else np.asarray(X).__getitem__
         chunks = [slice(i, i + 64 * BLOCK) for i in range(0, max(len(X), 1), 64 * BLOCK)]
@@ -641,12 +637,25 @@ class FlowDetector(_Fitting, OutlierMixin):
     def score_samples(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) nats
         "log p(x) in scaled units, less the cost of broken constants; higher is more normal."
         lowest = float(np.finfo(np.float32).min)
-        flow = np.nan_to_num(self.log_prob_terms(X).sum(axis=1, dtype=np.float64), nan=lowest, neginf=lowest, posinf=-lowest)
-        return flow - self.transform_.constant_deviation(X, cost=self.constant_cost_)
+        log_prob = self.log_prob_terms(X).sum(axis=1, dtype=np.float64)
+        finite = np.nan_to_num(log_prob, nan=lowest, neginf=lowest, posinf=-lowest)  # only the paper's flow needs it
+        return finite - self.transform_.constant_deviation(X, cost=self.constant_cost_)
 
     def anomaly_score(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) nats
         "-log p(x); higher is more anomalous."
         return -self.score_samples(X)
+
+# %% ../nbs/03_train.ipynb #3be37d12
+class FlowDetector(_Scoring, OutlierMixin):
+    "Finds anomalous records by their density under a normalizing flow of benign ones."
+    def calibrate(
+        self, X: pd.DataFrame | np.ndarray,  # (m, d) benign records that were not used to fit
+    ) -> "FlowDetector":                     # self
+        "Sets the threshold so that at most a fraction `fpr` of these records is flagged."
+        scores = np.sort(self.anomaly_score(X))
+        if not len(scores): raise ValueError("X must hold at least one benign record to calibrate on, got 0")
+        self.calibration_scores_, self.offset_ = scores, -float(scores[len(scores) - 1 - int(self.fpr * len(scores))])
+        return self
 
     def decision_function(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) nats
         "Distance to the threshold; negative for anomalies."
@@ -656,18 +665,22 @@ class FlowDetector(_Fitting, OutlierMixin):
         "-1 for records whose anomaly score is above the threshold, else +1."
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def sample(self, n: int, seed: int = 0) -> pd.DataFrame:  # (n, d) records in original units
+    def sample(
+        self, n: int,    # records to draw
+        seed: int = 0,   # of the draw
+    ) -> pd.DataFrame:   # (n, d) in original units
         "Draws synthetic benign records from the flow."
-        drawn = self.flow_.sample(require_positive_int(n, "n"), seed=seed)
-        return self.transform_.inverse(drawn.to_numpy())
+        return self.transform_.inverse(self.flow_.sample(require_positive_int(n, "n"), seed=seed).to_numpy())
 
-    def save(self, path: str | Path) -> Path:  # a .safetensors file
+    def save(self, path: str | Path,  # a .safetensors file
+             ) -> Path:               # `path`
         "Writes weights, transform, calibration scores and configuration to one file; see `save_detector`."
         return save_detector(self, path)
 
     @classmethod
-    def load(cls, path: str | Path) -> "FlowDetector":
-        "Reads a file that `save` wrote; see `load_detector`."
+    def load(cls, path: str | Path,  # a file that `save` wrote
+             ) -> "FlowDetector":    # fitted
+        "Reads a model file; see `load_detector`."
         return load_detector(path)
 
 # %% ../nbs/03_train.ipynb #28f1e8ee
@@ -686,7 +699,7 @@ def _hash_arrays(arrays: dict[str, np.ndarray]) -> str:
 def save_detector(
     detector: FlowDetector,  # fitted
     path: str | Path,        # a .safetensors file; written atomically
-) -> Path:
+) -> Path:                  # `path`
     "Writes a fitted detector to one file that holds no code."
     if not hasattr(detector, "flow_"): raise NotFittedError("only a fitted FlowDetector can be saved; call fit first")
     arrays, transform = detector.transform_.get_state()
@@ -747,7 +760,9 @@ class Prepared(NamedTuple):
     features: list[str]   # the features in use, in order
     folder: Path          # run directory
 
-    def part(self, name: str) -> pd.DataFrame:  # train, reference, calibration, test or labelled
+    def part(
+        self, name: str,  # train, reference, calibration, test or labelled
+    ) -> pd.DataFrame:    # (n, d)
         "Records of one part of the split, features only."
         return self.dataset.records.iloc[getattr(self.split, name)][self.features]
 
@@ -757,12 +772,12 @@ def prepare(
     feature_set: Any = "default",  # named set, names, indices; "default": the data set's own
     split: str = "random",         # random, grouped or temporal
     sizes: Any = "default",        # "default", or see `split_dataset`
-    seed: int = 0,
-    out_dir: str = "runs",
-    label_column: str | None = None,
-    benign_label: str | None = None,
+    seed: int = 0,                 # of the split
+    out_dir: str = "runs",         # parent of all runs
+    label_column: str | None = None,  # of a user's file
+    benign_label: str | None = None,  # of a user's file
     progress: bool = True,         # show reading progress
-) -> Prepared:
+) -> Prepared:                     # records, split, features and folder
     "Loads, cleans and splits a data set, and makes its run directory."
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
@@ -776,7 +791,7 @@ def train_record(
     detector: FlowDetector,      # fitted and calibrated
     prepared: Prepared,          # what it was fitted on
     settings: dict[str, Any],    # arguments of `prepare`
-) -> dict[str, Any]:
+) -> dict[str, Any]:             # settings, parameters, versions, sizes, losses, seconds
     "Flat record of a training run, for `train.json`."
     history = detector.history_
     return {"settings": settings, "features": prepared.features, "constant_features": detector.constant_,

@@ -1,8 +1,9 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
+results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 """
 import os
 import re
@@ -99,7 +100,47 @@ def readme() -> int:
     return 0
 
 
+PROTOCOLS = {  # out_dir and parameters of 03_train; the paper's flow on the splits of the default, with its released six features where they exist
+    "default": ("runs", {}),
+    "paper": ("runs/paper", {"preset": "paper", "sizes": "default"}),
+}
+NO_PAPER6 = ("tor2016", "tor2016_15s", "ciciot2023")  # the paper's six are not all there; the data set's own features then
+
+
+def run_protocol(dataset: str, protocol: str) -> str:
+    "Trains and scores one data set by one protocol, unless that is done; returns '' or the error that ended it."
+    from papermill import PapermillExecutionError, execute_notebook
+    out_dir, parameters = PROTOCOLS[protocol]
+    if list((ROOT / out_dir / dataset).glob("*/score.json")): return ""
+    shared = {"dataset": dataset, "out_dir": out_dir}
+    if protocol == "paper" and dataset not in NO_PAPER6: shared["feature_set"] = "paper6"
+    for name, extra in (("03_train", parameters), ("04_score", {"pairs": False})):
+        (ROOT / out_dir / dataset).mkdir(parents=True, exist_ok=True)
+        try: execute_notebook(NBS / f"{name}.ipynb", ROOT / out_dir / dataset / f"{name}.ipynb", shared | extra, cwd=ROOT, progress_bar=False)
+        except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
+    return ""
+
+
+def results(names: list[str]) -> int:
+    "Runs both protocols on the named data sets (all that are there), then writes the figures of all runs to figures/results.csv."
+    import pandas as pd
+    from nfad.data import list_datasets
+    from nfad.score import SHOWN, collect_scores
+    there = list_datasets()
+    names = names or [name for name in there.loc[there["found"], "name"] if name != "demo"]
+    failed = []
+    for dataset in names:
+        for protocol in PROTOCOLS:
+            error = run_protocol(dataset, protocol)
+            print(f"{dataset}, {protocol}: {error or 'done'}", flush=True)
+            if error: failed.append({"protocol": protocol, "dataset": dataset, "error": error.split(";")[0]})
+    tables = [collect_scores(out_dir, SHOWN).reset_index().assign(protocol=protocol) for protocol, (out_dir, _) in PROTOCOLS.items()]
+    table = pd.concat([*tables, pd.DataFrame(failed)], ignore_index=True).round(5)
+    table.query("dataset != 'demo'").sort_values(["protocol", "dataset"]).to_csv(ROOT / "figures" / "results.csv", index=False)
+    return 0
+
+
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme()}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))
