@@ -311,7 +311,7 @@ def flow_terms(
     "Conditional log densities and latent coordinates."
     name, config = flow._bijector_info
     if name != "AutoregressiveSpline":
-        u, log_det = flow._forward(params[1], Z, conditions=None)
+        u, log_det = flow._forward(params[1], Z, conditions=jnp.zeros((len(Z), 1)))  # pzflow's way to say: none
         log_prob = jnp.nan_to_num(flow.latent.log_prob(params[0], u) + log_det, nan=-jnp.inf)
         return log_prob[:, None], u
     order, *_, bound = config
