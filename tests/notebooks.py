@@ -78,6 +78,8 @@ def render_readme(notebook: Path) -> tuple[str, dict[str, bytes]]:
     config.RegexRemovePreprocessor.patterns = [r"\s*\Z", r"#\|\s*hide"]
     nb = nbformat.read(notebook, as_version=4)
     nb.metadata.language_info = {"name": "python"}
+    for cell in nb.cells:
+        if cell.source.startswith("#| echo: false"): cell.metadata["transient"] = {"remove_source": True}
     text, resources = MarkdownExporter(config=config).from_notebook_node(
         nb, resources={"unique_key": notebook.stem, "output_files_dir": "figures"})
     text = re.sub(r"^#\|.*\n", "", text, flags=re.M)                            # nbdev's directives
@@ -136,6 +138,7 @@ def results(names: list[str]) -> int:
             if error: failed.append({"protocol": protocol, "dataset": dataset, "error": error.split(";")[0]})
     tables = [collect_scores(out_dir, SHOWN).reset_index().assign(protocol=protocol) for protocol, (out_dir, _) in PROTOCOLS.items()]
     table = pd.concat([*tables, pd.DataFrame(failed)], ignore_index=True).round(5)
+    table = table.astype({name: "Int64" for name in ("n_train", "n_test_benign", "n_test_attack")})
     table.query("dataset != 'demo'").sort_values(["protocol", "dataset"]).to_csv(ROOT / "figures" / "results.csv", index=False)
     return 0
 
