@@ -1,0 +1,1183 @@
+"""Laws of nfad.train: the flow, its training, the detector and its file."""
+import builtins
+import json
+import pickle
+import re
+import struct
+import warnings
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from pzflow import Flow
+from pzflow.bijectors import Chain, NeuralSplineCoupling, ShiftBounds, UniformDequantizer
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from scipy.stats import t as scipy_t
+from sklearn.base import clone, is_outlier_detector
+from sklearn.exceptions import NotFittedError
+
+from nfad import train
+from nfad.train import (ARCHITECTURES, BLOCK, PRESETS, AutoregressiveSpline, FlowDetector, History, StudentT, TrainingDiverged,
+                        build_flow, flow_terms, in_blocks, init_params, inverse_spline_flow, load_detector, make_epoch,
+                        make_optimizer, mask_params, prepare, spline, spline_flow, train_flow, train_record, train_run)
+
+BOUND = 5.0
+UNBOUNDED = ["log", "standard", "quantile", "none"]
+quick = partial(FlowDetector, hidden=16, epochs=6, batch_size=64)
+
+
+def records(n=320, seed=0):
+    "Benign-like records: two heavy tails that move together, a counter, an exponential, and a constant."
+    rng = np.random.default_rng(seed)
+    a = rng.normal(0, 1, n)
+    return pd.DataFrame({"duration": np.exp(2 * a + 5), "bytes": np.exp(1.5 * a + rng.normal(0, 0.3, n)),
+                         "flags": rng.integers(0, 4, n).astype(float), "gap": rng.exponential(100, n), "version": np.full(n, 4.0)})
+
+
+X = records()
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    "One small detector per transform, trained on first use."
+    made = {}
+
+    def get(transform="log"):
+        if transform not in made: made[transform] = quick(transform=transform).fit(X)
+        return made[transform]
+    return get
+
+
+@pytest.fixture(scope="module")
+def detector(fitted): return fitted()
+
+
+@pytest.fixture(scope="module")
+def pair(): return quick().fit(X[["duration", "bytes"]])
+
+
+MILD = np.log(X[["duration", "bytes"]])  # on heavier tails pzflow's default flow diverges at once
+
+
+@pytest.fixture(scope="module")
+def paper(): return FlowDetector.preset("paper", epochs=2, batch_size=144).fit(MILD)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    "Skips the training itself, for tests of what is around it."
+    monkeypatch.setattr(train, "train_flow", lambda *args, **settings: History([1.0], [1.0], 1, 0.0))
+
+
+# --- the map ------------------------------------------------------------------------------------------------
+
+def wild_params(d, seed=0, size=0.1, hidden=16, n_layers=2):
+    "Random weights, about as far from the identity as those of a trained flow."
+    key, rng = jax.random.PRNGKey(seed), np.random.default_rng(seed)
+    params = init_params(key, d, n_layers, hidden, 8)
+    return params | {"w_out": jnp.asarray(rng.normal(0, size, params["w_out"].shape), jnp.float32),
+                     "b_out": jnp.asarray(rng.normal(0, size, params["b_out"].shape), jnp.float32)}
+
+
+@partial(jax.jit, static_argnums=2)
+def forward(params, x, order):  # (n, d) -> latent (n, d), log slopes (n, d)
+    return jax.vmap(partial(spline_flow, mask_params(params, order), bound=BOUND))(x)
+
+
+@partial(jax.jit, static_argnums=2)
+def backward(params, u, order):
+    return jax.vmap(partial(inverse_spline_flow, mask_params(params, order), bound=BOUND))(u)
+
+
+def points(n, d, seed=0, scale=3.0): return jnp.asarray(np.random.default_rng(seed).normal(0, scale, (n, d)), jnp.float32)
+
+
+ORDERS = [(0, 1, 2), (2, 0, 1)]
+
+
+def law_inverse(forward, backward, tolerance=1e-4):
+    "Going to the latent space and back returns the record, inside and outside the splines."
+    for order in ORDERS:
+        params, x = wild_params(3, seed=order[0], size=0.05), jnp.concatenate([points(48, 3), 40 * points(16, 3, 1)])
+        error = np.abs(backward(params, forward(params, x, order)[0], order) - x) / np.maximum(np.abs(x), 1)
+        assert error.max() < tolerance, error.max()
+
+
+def test_law_inverse(): law_inverse(forward, backward)
+
+
+def test_law_inverse_catches_layers_in_the_wrong_order():
+    def wrong(params, u, order): return backward(jax.tree.map(lambda w: w[::-1], params), u, order)
+    with pytest.raises(AssertionError): law_inverse(forward, wrong)
+
+
+def test_trained_flow_inverts(detector):
+    Z = detector.transform_.transform(X[:256])
+    back = detector.flow_._inverse(detector.flow_._params[1], jnp.asarray(detector.to_latent(X[:256])), conditions=None)[0]
+    assert np.abs(np.asarray(back) - Z).max() < 1e-4
+
+
+def law_log_det(forward):
+    "The sum of the log slopes is the log determinant that automatic differentiation finds."
+    for order in ORDERS:
+        params, x = wild_params(3, seed=order[0]), points(64, 3, 2)
+        one = lambda point: spline_flow(mask_params(params, order), point, BOUND)[0]
+        jacobian = jax.jit(jax.vmap(jax.jacfwd(one)))(x)
+        sign, log_det = np.linalg.slogdet(np.asarray(jacobian, dtype=np.float64))
+        assert (sign > 0).all()
+        assert np.abs(log_det - np.asarray(forward(params, x, order)[1]).sum(axis=1)).max() < 1e-3
+
+
+def test_law_log_det(): law_log_det(forward)
+
+
+def test_law_log_det_catches_the_slopes_of_one_layer():
+    def wrong(params, x, order):
+        u, log_slopes = forward(params, x, order)
+        return u, log_slopes - forward(jax.tree.map(lambda w: w[:1], params), x, order)[1]
+    with pytest.raises(AssertionError): law_log_det(wrong)
+
+
+def law_autoregressive(forward):
+    "A feature moves neither latent coordinates nor terms of the features before it, and always its own."
+    for order in ORDERS:
+        params, x = wild_params(3, seed=order[0]), points(64, 3, 3, scale=2.0)
+        u, log_slopes = map(np.asarray, forward(params, x, order))
+        for place, feature in enumerate(order):
+            moved_u, moved_slopes = map(np.asarray, forward(params, x.at[:, feature].add(0.5), order))
+            before = list(order[:place])
+            assert np.array_equal(u[:, before], moved_u[:, before])
+            assert np.array_equal(log_slopes[:, before], moved_slopes[:, before])
+            assert (moved_u[:, feature] >= u[:, feature]).all() and (moved_u[:, feature] > u[:, feature]).mean() > 0.9
+            assert place == 2 or (moved_u[:, order[place + 1]] != u[:, order[place + 1]]).any()
+
+
+def test_law_autoregressive(): law_autoregressive(forward)
+
+
+def test_law_autoregressive_catches_missing_masks():
+    unmasked = jax.jit(lambda params, x: jax.vmap(partial(spline_flow, params, bound=BOUND))(x))
+    with pytest.raises(AssertionError): law_autoregressive(lambda params, x, order: unmasked(params, x))
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 7, 30])
+@pytest.mark.parametrize("hidden", [1, 4, 33])
+def test_masks_leave_every_feature_only_those_before_it(d, hidden):
+    order = np.random.default_rng(d).permutation(d)
+    sees, passes, reads = map(np.asarray, train.autoregressive_masks(order, hidden))
+    reach = (reads @ passes @ sees > 0)[np.ix_(order, order)]
+    assert not np.triu(reach).any()
+    if hidden >= d: assert reach[np.tril_indices(d, -1)].all()  # and those fully, when the network is wide enough
+
+
+def law_order_of_terms(terms, features, frame):
+    "Changing a feature never changes the terms of those before it."
+    before = terms(frame)
+    for j, feature in enumerate(features):
+        after = terms(frame.assign(**{feature: frame[feature] * 3 + 1}))
+        assert np.array_equal(before[:, :j], after[:, :j]), feature
+        assert not np.array_equal(before[:, j], after[:, j]), feature
+
+
+def test_law_order_of_terms(detector):
+    law_order_of_terms(detector.log_prob_terms, list(detector.transform_.feature_names_out_), X[:64])
+
+
+def test_law_order_of_terms_catches_another_order(detector):
+    with pytest.raises(AssertionError): law_order_of_terms(lambda f: detector.log_prob_terms(f)[:, ::-1], list(X)[:4], X[:64])
+
+
+def test_feature_order_is_the_order_of_the_factorization(untrained):
+    order = ["gap", "flags", "version", "bytes", "duration"]  # a constant among them is skipped
+    d = quick(feature_order=order, epochs=1).fit(X)
+    assert list(d.transform_.feature_names_out_) == ["duration", "bytes", "flags", "gap"]  # terms stay in the frame's order
+    d.flow_._params = (d.flow_._params[0], wild_params(4))  # with fresh weights no feature steers another
+    law_order_of_terms(lambda frame: d.log_prob_terms(frame)[:, [3, 2, 1, 0]], ["gap", "flags", "bytes", "duration"], X[:64])
+    for wrong in (order[:2], [*order, "gap"]):
+        with pytest.raises(ValueError, match="feature_order"): quick(feature_order=wrong, epochs=1).fit(X)
+
+
+def law_monotone_curve(curve):
+    "Increasing and continuous, the identity outside, with the slope that differences show."
+    rng = np.random.default_rng(0)
+    x = np.unique(np.concatenate([np.linspace(-9, 9, 4001), [-BOUND, BOUND]])).astype(np.float32)
+    for size in (0.1, 1, 3):
+        raw = jnp.asarray(np.tile(rng.normal(0, size, (23, 1)), (1, len(x))), jnp.float32)
+        y, log_slope = map(np.asarray, curve(jnp.asarray(x), raw, BOUND))
+        outside = np.abs(x) > BOUND
+        assert (np.diff(y) >= 0).all() and np.array_equal(y[outside], x[outside]) and not log_slope[outside].any()
+        assert abs(np.trapezoid(np.exp(log_slope.astype(np.float64)), x) - 18) < 0.05
+        assert np.abs(y[np.abs(x) == BOUND] - x[np.abs(x) == BOUND]).max() < 1e-4
+
+
+def test_law_monotone_curve(): law_monotone_curve(spline)
+
+
+def test_law_monotone_curve_catches_a_scaled_tail():
+    with pytest.raises(AssertionError):
+        law_monotone_curve(lambda x, raw, bound: tuple(jnp.where(jnp.abs(x) > bound, 1.1 * v, v) for v in spline(x, raw, bound)))
+
+
+# --- the density --------------------------------------------------------------------------------------------
+
+def plane(reach, n):
+    "A grid of n by n points on the square of side 2 * reach, and the area of one cell."
+    side = np.linspace(-reach, reach, n, dtype=np.float32)
+    return np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2), float((2 * reach / (n - 1)) ** 2)
+
+
+def law_integrates_to_one(log_prob, grid, cell):
+    "A density sums to one over its plane."
+    total = np.exp(np.asarray(log_prob(grid), dtype=np.float64)).sum() * cell
+    assert abs(total - 1) < 0.02, total
+
+
+def log_density(params, x, order): return (StudentT(x.shape[1]).log_prob_terms(forward(params, x, order)[0]) + forward(params, x, order)[1]).sum(axis=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_law_integrates_to_one_in_one_dimension(seed):
+    line = np.linspace(-30, 30, 60001, dtype=np.float32)[:, None]
+    law_integrates_to_one(lambda x: log_density(wild_params(1, seed, size=0.5), jnp.asarray(x), (0,)), line, 1e-3)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_law_integrates_to_one_in_two_dimensions(order):
+    law_integrates_to_one(lambda x: log_density(wild_params(2, order[0]), jnp.asarray(x), order), *plane(10, 501))
+
+
+def test_law_integrates_to_one_for_a_trained_flow(pair):
+    law_integrates_to_one(lambda Z: in_blocks(pair._terms, Z)[0].sum(axis=1), *plane(12, 601))
+
+
+def test_law_integrates_to_one_catches_a_forgotten_determinant():
+    with pytest.raises(AssertionError):
+        law_integrates_to_one(lambda x: StudentT(2).log_prob(None, forward(wild_params(2), jnp.asarray(x), (0, 1))[0]), *plane(10, 501))
+
+
+def law_student_t(log_prob_terms):
+    "Student's t as scipy computes it, finite and never rising however far out."
+    u = np.concatenate([[0], np.geomspace(1e-8, 3e38, 600)]).astype(np.float32)
+    for df in (0.5, 1, 3, 5, 30):
+        ours, theirs = np.asarray(log_prob_terms(df, jnp.asarray(u))), scipy_t.logpdf(u.astype(np.float64), df)
+        assert np.isfinite(ours).all() and (np.diff(ours) <= 0).all()
+        assert np.allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+        assert np.array_equal(ours, np.asarray(log_prob_terms(df, jnp.asarray(-u))))
+
+
+def test_law_student_t(): law_student_t(lambda df, u: StudentT(1, df).log_prob_terms(u))
+
+
+def test_law_student_t_catches_a_square_that_overflows():
+    def naive(df, u): return scipy_t.logpdf(0, df) - (df + 1) / 2 * jnp.log1p(jnp.square(u) / df)
+    with pytest.raises(AssertionError): law_student_t(naive)
+
+
+def test_student_t_samples_follow_their_density():
+    drawn = np.asarray(StudentT(2, 5.0).sample((), 4000, seed=0))
+    assert drawn.shape == (4000, 2) and np.abs(np.quantile(drawn, [0.1, 0.5, 0.9]) - scipy_t.ppf([0.1, 0.5, 0.9], 5)).max() < 0.1
+
+
+# --- design section 5, item 1: gradients --------------------------------------------------------------------
+
+SIZES = [0.0, 1.0, 4.999, 5.0, 5.001, 9.999, 10.0, 10.001, 11.0, 50.0, 1e3, 1e6, 1e12, 1e30]
+
+
+def law_finite_gradients(gradient):
+    "The loss has a finite gradient wherever a record lies."
+    for size in SIZES:
+        for sign in (1, -1):
+            x = jnp.asarray([[0.3, -0.2], [sign * size, 0.1], [0.1, sign * size], [sign * size, size]], jnp.float32)
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(x))), sign * size
+
+
+def test_law_finite_gradients():
+    flow = Flow(["a", "b"], AutoregressiveSpline((0, 1), hidden=8), StudentT(2), seed=0)
+    params = (flow._params[0], wild_params(2, hidden=8))
+    law_finite_gradients(jax.jit(lambda x: jax.grad(lambda p, z: -flow_terms(flow, p, z)[0].sum(axis=1).mean(), argnums=(0, 1))(params, x)))
+
+
+def coupling_gradient():
+    "Gradient of the log density of one of pzflow's spline couplings."
+    params, coupling, _ = NeuralSplineCoupling(hidden_dim=8)[0](jax.random.PRNGKey(0), 2)
+    def loss(p, x):
+        u, log_det = coupling(p, x, conditions=jnp.zeros((len(x), 1)))
+        return (jnp.log1p(jnp.square(u / 1e20)).sum(axis=1) - log_det).mean()
+    return jax.jit(lambda x: jax.grad(loss)(params, x))
+
+
+def test_law_finite_gradients_catches_pzflow_couplings():
+    gradient = coupling_gradient()
+    with pytest.raises(AssertionError): law_finite_gradients(gradient)
+    inside, outside = (jax.tree.leaves(gradient(jnp.asarray([[0.1, 0.0], [0.1, x]], jnp.float32))) for x in (9.9, 10.1))
+    assert all(np.isfinite(leaf).all() for leaf in inside) and any(np.isnan(leaf).any() for leaf in outside)  # the trap starts at 2 B
+
+
+# --- item 2: the strangest records --------------------------------------------------------------------------
+
+def far_out(detector, frame, feature, sign):
+    "One record, repeated, with ever stranger values of one feature: from twice the splines' range, and up to at least 1e12."
+    values = sign * np.geomspace(np.abs(frame[feature]).max() + 1, 1e24, 80)
+    rows = pd.concat([frame.iloc[[5]]] * len(values), ignore_index=True).assign(**{feature: values})
+    if feature in detector.constant_: return rows
+    place = list(detector.transform_.feature_names_out_).index(feature)
+    return rows[np.abs(detector.transform_.transform(rows)[:, place]) > 2 * BOUND][:60]
+
+
+def law_strange_is_ordered(detector, frame, features):
+    "Scores are finite and rise strictly with the strangeness of any one feature, beyond twice the splines' range."
+    for feature in features:
+        for sign in (1, -1):
+            rows = far_out(detector, frame, feature, sign)
+            scores = detector.anomaly_score(rows)
+            assert len(rows) > 5 and np.isfinite(scores).all(), feature
+            assert (np.diff(scores) > 0).all(), (feature, sign)
+
+
+@pytest.mark.parametrize("transform", UNBOUNDED)
+def test_law_strange_is_ordered(fitted, transform): law_strange_is_ordered(fitted(transform), X, list(X))
+
+
+def test_law_strange_is_ordered_catches_pzflow(paper):
+    with pytest.raises(AssertionError): law_strange_is_ordered(paper, MILD, ["duration"])
+    far = paper.anomaly_score(pd.DataFrame({"duration": [1e9, 1e10, 1e11], "bytes": 5.0}))
+    assert (far == -np.finfo(np.float32).min).all()  # finite, but all the same
+
+
+def test_law_strange_is_ordered_catches_a_clipped_score(detector):
+    class Clipped(FlowDetector):
+        def score_samples(self, X): return np.maximum(super().score_samples(X), -20.0)
+    clipped = Clipped()
+    vars(clipped).update(vars(detector))
+    with pytest.raises(AssertionError): law_strange_is_ordered(clipped, X, ["gap"])
+
+
+def law_strange_is_strange(detector, frame):
+    "A value of 1e12 in any one feature scores above all training records."
+    highest = detector.anomaly_score(frame).max()
+    for feature in frame:
+        for value in (1e12, -1e12):
+            assert (detector.anomaly_score(frame[:20].assign(**{feature: value})) > highest).all(), (feature, value)
+
+
+@pytest.mark.parametrize("transform", ["log", "standard", "quantile"])
+def test_law_strange_is_strange(fitted, transform): law_strange_is_strange(fitted(transform), X)
+
+
+def test_law_strange_is_strange_catches_values_clipped_to_the_training_range(fitted):
+    with pytest.raises(AssertionError): law_strange_is_strange(quick(transform="robust", epochs=1).fit(X), X)
+
+
+# --- items 3 and 4: many columns, constants, values that are no numbers ---------------------------------------
+
+WIDE = 78
+
+
+def wide_records(n=300, seed=1):
+    "Seventy-eight columns of every size, correlated, a few constant."
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(n, 6)) @ rng.normal(size=(6, WIDE)) + rng.normal(0, 0.3, (n, WIDE))
+    values = np.exp(hidden * rng.uniform(0.1, 2, WIDE)) * 10 ** rng.uniform(-3, 8, WIDE)
+    values[:, ::10] = 3.0
+    return pd.DataFrame(values, columns=[f"f{i}" for i in range(WIDE)])
+
+
+@pytest.fixture(scope="module")
+def wide():
+    frame = wide_records()
+    return frame, FlowDetector(hidden=16, epochs=3, batch_size=64).fit(frame)
+
+
+def test_all_columns_at_once(wide):
+    frame, d = wide
+    assert len(d.constant_) == 8 and np.isfinite(d.anomaly_score(frame)).all() and np.isfinite(d.history_.train_loss).all()
+    for value in (0.0, 1e12, -1e12, 1e30):
+        scores = d.anomaly_score(pd.DataFrame(np.full((3, WIDE), value), columns=frame.columns))
+        assert np.isfinite(scores).all() and (value == 0 or (scores > d.anomaly_score(frame).max()).all())
+
+
+def test_law_strange_is_ordered_in_many_columns(wide): law_strange_is_ordered(wide[1], wide[0], ["f0", "f1", "f40", "f77"])
+
+
+def law_no_overflow(log_det):
+    "Log determinants of many features stay finite, whatever the scales."
+    for scale in (1e-6, 1e-2, 1.0, 1e2, 1e6):
+        assert np.isfinite(log_det(80, scale)).all(), scale
+
+
+def spline_log_det(d, scale):
+    "Log determinants with random weights of the given size."
+    params, bijector, _ = AutoregressiveSpline(range(d), hidden=8)[0](jax.random.PRNGKey(0), d)
+    wild = wild_params(d, size=float(scale), hidden=8)
+    return bijector(wild, points(16, d), conditions=None)[1]
+
+
+def test_law_no_overflow(): law_no_overflow(spline_log_det)
+
+
+def test_law_no_overflow_catches_shift_bounds():
+    def shift_bounds(d, scale):
+        _, bijector, _ = ShiftBounds(-scale * np.ones(d), scale * np.ones(d), 4.0)[0](None, d)
+        return bijector((), jnp.zeros((1, d)))[1]
+    with pytest.raises(AssertionError): law_no_overflow(shift_bounds)
+    assert not np.isfinite(shift_bounds(80, 100.0)) and np.isfinite(shift_bounds(4, 100.0))
+
+
+def law_constants_are_kept(detector, frame, constant):
+    "A constant is reported, and breaking it makes every record stranger, most of all those that are strange already."
+    scores = detector.anomaly_score(frame)
+    assert detector.constant_ == [constant]
+    rows = scores >= np.median(scores)
+    for value in (0.0, 3.9, 5.0, -1.0, 1e12):
+        broken = detector.anomaly_score(frame.assign(**{constant: value}))
+        assert (broken > scores).all() and (broken[rows] > scores.max()).all() and np.isfinite(broken).all(), value
+
+
+def test_law_constants_are_kept(detector): law_constants_are_kept(detector, X, "version")
+
+
+def test_law_constants_are_kept_catches_silence(detector):
+    class Silent(FlowDetector):
+        def score_samples(self, X): return self.log_prob_terms(X).sum(axis=1)
+    silent = Silent()
+    vars(silent).update(vars(detector))
+    with pytest.raises(AssertionError): law_constants_are_kept(silent, X, "version")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused(detector, value):
+    bad = X[:40].copy()
+    bad.iloc[7, 1] = value
+    for use in (quick().fit, detector.anomaly_score, detector.predict, detector.log_prob_terms, detector.calibrate,
+                lambda frame: quick().fit(X, validation=frame)):
+        with pytest.raises(ValueError, match="records must be finite.*bytes"): use(bad)
+    assert len(detector.calibration_scores_) == 32  # the failed calibration changed nothing
+
+
+def test_text_and_all_constant_columns_are_refused():
+    with pytest.raises(TypeError, match="bytes"): quick().fit(X.assign(bytes="many"))
+    with pytest.raises(ValueError, match="constant"): quick().fit(X * 0)
+
+
+# --- item 5: training noise ---------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def seen_in_training():
+    "Mean square of what the loss is given in each of four epochs, from nfad's own training step; all records are zero."
+    epoch = make_epoch(lambda params, z: jnp.square(z).mean() + 0 * params.sum(), optax.sgd(1.0), 64)
+    def seen(noise):
+        Z, state = jnp.zeros((256, 3)), train.TrainState(jnp.zeros(1), optax.sgd(1.0).init(jnp.zeros(1)), jnp.zeros(1), jnp.float32(np.inf))
+        squares = []
+        for i in range(4):
+            state, (loss, _) = epoch(state, jax.random.PRNGKey(i), np.zeros(4, np.float32), jnp.full(3, noise), Z, Z)
+            squares.append(float(loss))
+        return np.array(squares)
+    return seen
+
+
+def law_noise_is_fresh(seen, noise=0.5):
+    "Every epoch sees the records with new noise of the size asked for."
+    squares = seen(noise)
+    assert len(set(squares.tolist())) == 4 and np.abs(np.sqrt(squares) / noise - 1).max() < 0.15
+
+
+def test_law_noise_is_fresh(seen_in_training):
+    law_noise_is_fresh(seen_in_training)
+    assert not seen_in_training(0.0).any()
+
+
+def test_law_noise_is_fresh_catches_a_dropped_result(seen_in_training):
+    with pytest.raises(AssertionError): law_noise_is_fresh(lambda noise: seen_in_training(0.0))
+
+
+def test_law_noise_is_fresh_catches_pzflow_dequantizer():
+    "pzflow's dequantizer draws with one fixed key: every call gives the same shift, so it is no noise over epochs."
+    _, dequantize, _ = UniformDequantizer([0, 1, 2])[0](None, 3)
+    def seen(noise):
+        drawn = [2 * noise * np.sqrt(3) * (np.asarray(dequantize((), jnp.zeros((256, 3)))[0]) - 0.5) for _ in range(4)]
+        return np.array([np.square(z).mean() for z in drawn])
+    with pytest.raises(AssertionError): law_noise_is_fresh(seen)
+
+
+def law_discrete_data_has_bounded_density(fit):
+    "On data with few values the log density stays near the peak of the noise's own density."
+    values = np.random.default_rng(0).integers(0, 2, (320, 2)).astype(float)
+    d = fit(pd.DataFrame(values, columns=["syn", "ack"]))
+    peak = -np.log(0.02 * np.sqrt(2 * np.pi))
+    highest = d.log_prob_terms(values).max()
+    assert highest < peak + 0.5, highest
+
+
+def fit_discrete(noise, frame): return FlowDetector(hidden=16, batch_size=64, epochs=150, patience=150, learning_rate=0.02, noise=noise, transform="standard").fit(frame)
+
+
+def test_law_discrete_data_has_bounded_density(): law_discrete_data_has_bounded_density(partial(fit_discrete, 0.02))
+
+
+def test_law_discrete_data_has_bounded_density_catches_no_noise():
+    with pytest.raises(AssertionError): law_discrete_data_has_bounded_density(partial(fit_discrete, 0.0))
+
+
+# --- item 6: one shape, one compilation ---------------------------------------------------------------------
+
+COMPILE = "/jax/core/compile/backend_compile_duration"
+
+
+@contextmanager
+def compilations():
+    "A list that grows with each function that XLA is asked to compile."
+    seen = []
+    def listen(event, seconds, **_):
+        if event == COMPILE: seen.append(seconds)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try: yield seen
+    finally: jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def law_one_compilation(score):
+    "Scoring compiles once for all numbers of records."
+    with compilations() as seen:
+        for n in (1, 7, 1024, 5000, 0): score(np.zeros((n, 4), np.float32))
+    assert len(seen) == 1, len(seen)
+
+
+def fresh_terms(detector):
+    "The detector's evaluation of scaled records, not compiled yet."
+    return jax.jit(lambda params, Z: flow_terms(detector.flow_, params, Z))
+
+
+def test_law_one_compilation(detector):
+    terms, params = fresh_terms(detector), detector.flow_._params
+    law_one_compilation(lambda Z: in_blocks(lambda rows: terms(params, rows), Z))
+
+
+def test_law_one_compilation_catches_one_per_number_of_records(detector):
+    terms, params = fresh_terms(detector), detector.flow_._params
+    with pytest.raises(AssertionError): law_one_compilation(lambda Z: terms(params, Z))
+
+
+def test_scoring_compiles_nothing_after_fit(detector):
+    frame = pd.concat([X] * 4, ignore_index=True)
+    with compilations() as seen:
+        for n in (1, 7, 1024, 1025): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
+    assert not seen
+
+
+def test_an_epoch_compiles_once_for_all_rates_and_noise():
+    Z, steps = points(128, 2), make_optimizer("adam")
+    epoch = make_epoch(lambda params, z: jnp.square(z - params).mean(), steps, 32)
+    state = train.TrainState(jnp.zeros(2), steps.init(jnp.zeros(2)), jnp.zeros(2), jnp.array(np.inf))
+    key, noise = jax.random.PRNGKey(0), jnp.full(2, 0.1)
+    for _ in range(2): state, _ = epoch(state, key, np.full(4, 0.1, np.float32), noise, Z, Z)
+    with compilations() as seen:
+        for rate in (1e-3, 0.5): state, _ = epoch(state, key, np.full(4, rate, np.float32), noise, Z, Z)
+    assert not seen
+
+
+def law_independent_of_company(score):
+    "A record's score does not depend, to the last bit, on the number and order of its neighbors."
+    frame = pd.concat([X] * 8, ignore_index=True)[:2500]
+    scores, order = score(frame), np.random.default_rng(0).permutation(2500)
+    assert np.array_equal(score(frame.iloc[order]), scores[order])
+    for cut in (1, 13, 1023, 1024, 1025, 2048):
+        assert np.array_equal(np.concatenate([score(frame[:cut]), score(frame[cut:])]), scores), cut
+
+
+def test_law_independent_of_company(detector): law_independent_of_company(detector.anomaly_score)
+
+
+def test_law_independent_of_company_catches_statistics_of_the_batch(detector):
+    with pytest.raises(AssertionError): law_independent_of_company(lambda f: detector.anomaly_score(f) - detector.anomaly_score(f).mean())
+
+
+def test_no_records_give_no_scores(detector):
+    assert detector.anomaly_score(X[:0]).shape == (0,) and detector.log_prob_terms(X[:0]).shape == (0, 4) and detector.predict(X[:0]).shape == (0,)
+
+
+# --- item 8: seeds ------------------------------------------------------------------------------------------
+
+def law_seed_decides(fit):
+    "Equal seeds give equal bits, different seeds different scores."
+    first = fit(0)
+    assert np.array_equal(first, fit(0)) and not np.array_equal(first, fit(1))
+
+
+def test_law_seed_decides(): law_seed_decides(lambda seed: quick(seed=seed, epochs=2).fit(X).anomaly_score(X))
+
+
+def test_law_seed_decides_catches_a_fixed_seed():
+    with pytest.raises(AssertionError): law_seed_decides(lambda seed: np.zeros(3))
+
+
+def test_law_seed_decides_catches_a_hidden_source():
+    with pytest.raises(AssertionError): law_seed_decides(lambda seed: np.random.default_rng().random(3))
+
+
+# --- divergence ---------------------------------------------------------------------------------------------
+
+def diverging(monkeypatch):
+    "Makes the training noise, and so the loss, NaN."
+    monkeypatch.setattr(train, "noise_scale", lambda Z, *_, **__: np.full(Z.shape[1], np.nan, np.float32))
+    return quick(epochs=1)
+
+
+def test_divergence_is_an_error_and_leaves_no_model(monkeypatch, tmp_path):
+    d = diverging(monkeypatch)
+    with pytest.raises(TrainingDiverged, match="learning_rate"): d.fit(X)
+    with pytest.raises(NotFittedError): d.anomaly_score(X)
+    with pytest.raises(NotFittedError): d.save(tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_divergence_of_a_second_fit_does_not_pass_for_the_first(monkeypatch):
+    d = quick(epochs=1).fit(X)
+    diverging(monkeypatch)
+    with pytest.raises(TrainingDiverged): d.set_params(seed=5).fit(X)
+    with pytest.raises(NotFittedError): d.predict(X)
+
+
+@pytest.mark.parametrize("losses", [[[3.0, np.nan], [3.0, np.nan]], [[3.0, 2.0], [3.0, np.nan]], [[3.0, np.inf], [3.0, 2.0]]])
+def test_pzflow_divergence_is_an_error(monkeypatch, losses):
+    monkeypatch.setattr(Flow, "train", lambda *args, **settings: losses)
+    d = FlowDetector.preset("paper", epochs=2)
+    with pytest.raises(TrainingDiverged, match="pzflow"): d.fit(MILD)
+    with pytest.raises(NotFittedError): d.anomaly_score(MILD)
+
+
+def law_best_epoch_is_kept(train_flow):
+    "The weights kept are those of the lowest validation loss, and never of a NaN."
+    flow = build_flow("autoregressive", ["a", "b"], [0, 1], None, hidden=16, seed=0)
+    Z = np.asarray(points(320, 2, scale=1.0))
+    history = train_flow(flow, Z[:288], Z[288:], epochs=8, batch_size=64, learning_rate=0.5, noise=0.0)  # too fast on purpose
+    kept = float(-flow_terms(flow, flow._params, jnp.asarray(Z[288:]))[0].sum(axis=1).mean())
+    assert history.best_epoch == int(np.argmin(history.validation_loss)) + 1 and np.isfinite(history.validation_loss).all()
+    assert kept == pytest.approx(min(history.validation_loss), abs=1e-4)
+    assert history.best_epoch < 8 or len(history.validation_loss) == 8
+
+
+def test_law_best_epoch_is_kept(): law_best_epoch_is_kept(train_flow)
+
+
+def test_law_best_epoch_is_kept_catches_the_last_weights():
+    def last(flow, *args, **settings):
+        history = train_flow(flow, *args, **settings)
+        flow._params = jax.tree.map(lambda w: w * 1.05, flow._params)
+        return history
+    with pytest.raises(AssertionError): law_best_epoch_is_kept(last)
+
+
+def test_patience_ends_training():
+    history = quick(epochs=40, patience=1, learning_rate=0.5).fit(X).history_
+    assert len(history.train_loss) < 40 and len(history.train_loss) - history.best_epoch <= 2
+
+
+# --- the detector's contract --------------------------------------------------------------------------------
+
+def test_scikit_learn_contract():
+    d = FlowDetector(hidden=24, fpr=0.05, feature_order=["a", "b"])
+    copy = clone(d)
+    assert copy is not d and copy.get_params() == d.get_params() and set(d.get_params()) == set(PRESETS["paper"]) | {
+        "feature_order", "n_layers", "hidden", "n_bins", "latent_df", "validation_fraction", "patience", "fpr", "seed", "progress"}
+    assert d.set_params(epochs=3).epochs == 3 and copy.epochs == FlowDetector().epochs
+    with pytest.raises(ValueError, match="depth"): d.set_params(depth=3)
+    with pytest.raises(TypeError): FlowDetector(depth=3)
+    assert is_outlier_detector(d)  # the mixin must come before BaseEstimator
+
+
+def law_decisions_agree(detector, frame):
+    "Score, distance, decision and threshold say the same, with `>` for anomalies."
+    scores, decision, label = detector.anomaly_score(frame), detector.decision_function(frame), detector.predict(frame)
+    assert np.array_equal(scores, -detector.score_samples(frame))
+    assert np.array_equal(label == -1, scores > -detector.offset_) and set(label) <= {-1, 1}
+    assert np.array_equal(label == -1, decision < 0) and np.array_equal(decision, detector.score_samples(frame) - detector.offset_)
+
+
+def test_law_decisions_agree(detector):
+    frame = pd.concat([X, X.iloc[:50] * 20], ignore_index=True)
+    assert {-1, 1} == set(detector.predict(frame))
+    law_decisions_agree(detector, frame)
+    assert -detector.offset_ in detector.calibration_scores_  # an observed score, so ties are met
+
+
+def test_law_decisions_agree_catches_at_least(detector):
+    class AtLeast(FlowDetector):
+        def predict(self, X): return np.where(self.decision_function(X) <= 0, -1, 1)
+    wrong = AtLeast()
+    vars(wrong).update(vars(detector))
+    wrong.calibrate(X)
+    with pytest.raises(AssertionError): law_decisions_agree(wrong, X)
+    detector.calibrate(X[:32])
+
+
+def law_calibration_keeps_its_promise(calibrated):
+    "At most a fraction `fpr` of the calibration records is flagged, and no lower observed score would do."
+    for fpr in (1e-6, 0.01, 0.05, 0.1, 0.29, 0.5, 0.999):
+        for m in (1, 2, 3, 10, 99, 100, 101, 320):
+            scores, threshold = calibrated(fpr, X[:m])
+            assert (scores > threshold).mean() <= fpr and threshold in scores
+            lower = scores[scores < threshold]
+            assert not len(lower) or (scores > lower.max()).mean() > fpr - 1e-9
+
+
+def calibrated_with(detector, fpr, frame):
+    d = FlowDetector()
+    vars(d).update(vars(detector))
+    d.set_params(fpr=fpr).calibrate(frame)
+    return d.anomaly_score(frame), -d.offset_
+
+
+def test_law_calibration_keeps_its_promise(detector): law_calibration_keeps_its_promise(partial(calibrated_with, detector))
+
+
+def test_law_calibration_keeps_its_promise_catches_one_alarm_too_many(detector):
+    def wrong(fpr, frame):
+        scores = np.sort(calibrated_with(detector, fpr, frame)[0])
+        return scores, scores[max(len(scores) - 2 - int(fpr * len(scores)), 0)]
+    with pytest.raises(AssertionError): law_calibration_keeps_its_promise(wrong)
+
+
+def test_calibration_scores_stay_with_the_model(detector):
+    d = FlowDetector()
+    vars(d).update(vars(detector))
+    assert d.calibrate(X[:30]) is d and np.array_equal(d.calibration_scores_, np.sort(d.anomaly_score(X[:30])))
+    with pytest.raises(ValueError, match="at least one benign record"): d.calibrate(X[:0])
+
+
+def law_columns_by_name(score, frame):
+    "Columns are found by name: order and further columns change nothing, a missing one is named."
+    scores = score(frame)
+    assert np.array_equal(score(frame[frame.columns[::-1]]), scores)
+    assert np.array_equal(score(frame.assign(Label="BENIGN", extra=np.nan)), scores)
+    for name in frame:
+        with pytest.raises(KeyError, match=name): score(frame.drop(columns=name))
+
+
+def test_law_columns_by_name(detector): law_columns_by_name(detector.anomaly_score, X[:50])
+
+
+def test_law_columns_by_name_catches_positions(detector):
+    with pytest.raises((AssertionError, ValueError)): law_columns_by_name(lambda f: detector.anomaly_score(f.to_numpy()), X[:50])
+
+
+def test_frames_and_arrays(detector, untrained):
+    assert list(detector.feature_names_in_) == list(X) and detector.n_features_in_ == 5
+    assert np.array_equal(detector.anomaly_score(X.to_numpy()), detector.anomaly_score(X))
+    d = quick(epochs=1).fit(X.to_numpy())
+    assert list(d.feature_names_in_) == ["x0", "x1", "x2", "x3", "x4"] and np.isfinite(d.anomaly_score(X.to_numpy())).all()
+    with pytest.raises(ValueError, match="shape"): detector.anomaly_score(X.to_numpy()[:, :3])
+    with pytest.raises(ValueError, match="shape"): detector.anomaly_score(X.to_numpy()[0])
+    with pytest.raises(KeyError, match="x0"): d.anomaly_score(X)
+    assert np.array_equal(detector.anomaly_score(X.astype("float32").astype("float64")), detector.anomaly_score(X.astype("float32")))
+
+
+UNFITTED = {"anomaly_score": (X,), "score_samples": (X,), "decision_function": (X,), "predict": (X,), "log_prob_terms": (X,),
+            "to_latent": (X,), "calibrate": (X,), "sample": (3,), "save": ("never.safetensors",)}
+
+
+@pytest.mark.parametrize("method", UNFITTED)
+def test_not_fitted_is_said(method):
+    with pytest.raises(NotFittedError, match="fit"): getattr(FlowDetector(), method)(*UNFITTED[method])
+
+
+BAD = {"architecture": ["mlp", None, "Autoregressive"], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
+       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
+       "seed": [-1, 0.5, None, "a"], "learning_rate": [0, -1, 10, np.nan, "fast", None], "latent_df": [0, -2, np.inf, np.nan],
+       "noise": [-0.1, 1, np.nan, None], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
+def test_bad_parameters_are_named_before_any_work(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must"): FlowDetector(**{name: value}).fit(None)
+
+
+def test_every_parameter_is_checked():
+    "All parameters but `feature_order`, whose check needs the records, and `progress`, of which any value means something."
+    assert set(BAD) == set(FlowDetector().get_params()) - {"feature_order", "progress"}
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 19])
+def test_too_few_records(n, untrained):
+    with pytest.raises(ValueError, match="at least 20 benign records"): quick().fit(X[:n])
+    with pytest.raises(ValueError, match="at least 20 benign records"): quick().fit(X[:n], validation=X)
+
+
+def test_an_empty_validation_part_is_refused(untrained):
+    with pytest.raises(ValueError, match="validation"): quick().fit(X, validation=X[:0])
+
+
+def test_validation_records_are_not_trained_on(untrained):
+    d = quick(epochs=1).fit(X, validation=records(50, seed=9))
+    assert d.n_train_ == len(X) and len(d.calibration_scores_) == 50
+    assert quick(epochs=1).fit(X).n_train_ == 288  # a tenth is cut off
+
+
+def test_a_detector_can_be_copied_and_pickled(detector):
+    "As scikit-learn's tools do to send it to other processes. (A pickle is no model file: `save` is.)"
+    copy = pickle.loads(pickle.dumps(detector))
+    assert np.array_equal(copy.anomaly_score(X), detector.anomaly_score(X)) and copy.get_params() == detector.get_params()
+
+
+def test_the_paper_preset_is_the_released_protocol():
+    d = FlowDetector.preset("paper")
+    assert (d.architecture, d.transform, d.optimizer, d.learning_rate, d.epochs, d.noise) == ("pzflow", "standard", "sgd", 1e-3, 100, 0.0)
+    assert FlowDetector.preset().get_params() == FlowDetector().get_params()
+    assert FlowDetector.preset("paper", epochs=7, optimizer=None).get_params() == d.get_params() | {"epochs": 7}
+    with pytest.raises(ValueError, match="preset must be one of.*did you mean 'paper'"): FlowDetector.preset("papers")
+    with pytest.raises(ValueError, match="unknown parameters.*epoch"): FlowDetector.preset("paper", epoch=3)
+
+
+def test_the_paper_flow_is_pzflow_default(paper):
+    "The same bijectors, with the same settings, as pzflow builds when it is given none."
+    default = Flow(["duration", "bytes"], latent=None)
+    Z = pd.DataFrame(paper.transform_.transform(MILD), columns=["duration", "bytes"])
+    default._set_default_bijector(Z, seed=0)
+    assert [part[0] for part in default._bijector_info[1]] == [part[0] for part in paper.flow_._bijector_info[1]]
+    assert jax.tree.map(jnp.shape, default._params) == jax.tree.map(jnp.shape, paper.flow_._params)
+    assert default.latent.info[0] == paper.flow_.latent.info[0]
+    assert np.isfinite(paper.anomaly_score(MILD * 9)).all() and paper.log_prob_terms(MILD).shape == (len(X), 1)
+
+
+def law_flow_is_pzflow(detector, frame):
+    "The flow is pzflow's: its log_prob of a DataFrame is the sum of the terms, and it samples."
+    flow, names = detector.flow_, list(detector.transform_.feature_names_out_)
+    scaled = pd.DataFrame(detector.transform_.transform(frame), columns=names)
+    assert isinstance(flow, Flow) and list(flow.data_columns) == names
+    log_prob = np.asarray(flow.log_prob(scaled[names[::-1]]))
+    assert np.abs(log_prob - detector.log_prob_terms(frame).sum(axis=1)).max() < 1e-4
+    drawn = flow.sample(50, seed=1)
+    assert list(drawn) == names and len(drawn) == 50 and np.isfinite(drawn.to_numpy()).all()
+
+
+def test_law_flow_is_pzflow(detector, paper):
+    law_flow_is_pzflow(detector, X[:64])
+    law_flow_is_pzflow(paper, MILD[:64])
+
+
+def test_law_flow_is_pzflow_catches_missing_terms(detector):
+    class Short(FlowDetector):
+        def log_prob_terms(self, X): return super().log_prob_terms(X)[:, 1:]
+    short = Short()
+    vars(short).update(vars(detector))
+    with pytest.raises(AssertionError): law_flow_is_pzflow(short, X[:64])
+
+
+def test_samples_look_like_records(detector):
+    drawn = detector.sample(400, seed=3)
+    assert list(drawn) == list(X) and (drawn.version == 4).all() and detector.sample(400, seed=3).equals(drawn)
+    low, high = np.log(X.duration).quantile([0.05, 0.95])
+    assert low < np.log(drawn.duration.clip(lower=1)).median() < high
+    with pytest.raises(ValueError, match="^n must"): detector.sample(0)
+
+
+def test_an_unknown_architecture_and_a_single_feature_for_pzflow(untrained):
+    with pytest.raises(ValueError, match="architecture"): build_flow("glow", ["a"], [0], None)
+    with pytest.raises(ValueError, match="at least 2 features"): build_flow("pzflow", ["a"], [0], np.array([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="order"): build_flow("autoregressive", ["a", "b"], [0, 0], None)
+    d = quick(epochs=1).fit(X[["gap"]])
+    assert d.log_prob_terms(X).shape == (len(X), 1)
+
+
+# --- item 7: the model file ---------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def saved(detector, tmp_path_factory): return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+def law_round_trip(detector, load, path, frame):
+    "A loaded detector is the saved one, bit for bit."
+    other = load(path)
+    for method in ("anomaly_score", "log_prob_terms", "to_latent", "decision_function", "predict"):
+        assert np.array_equal(getattr(other, method)(frame), getattr(detector, method)(frame)), method
+    assert other.get_params() == detector.get_params() and other.history_ == detector.history_
+    assert np.array_equal(other.calibration_scores_, detector.calibration_scores_) and other.offset_ == detector.offset_
+    assert list(other.feature_names_in_) == list(detector.feature_names_in_) and other.constant_ == detector.constant_
+    assert (other.n_train_, other.constant_cost_, other.n_features_in_) == (detector.n_train_, detector.constant_cost_, detector.n_features_in_)
+    assert other.sample(5, seed=2).equals(detector.sample(5, seed=2))
+
+
+def strange(frame): return pd.concat([frame, frame * 1e6, -frame], ignore_index=True)
+
+
+def test_law_round_trip(detector, saved): law_round_trip(detector, load_detector, saved, strange(X))
+
+
+def test_law_round_trip_of_the_paper_flow(paper, tmp_path):
+    law_round_trip(paper, FlowDetector.load, paper.save(tmp_path / "model.safetensors"), strange(MILD))
+
+
+@pytest.mark.parametrize("transform", ["standard", "quantile"])
+def test_law_round_trip_of_transforms(fitted, transform, tmp_path):
+    law_round_trip(fitted(transform), load_detector, fitted(transform).save(tmp_path / "m.safetensors"), strange(X))
+
+
+def test_law_round_trip_catches_forgotten_weights(detector, saved):
+    def forgetful(path):
+        other = load_detector(path)
+        other._set_flow(other._bounds)
+        return other
+    with pytest.raises(AssertionError): law_round_trip(detector, forgetful, saved, X)
+
+
+def test_loading_runs_no_code(saved, monkeypatch):
+    def never(*args, **kwargs): raise AssertionError("loading a model must not unpickle, evaluate or execute")
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (builtins, "eval"), (np, "load")): monkeypatch.setattr(module, name, never)
+    load_detector(saved)
+    content = saved.read_bytes()
+    start = 8 + struct.unpack("<Q", content[:8])[0]
+    assert json.loads(content[8:start]) and b"cnumpy" not in content and b"c__builtin__" not in content and not content.startswith(b"\x80")
+    source = __import__("pathlib").Path(train.__file__).read_text()
+    assert not re.search(r"\b(pickle|joblib|dill|eval\(|exec\(|np\.load)\b", source)
+
+
+def refuses(path, match=""):
+    "Loading says, in a ValueError that names the file, why not."
+    with pytest.raises(ValueError, match=match) as caught: load_detector(path)
+    assert str(path) in str(caught.value)
+
+
+def law_damage_is_seen(load, content, folder, detector):
+    "After any bit is flipped a file is refused, or (e.g. 1e-3 to 1E-3) still means exactly the same."
+    path, header = folder / "damaged.safetensors", 8 + struct.unpack("<Q", content[:8])[0]
+    rng = np.random.default_rng(0)
+    places = [*range(10), *rng.integers(8, header, 60), *rng.integers(header, len(content), 25), header - 1, header, len(content) - 1]
+    places += [found.start() + found.group().rindex(found.group()[-1:]) for found in re.finditer(rb'\\"(offset|constant_cost|n_records|latent_df)\\": \d', content)]
+    for place in places:
+        for bit in ((0, 2) if place >= header else range(7)) if place > 10 else range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try: other = load(path)
+            except ValueError as error: assert str(path) in str(error)
+            else: assert header_of(path) == header_of_bytes(content, folder), (int(place), bit, bytes(content[place - 20:place + 20]))
+
+
+def header_of(path):
+    with safe_open(path, framework="numpy") as file: return json.loads(file.metadata()["nfad"])
+
+
+def header_of_bytes(content, folder):
+    (folder / "whole.safetensors").write_bytes(content)
+    return header_of(folder / "whole.safetensors")
+
+
+def test_law_damage_is_seen(saved, tmp_path, detector):
+    law_damage_is_seen(load_detector, saved.read_bytes(), tmp_path, detector)
+
+
+def test_law_damage_is_seen_catches_a_loader_without_hash(saved, tmp_path, detector, monkeypatch):
+    monkeypatch.setattr(train, "sha256", NoHash)
+    content = detector.save(tmp_path / "unsealed.safetensors").read_bytes()
+    with pytest.raises(AssertionError): law_damage_is_seen(load_detector, content, tmp_path, detector)
+
+
+@pytest.mark.parametrize("share", [0, 0.0001, 0.002, 0.05, 0.3, 0.7, 0.999])
+def test_a_truncated_file_is_refused(saved, tmp_path, share):
+    content, path = saved.read_bytes(), tmp_path / "short.safetensors"
+    path.write_bytes(content[:int(share * len(content))])
+    refuses(path)
+    path.write_bytes(content + b"more")
+    refuses(path)
+
+
+def bfloat16_file(path):
+    "What other programs write: a tensor type that numpy does not have."
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\x00\x3f\x80\x3f")
+
+
+FOREIGN = {"text": lambda p: p.write_text("duration,bytes\n1,2\n" * 50), "zeros": lambda p: p.write_bytes(bytes(4096)),
+           "pickle": lambda p: p.write_bytes(pickle.dumps({"weights": np.zeros(3)})), "npz": lambda p: np.savez(p.open("wb"), a=np.zeros(3)),
+           "random": lambda p: p.write_bytes(np.random.default_rng(0).bytes(4096)),
+           "weights of another program": lambda p: save_file({"w": np.zeros((3, 3))}, p),
+           "with other metadata": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"format": "pt"}),
+           "metadata that is no JSON": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": "{"}),
+           "metadata that is a list": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": "[1]"}),
+           "a later format": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": '{"format": "nfad-flow-99"}'}),
+           "endless brackets": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": "[" * 200_000}),
+           "endless digits": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": '{"format": ' + "9" * 9000 + "}"}),
+           "a header longer than the file": lambda p: p.write_bytes(struct.pack("<Q", 2**62) + b"{}"),
+           "a header of 200 MB": lambda p: p.write_bytes(struct.pack("<Q", 2 * 10**8) + b"{" * 64),
+           "bfloat16": bfloat16_file}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_files_of_other_programs_are_refused(kind, tmp_path):
+    FOREIGN[kind](tmp_path / "model.safetensors")
+    refuses(tmp_path / "model.safetensors")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises((FileNotFoundError, ValueError), match=re.escape(str(path))): load_detector(path)
+
+
+class NoHash:
+    "Stands in for sha256, so that a forged file has the right hash."
+    def __init__(self, *_): pass
+    def update(self, *_): pass
+    def hexdigest(self): return "0" * 64
+
+
+def forged(detector, path, change, monkeypatch):
+    "The file of `detector` after `change(arrays, header)`, with a hash that fits."
+    monkeypatch.setattr(train, "sha256", NoHash)
+    detector.save(path)
+    with safe_open(path, framework="numpy") as file:
+        arrays, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["nfad"])
+    change(arrays, header)
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path, metadata={"nfad": json.dumps(header)})
+    return path
+
+
+def drop(name): return lambda arrays, header: arrays.pop(name)
+def swap(name, new): return lambda arrays, header: arrays.update({name: new(arrays[name])})
+def claim(**parameters): return lambda arrays, header: header["parameters"].update(parameters)
+def write(**entries): return lambda arrays, header: header.update(entries)
+def poke(value):
+    def put(weights):
+        weights = weights.copy()
+        weights.flat[3] = value
+        return weights
+    return put
+
+
+FORGERIES = {
+    **{f"without {name}": drop(name) for name in ("flow.0", "flow.7", "calibration_scores", "bounds", "transform.center", "transform.kept")},
+    **{f"header without {key}": (lambda arrays, header, key=key: header.pop(key)) for key in ("parameters", "transform", "offset", "constant_cost", "history", "n_train")},
+    "NaN weights": swap("flow.4", poke(np.nan)), "infinite weights": swap("flow.4", poke(np.inf)),
+    "weights of another shape": swap("flow.4", lambda w: w[:, :-1]), "weights turned": swap("flow.6", lambda w: w.swapaxes(-1, -2).copy()),
+    "whole numbers as weights": swap("flow.4", lambda w: w.astype(np.int32)), "double weights": swap("flow.4", lambda w: w.astype(np.float64)),
+    "NaN calibration scores": swap("calibration_scores", poke(np.nan)), "no calibration scores": swap("calibration_scores", lambda s: s[:0]),
+    "calibration scores in a table": swap("calibration_scores", lambda s: s.reshape(2, -1)),
+    "unsorted calibration scores": swap("calibration_scores", lambda s: s[::-1].copy()),
+    "a scale of zero": swap("transform.scale", lambda s: 0 * s), "no feature kept": swap("transform.kept", lambda k: k & False),
+    "another width": claim(hidden=17), "another depth": claim(n_layers=3), "other bins": claim(n_bins=9), "other transform": claim(transform="quantile"),
+    "the other architecture": claim(architecture="pzflow"), "an unknown architecture": claim(architecture="evil"), "a width beyond memory": claim(hidden=10**7),
+    "a depth beyond memory": claim(n_layers=10**9), "a size beyond any number": claim(hidden=10**30), "an unknown parameter": claim(command="rm"),
+    "a wrong type": claim(hidden="16"), "df of zero": claim(latent_df=0), "an order of other features": claim(feature_order=["a"]),
+    "parameters as a list": write(parameters=[1]), "parameters as null": write(parameters=None), "transform as null": write(transform=None),
+    "offset as text": write(offset="low"), "offset NaN": write(offset=float("nan")), "offset as null": write(offset=None), "cost infinite": write(constant_cost=float("inf")),
+    "a count as text": write(n_train="many"), "history as a list": write(history=[1]),
+    "infinitely many records": lambda arrays, header: header["transform"].update(n_records=float("inf")),
+    "names as numbers": lambda arrays, header: header["transform"].update(names=5),
+    "names twice": lambda arrays, header: header["transform"].update(names=["gap"] * 5),
+    "another kind of transform": lambda arrays, header: header["transform"].update(kind="quantile")}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_files_that_contradict_themselves_are_refused(kind, detector, tmp_path, monkeypatch):
+    refuses(forged(detector, tmp_path / "forged.safetensors", FORGERIES[kind], monkeypatch))
+
+
+def test_an_honest_file_passes_where_the_forged_fail(detector, tmp_path, monkeypatch):
+    law_round_trip(detector, load_detector, forged(detector, tmp_path / "honest.safetensors", lambda arrays, header: None, monkeypatch), X)
+
+
+def law_saving_is_atomic(save, path, monkeypatch):
+    "When writing fails the old file stays, and nothing lies beside it."
+    old = path.read_bytes()
+    def broken(arrays, target, metadata=None):
+        open(target, "wb").write(b"half")
+        raise OSError("no space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_file", broken)
+        with pytest.raises(OSError, match="no space"): save(path)
+    assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
+
+
+def test_law_saving_is_atomic(detector, tmp_path, monkeypatch):
+    law_saving_is_atomic(detector.save, detector.save(tmp_path / "model.safetensors"), monkeypatch)
+
+
+def test_law_saving_is_atomic_catches_writing_in_place(detector, tmp_path, monkeypatch):
+    path = detector.save(tmp_path / "model.safetensors")
+    with pytest.raises(AssertionError): law_saving_is_atomic(lambda path: train.save_file({}, path), path, monkeypatch)
+
+
+def test_a_saved_file_says_what_made_it(saved):
+    with safe_open(saved, framework="numpy") as file: header, names = json.loads(file.metadata()["nfad"]), set(file.keys())
+    assert header["format"] == train.FILE_FORMAT and header["transform"]["names"] == list(X) and header["versions"]["pzflow"]
+    assert {"calibration_scores", "transform.center", "flow.0"} <= names
+
+
+# --- a run --------------------------------------------------------------------------------------------------
+
+SETTINGS = dict(dataset="demo", feature_set=["Flow Duration", "Total Fwd Packets", "Flow IAT Max"], split="random", sizes=None, seed=3)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory): return prepare(**SETTINGS, out_dir=str(tmp_path_factory.mktemp("runs")), progress=False)
+
+
+def law_same_run(prepare, first):
+    "The same settings give the same records, split, features and folder name."
+    again = prepare(**json.loads(json.dumps(SETTINGS)), out_dir=str(first.folder.parent.parent), progress=False)
+    assert again.features == first.features and again.folder == first.folder
+    for part in ("train", "reference", "calibration", "test", "labelled"):
+        assert np.array_equal(getattr(again.split, part), getattr(first.split, part)), part
+    assert again.dataset.records.equals(first.dataset.records)
+
+
+def test_law_same_run(prepared): law_same_run(prepare, prepared)
+
+
+def test_law_same_run_catches_another_seed(prepared):
+    with pytest.raises(AssertionError): law_same_run(lambda **kw: prepare(**kw | {"seed": 4}), prepared)
+
+
+def test_prepared_parts_hold_the_features(prepared):
+    assert prepared.features == SETTINGS["feature_set"] and prepared.folder.parent.name == "demo"
+    assert list(prepared.part("train")) == prepared.features and len(prepared.part("train")) == len(prepared.split.train)
+    assert not prepared.folder.exists()  # made when the first file is written
+    with pytest.raises(ValueError, match="split|method"): prepare("demo", split="by moon")
+    with pytest.raises((KeyError, ValueError), match="Flow Duratoin"): prepare("demo", ["Flow Duratoin"])
+
+
+def test_a_run_leaves_a_record_and_a_model(prepared):
+    d = quick(epochs=2)
+    record = train_run(prepared, d, SETTINGS)
+    stored = json.loads((prepared.folder / "train.json").read_text())
+    assert sorted(p.name for p in prepared.folder.iterdir()) == ["model.safetensors", "train.json"]
+    assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
+    assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
+    assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
+
+
+def test_a_failed_run_leaves_no_model_of_another(prepared, monkeypatch, untrained):
+    train_run(prepared, quick(seed=1), SETTINGS)
+    def broken(*args, **kwargs): raise OSError("no space left on device")
+    monkeypatch.setattr(train, "save_file", broken)
+    before = (prepared.folder / "train.json").read_text()
+    with pytest.raises(OSError): train_run(prepared, quick(seed=2), SETTINGS)
+    model, record = prepared.folder / "model.safetensors", prepared.folder / "train.json"
+    assert not model.is_file() or record.read_text() == before  # never the new record beside the old model
+    assert not list(prepared.folder.glob(".*"))
+
+
+def test_divergence_leaves_the_earlier_run_alone(prepared, monkeypatch):
+    train_run(prepared, quick(epochs=1), SETTINGS)
+    before = {path.name: path.read_bytes() for path in prepared.folder.iterdir()}
+    with pytest.raises(TrainingDiverged): train_run(prepared, diverging(monkeypatch), SETTINGS)
+    assert {path.name: path.read_bytes() for path in prepared.folder.iterdir()} == before
+
+
+# --- figures ------------------------------------------------------------------------------------------------
+
+def test_figures(pair):
+    from matplotlib import pyplot as plt
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for history in (pair.history_, History([1.0], [2.0], 1, 0.1)): assert train.plot_loss(history).get_xlabel() == "epoch"
+        Z = pair.transform_.transform(X)
+        log_prob = lambda points: in_blocks(pair._terms, points)[0].sum(axis=1)
+        for is_attack in (None, np.arange(len(Z)) % 3 == 0, np.zeros(len(Z), bool)):
+            assert train.plot_density(log_prob, Z, is_attack, labels=["a", "b"]).get_xlabel() == "a"
+        for axes in plt.get_fignums(): plt.figure(axes).canvas.draw()
+    plt.close("all")
