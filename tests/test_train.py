@@ -29,6 +29,7 @@ from nfad.train import (ARCHITECTURES, BLOCK, PRESETS, AutoregressiveSpline, Flo
                         make_optimizer, mask_params, prepare, spline, spline_flow, train_flow, train_record, train_run)
 
 BOUND = 5.0
+STEADY = 2 * BOUND  # beyond it a feature no longer steers the terms of others, and its own tail alone decides
 UNBOUNDED = ["log", "standard", "quantile", "none"]
 quick = partial(FlowDetector, hidden=16, epochs=6, batch_size=64)
 
@@ -250,16 +251,16 @@ def test_law_integrates_to_one_in_one_dimension(seed):
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_law_integrates_to_one_in_two_dimensions(order):
-    law_integrates_to_one(lambda x: log_density(wild_params(2, order[0]), jnp.asarray(x), order), *plane(10, 501))
+    law_integrates_to_one(lambda x: log_density(wild_params(2, order[0]), jnp.asarray(x), order), *plane(10, 401))
 
 
 def test_law_integrates_to_one_for_a_trained_flow(pair):
-    law_integrates_to_one(lambda Z: in_blocks(pair._terms, Z)[0].sum(axis=1), *plane(12, 601))
+    law_integrates_to_one(lambda Z: in_blocks(pair._terms, Z)[0].sum(axis=1), *plane(12, 481))
 
 
 def test_law_integrates_to_one_catches_a_forgotten_determinant():
     with pytest.raises(AssertionError):
-        law_integrates_to_one(lambda x: StudentT(2).log_prob(None, forward(wild_params(2), jnp.asarray(x), (0, 1))[0]), *plane(10, 501))
+        law_integrates_to_one(lambda x: StudentT(2).log_prob(None, forward(wild_params(2), jnp.asarray(x), (0, 1))[0]), *plane(10, 401))
 
 
 def law_student_t(log_prob_terms):
@@ -323,16 +324,16 @@ def test_law_finite_gradients_catches_pzflow_couplings():
 # --- item 2: the strangest records --------------------------------------------------------------------------
 
 def far_out(detector, frame, feature, sign):
-    "One record, repeated, with ever stranger values of one feature: from twice the splines' range, and up to at least 1e12."
+    "One record, repeated, with ever stranger values of one feature: from `STEADY` on, in scaled units, and up to at least 1e12."
     values = sign * np.geomspace(np.abs(frame[feature]).max() + 1, 1e24, 80)
     rows = pd.concat([frame.iloc[[5]]] * len(values), ignore_index=True).assign(**{feature: values})
     if feature in detector.constant_: return rows
     place = list(detector.transform_.feature_names_out_).index(feature)
-    return rows[np.abs(detector.transform_.transform(rows)[:, place]) > 2 * BOUND][:60]
+    return rows[np.abs(detector.transform_.transform(rows)[:, place]) > STEADY][:60]
 
 
 def law_strange_is_ordered(detector, frame, features):
-    "Scores are finite and rise strictly with the strangeness of any one feature, beyond twice the splines' range."
+    "Scores are finite and rise strictly with the strangeness of any one feature, beyond `STEADY`."
     for feature in features:
         for sign in (1, -1):
             rows = far_out(detector, frame, feature, sign)
@@ -360,7 +361,7 @@ def test_law_strange_is_ordered_catches_a_clipped_score(detector):
 
 
 def law_strange_is_strange(detector, frame):
-    "A value of 1e12 in any one feature scores above all training records."
+    "On these records (it is no promise: the strangest of real ones differ in many features) 1e12 in one feature scores above all."
     highest = detector.anomaly_score(frame).max()
     for feature in frame:
         for value in (1e12, -1e12):
@@ -609,7 +610,7 @@ def law_seed_decides(fit):
     assert np.array_equal(first, fit(0)) and not np.array_equal(first, fit(1))
 
 
-def test_law_seed_decides(): law_seed_decides(lambda seed: quick(seed=seed, epochs=2).fit(X).anomaly_score(X))
+def test_law_seed_decides(): law_seed_decides(lambda seed: quick(seed=seed, epochs=1).fit(X).anomaly_score(X))
 
 
 def test_law_seed_decides_catches_a_fixed_seed():
@@ -636,8 +637,9 @@ def test_divergence_is_an_error_and_leaves_no_model(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_divergence_of_a_second_fit_does_not_pass_for_the_first(monkeypatch):
-    d = quick(epochs=1).fit(X)
+def test_divergence_of_a_second_fit_does_not_pass_for_the_first(detector, monkeypatch):
+    d = quick(epochs=1)
+    vars(d).update(vars(detector))
     diverging(monkeypatch)
     with pytest.raises(TrainingDiverged): d.set_params(seed=5).fit(X)
     with pytest.raises(NotFittedError): d.predict(X)
@@ -1073,6 +1075,12 @@ FORGERIES = {
 
 @pytest.mark.parametrize("kind", FORGERIES)
 def test_files_that_contradict_themselves_are_refused(kind, detector, tmp_path, monkeypatch):
+    "And before a flow of the claimed size is built: a file must not decide how much memory is taken."
+    build = train.build_flow
+    def guarded(architecture, names, order, bounds, *sizes, **rest):
+        assert max(sizes[:3], default=0) < 10**4, "built before it is checked"
+        return build(architecture, names, order, bounds, *sizes, **rest)
+    monkeypatch.setattr(train, "build_flow", guarded)
     refuses(forged(detector, tmp_path / "forged.safetensors", FORGERIES[kind], monkeypatch))
 
 
@@ -1140,7 +1148,7 @@ def test_prepared_parts_hold_the_features(prepared):
     with pytest.raises((KeyError, ValueError), match="Flow Duratoin"): prepare("demo", ["Flow Duratoin"])
 
 
-def test_a_run_leaves_a_record_and_a_model(prepared):
+def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
     d = quick(epochs=2)
     record = train_run(prepared, d, SETTINGS)
     stored = json.loads((prepared.folder / "train.json").read_text())
@@ -1161,10 +1169,12 @@ def test_a_failed_run_leaves_no_model_of_another(prepared, monkeypatch, untraine
     assert not list(prepared.folder.glob(".*"))
 
 
-def test_divergence_leaves_the_earlier_run_alone(prepared, monkeypatch):
+def test_divergence_leaves_the_earlier_run_alone(prepared, untrained, monkeypatch):
     train_run(prepared, quick(epochs=1), SETTINGS)
     before = {path.name: path.read_bytes() for path in prepared.folder.iterdir()}
-    with pytest.raises(TrainingDiverged): train_run(prepared, diverging(monkeypatch), SETTINGS)
+    def diverge(*args, **settings): raise TrainingDiverged("the loss became nan")
+    monkeypatch.setattr(train, "train_flow", diverge)
+    with pytest.raises(TrainingDiverged): train_run(prepared, quick(seed=4), SETTINGS)
     assert {path.name: path.read_bytes() for path in prepared.folder.iterdir()} == before
 
 
