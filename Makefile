@@ -46,7 +46,7 @@ demo: venv  ## train and score on the simulated demo set, and say where the resu
 
 test: venv  ## run every notebook, the tests and the repository checks
 	$(BIN)/python tests/notebooks.py test
-	MPLBACKEND=Agg $(BIN)/python -m pytest
+	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: venv  ## the repository checks alone (seconds)
 	MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_repository.py
