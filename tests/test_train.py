@@ -938,7 +938,7 @@ def test_loading_runs_no_code(saved, monkeypatch):
     assert not re.search(r"\b(pickle|joblib|dill|eval\(|exec\(|np\.load)\b", source)
 
 
-def refuses(path, match=""):
+def refuses(path, match=None):
     "Loading says, in a ValueError that names the file, why not."
     with pytest.raises(ValueError, match=match) as caught: load_detector(path)
     assert str(path) in str(caught.value)
