@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['repository_root', 'data_dir', 'cache_dir', 'slug', 'run_dir', 'require_file', 'suggest', 'require_choice',
-           'require_between', 'require_positive_int', 'require_finite', 'require_columns', 'check_parameters',
-           'atomic_path', 'write_json', 'read_json', 'fingerprint', 'package_versions', 'save_figure']
+           'require_between', 'require_positive_int', 'require_finite', 'require_columns', 'allowed_alarms',
+           'check_parameters', 'atomic_path', 'write_json', 'read_json', 'fingerprint', 'package_versions',
+           'save_figure']
 
 # %% ../nbs/00_core.ipynb #beca40f4
 import ast
@@ -141,6 +142,15 @@ def require_columns(
     if missing:
         hint = suggest(missing[0], have) if len(missing) == 1 else ""
         raise KeyError(f"records lack {len(missing)} columns {missing[:8]}; {what} needs {len(columns)}{hint}")
+
+# %% ../nbs/00_core.ipynb #bfef6297
+def allowed_alarms(
+    m: int,      # benign records, >= 1
+    fpr: float,  # in (0, 1)
+) -> int:        # the largest k with k / m <= fpr
+    "How many of m benign records may be flagged."
+    k = round(fpr * m)
+    return k - (k / m > fpr)
 
 # %% ../nbs/00_core.ipynb #2172d02a
 def _assignments(source: str) -> dict[str, Any]:

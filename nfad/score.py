@@ -18,8 +18,8 @@ from scipy.stats import betabinom, binomtest
 from sklearn.metrics import (accuracy_score, average_precision_score, confusion_matrix, precision_recall_curve,
                              precision_recall_fscore_support, roc_auc_score, roc_curve)
 
-from .core import (atomic_path, fingerprint, package_versions, read_json, repository_root, require_between, require_file,
-                       require_finite)
+from .core import (allowed_alarms, atomic_path, fingerprint, package_versions, read_json, repository_root, require_between,
+                       require_file, require_finite, require_positive_int)
 
 # %% ../nbs/04_score.ipynb #18bb0693
 def threshold_at_fpr(
@@ -29,7 +29,7 @@ def threshold_at_fpr(
     "Lowest observed threshold that flags at most a fraction `fpr` of benign records."
     require_between(fpr, 0, 1, "fpr")
     scores = np.sort(_require_scores(scores, "scores"))
-    return float(scores[len(scores) - 1 - int(fpr * len(scores))])
+    return float(scores[len(scores) - 1 - allowed_alarms(len(scores), fpr)])
 
 
 def _require_scores(scores: np.ndarray, name: str) -> np.ndarray:
@@ -54,10 +54,10 @@ def threshold_youden(
 
 def _require_truth(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Truth and scores of equal length, with both classes present."
-    y, scores = np.asarray(y).astype(int), _require_scores(scores, "scores")
+    y, scores = np.asarray(y), _require_scores(scores, "scores")
     if y.shape != scores.shape: raise ValueError(f"y and scores must have one length, got {y.shape} and {scores.shape}")
-    if set(np.unique(y)) != {0, 1}: raise ValueError(f"y must hold both 0 (benign) and 1 (attack), got {sorted(set(y.tolist()))[:5]}")
-    return y, scores
+    if set(found := np.unique(y).tolist()) != {0, 1}: raise ValueError(f"y must hold both 0 (benign) and 1 (attack), nothing else, got {found[:5]}")
+    return y.astype(int), scores
 
 # %% ../nbs/04_score.ipynb #7654f52d
 def conformal_p_values(
@@ -76,6 +76,8 @@ def rate_interval(
     confidence: float = 0.95,  # of the interval, in (0, 1)
 ) -> tuple[float, float]:      # lower and upper end, in [0, 1]
     "Clopper-Pearson interval of a rate."
+    require_between(confidence, 0, 1, "confidence")
+    if not 0 <= k <= n or n < 1: raise ValueError(f"k events of n trials need 0 <= k <= n and n >= 1, got k = {k} and n = {n}")
     interval = binomtest(int(k), int(n)).proportion_ci(confidence, method="exact")
     return float(interval.low), float(interval.high)
 
@@ -87,7 +89,9 @@ def fpr_band(
     confidence: float = 0.95,  # of the interval, in (0, 1)
 ) -> tuple[float, float]:      # lower and upper end of the realised rate, in [0, 1]
     "Where the realised false-alarm rate of `threshold_at_fpr` lies when calibration and test are exchangeable."
-    above = int(require_between(fpr, 0, 1, "fpr") * m)
+    for name, value in (("fpr", fpr), ("confidence", confidence)): require_between(value, 0, 1, name)
+    for name, value in (("m", m), ("n", n)): require_positive_int(value, name)
+    above = allowed_alarms(m, fpr)
     low, high = betabinom.interval(confidence, n, above + 1, m - above)
     return float(low / n), float(high / n)
 
@@ -118,6 +122,8 @@ def class_metrics(
 ) -> pd.DataFrame:        # index: attack class; columns: n, auroc, average_precision, tpr_at_fpr_0.01, tpr_at_fpr_0.001
     "Ranking metrics of each attack class against all benign records, weakest first."
     attack, scores = np.asarray(attack).astype(str), _require_scores(scores, "scores")
+    if attack.shape != scores.shape: raise ValueError(f"attack and scores must have one length, got {attack.shape} and {scores.shape}")
+    if not (attack == "benign").any(): raise ValueError("attack must hold at least one 'benign' record")
     rows = {}
     for name in np.unique(attack[attack != "benign"]):
         chosen = (attack == "benign") | (attack == name)
@@ -133,7 +139,7 @@ def decision_metrics(
 ) -> dict[str, Any]:     # flat: counts, rates and the interval of the false-alarm rate
     "Metrics of the decisions `score > threshold`."
     y, scores = _require_truth(y, scores)
-    flagged = scores > threshold
+    flagged = scores > require_finite(threshold, "threshold")
     (tn, fp), (fn, tp) = confusion_matrix(y, flagged).tolist()
     precision, recall, f1, _ = precision_recall_fscore_support(y, flagged, average="binary", zero_division=0)
     low, high = rate_interval(fp, fp + tn)
@@ -187,6 +193,7 @@ def evaluate(
     "Everything that `score.json` says about the quality of scores."
     attack = np.asarray(attack).astype(str)
     y, scores = _require_truth(attack != "benign", scores)
+    calibration = _require_scores(calibration, "calibration")
     classes, oracle = class_metrics(attack, scores), threshold_youden(y, scores)
     low, high = bootstrap_interval(auroc_of_ranks, y, np.unique(scores, return_inverse=True)[1], seed=seed)
     band = fpr_band(len(calibration), int((y == 0).sum()), fpr)
@@ -207,9 +214,9 @@ def plot_scores(
     "Distributions of the scores of benign and attack records."
     import matplotlib.pyplot as plt
     import seaborn as sns
-    ax = ax or plt.subplots(figsize=(6.5, 3.2), layout="constrained")[1]
     y, scores = _require_truth(y, scores)
-    low, middle, high = np.quantile(scores, [0.001, 0.5, 0.999])
+    ax = ax or plt.subplots(figsize=(6.5, 3.2), layout="constrained")[1]
+    low, high = np.quantile(scores, [0.001, 0.999])
     frame = pd.DataFrame({"score": np.clip(scores, low, high), "record": np.where(y == 1, "attack", "benign")})
     sns.histplot(frame, x="score", hue="record", hue_order=["benign", "attack"], palette=["tab:blue", "tab:red"], bins=80,
                  stat="density", common_norm=False, element="step", ax=ax)
@@ -227,10 +234,10 @@ def plot_roc(
 ) -> Any:                         # the Axes
     "ROC curves with a logarithmic false-alarm axis."
     import matplotlib.pyplot as plt
+    curves = {name: _require_truth(y, values) for name, values in (scores if isinstance(scores, dict) else {"flow": scores}).items()}
     ax = ax or plt.subplots(figsize=(4.6, 3.6), layout="constrained")[1]
-    floor = 1 / max(int((np.asarray(y) == 0).sum()), 1)
-    for name, values in (scores if isinstance(scores, dict) else {"flow": scores}).items():
-        truth, values = _require_truth(y, values)
+    floor = 1 / max(int((np.asarray(y) == 0).sum()), 2)
+    for name, (truth, values) in curves.items():
         false_rate, true_rate, _ = roc_curve(truth, values)
         ax.step(np.maximum(false_rate, floor), true_rate, where="post", label=f"{name}, AUROC {roc_auc_score(truth, values):.4f}")
     grid = np.geomspace(floor, 1, 100)
@@ -247,8 +254,8 @@ def plot_precision_recall(
 ) -> Any:                # the Axes
     "Precision against recall, with the share of attacks as the floor."
     import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(4.6, 3.6), layout="constrained")[1]
     y, scores = _require_truth(y, scores)
+    ax = ax or plt.subplots(figsize=(4.6, 3.6), layout="constrained")[1]
     precision, recall, _ = precision_recall_curve(y, scores)
     ax.step(recall, precision, where="post", label=f"flow, average precision {average_precision_score(y, scores):.4f}")
     ax.axhline(y.mean(), color="gray", linestyle=":", label=f"chance: {y.mean():.1%} attacks")

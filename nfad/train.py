@@ -36,7 +36,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 from tqdm import tqdm
 
-from .core import (atomic_path, cache_dir, fingerprint, package_versions, require_between, require_choice, require_finite,
+from .core import (allowed_alarms, atomic_path, cache_dir, fingerprint, package_versions, require_between, require_choice, require_finite,
                        require_positive_int, run_dir, save_figure, write_json)
 from .data import Dataset, Split, load_dataset, split_dataset
 from .prep import (TRANSFORMS, Transform, columns_to_load, default_feature_set, feature_names, index_base, noise_scale,
@@ -175,7 +175,7 @@ def conditioner(
     bound: float,                    # B
 ) -> jnp.ndarray:                    # (3 K - 1, d) numbers that describe the d curves
     "The masked residual network, for one record."
-    h = params["w_in"] @ jnp.clip(x, -2 * bound, 2 * bound) + params["b_in"]
+    h = params["w_in"] @ jnp.clip(x, -bound, bound) + params["b_in"]
     h = h + params["w_2"] @ jax.nn.relu(params["w_1"] @ jax.nn.relu(h) + params["b_1"]) + params["b_2"]
     return (params["w_out"] @ jax.nn.relu(h) + params["b_out"]).reshape(-1, x.shape[0])
 
@@ -233,7 +233,7 @@ class StudentT(LatentDist):
         size = jnp.abs(u) / np.sqrt(self.df)
         far = size > 1e4
         near = jnp.log1p(jnp.square(jnp.where(far, 0.0, size)))
-        log_kernel = jnp.where(far, 2 * jnp.log(jnp.where(far, size, 1.0)), near)
+        log_kernel = jnp.where(far, 2 * jnp.log(jnp.where(far, jnp.abs(u), 1.0)) - np.log(self.df), near)
         norm = gammaln((self.df + 1) / 2) - gammaln(self.df / 2) - 0.5 * np.log(self.df * np.pi)
         return norm - (self.df + 1) / 2 * log_kernel
 
@@ -504,10 +504,11 @@ def _check_settings(detector: "FlowDetector") -> None:
     require_choice(detector.optimizer, ("adam", "sgd"), "optimizer")
     for name in ("n_layers", "hidden", "epochs", "batch_size", "patience"): require_positive_int(getattr(detector, name), name)
     require_positive_int(detector.n_bins, "n_bins", minimum=2)
+    if detector.n_bins > 256: raise ValueError(f"n_bins must be at most 256, got {detector.n_bins}; bins have a floor of {FLOOR:g} each")
     require_positive_int(detector.seed, "seed", minimum=0)
     require_between(detector.learning_rate, 0, 10, "learning_rate")
     require_between(detector.latent_df, 0, 1e6, "latent_df")
-    require_between(detector.noise, -1e-9, 1, "noise")
+    if detector.noise != 0: require_between(detector.noise, 0, 1, "noise")
     require_between(detector.validation_fraction, 0, 1, "validation_fraction")
     require_between(detector.fpr, 0, 1, "fpr")
 
@@ -587,8 +588,10 @@ class _Fitting(_Settings):
     ) -> "FlowDetector":                              # self
         "Learns the density of benign records."
         _check_settings(self)
+        for name in [name for name in vars(self) if name.endswith("_") or name in ("_terms", "_bounds")]: delattr(self, name)
         train, validation = hold_out(X, self.validation_fraction, self.seed) if validation is None else (X, validation)
         if len(train) < 20: raise ValueError(f"X must hold at least 20 benign records to train on, got {len(train)}")
+        if not len(validation): raise ValueError("validation must hold at least one benign record, got 0")
         self.transform_ = Transform(self.transform).fit(train)
         self.feature_names_in_ = np.array(self.transform_.feature_names_in_, dtype=object)
         self.n_features_in_, self.constant_ = len(self.feature_names_in_), self.transform_.constant_
@@ -609,6 +612,27 @@ class _Fitting(_Settings):
         terms = jax.jit(lambda params, Z: flow_terms(self.flow_, params, Z))
         self._terms = lambda Z: terms(self.flow_._params, Z)
 
+# %% ../nbs/03_train.ipynb #5696f99a
+class _Copying(_Fitting):
+    "How the detector is copied, and how it knows that it is fitted."
+    def __getstate__(self) -> dict[str, Any]:
+        "What copies and other processes need: weights as arrays, since a flow holds functions."
+        state = dict(vars(self))
+        state.pop("_terms", None)
+        if "flow_" in state: state["flow_"] = jax.tree.map(np.asarray, self.flow_._params)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        "Builds the flow again around its weights."
+        vars(self).update(state)
+        if "flow_" not in state: return
+        self._set_flow(self._bounds)
+        self.flow_._params = jax.tree.map(jnp.asarray, state["flow_"])
+
+    def _require_fitted(self) -> None:
+        "A clear error before `fit`, and after a fit that failed."
+        if not hasattr(self, "history_"): raise NotFittedError("this FlowDetector is not fitted; call fit with benign records first")
+
     def _train(self, Z: np.ndarray, Z_validation: np.ndarray) -> History:
         "Trains the flow as its architecture wants."
         shared = dict(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
@@ -617,11 +641,11 @@ class _Fitting(_Settings):
         return train_flow(self.flow_, Z, Z_validation, noise=self.noise, patience=self.patience, **shared)
 
 # %% ../nbs/03_train.ipynb #8f623a17
-class _Scoring(_Fitting):
+class _Scoring(_Copying):
     "How the detector scores, any number of records at a time."
     def _in_chunks(self, X: Any, part: int) -> np.ndarray:
         "Terms (part 0) or latent coordinates (part 1), scaled a chunk at a time."
-        if not hasattr(self, "flow_"): raise NotFittedError("this FlowDetector is not fitted; call fit with benign records first")
+        self._require_fitted()
         rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else np.asarray(X).__getitem__
         chunks = [slice(i, i + 64 * BLOCK) for i in range(0, max(len(X), 1), 64 * BLOCK)]
         return np.concatenate([in_blocks(self._terms, self.transform_.transform(rows(chunk)))[part] for chunk in chunks])
@@ -646,7 +670,7 @@ class _Scoring(_Fitting):
         return -self.score_samples(X)
 
 # %% ../nbs/03_train.ipynb #3be37d12
-class FlowDetector(_Scoring, OutlierMixin):
+class FlowDetector(OutlierMixin, _Scoring):
     "Finds anomalous records by their density under a normalizing flow of benign ones."
     def calibrate(
         self, X: pd.DataFrame | np.ndarray,  # (m, d) benign records that were not used to fit
@@ -654,7 +678,7 @@ class FlowDetector(_Scoring, OutlierMixin):
         "Sets the threshold so that at most a fraction `fpr` of these records is flagged."
         scores = np.sort(self.anomaly_score(X))
         if not len(scores): raise ValueError("X must hold at least one benign record to calibrate on, got 0")
-        self.calibration_scores_, self.offset_ = scores, -float(scores[len(scores) - 1 - int(self.fpr * len(scores))])
+        self.calibration_scores_, self.offset_ = scores, -float(scores[len(scores) - 1 - allowed_alarms(len(scores), self.fpr)])
         return self
 
     def decision_function(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) nats
@@ -670,6 +694,7 @@ class FlowDetector(_Scoring, OutlierMixin):
         seed: int = 0,   # of the draw
     ) -> pd.DataFrame:   # (n, d) in original units
         "Draws synthetic benign records from the flow."
+        self._require_fitted()
         return self.transform_.inverse(self.flow_.sample(require_positive_int(n, "n"), seed=seed).to_numpy())
 
     def save(self, path: str | Path,  # a .safetensors file
@@ -687,9 +712,10 @@ class FlowDetector(_Scoring, OutlierMixin):
 FILE_FORMAT = "nfad-flow-1"
 
 
-def _hash_arrays(arrays: dict[str, np.ndarray]) -> str:
-    "A hash of names, types, shapes and bytes."
+def _hash_model(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:
+    "A hash of the header's entries, and of names, types, shapes and bytes of all arrays."
     digest = sha256()
+    digest.update(json.dumps({key: value for key, value in header.items() if key != "sha256"}, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
@@ -701,15 +727,16 @@ def save_detector(
     path: str | Path,        # a .safetensors file; written atomically
 ) -> Path:                  # `path`
     "Writes a fitted detector to one file that holds no code."
-    if not hasattr(detector, "flow_"): raise NotFittedError("only a fitted FlowDetector can be saved; call fit first")
+    detector._require_fitted()
     arrays, transform = detector.transform_.get_state()
     arrays = {f"transform.{name}": np.ascontiguousarray(value) for name, value in arrays.items()}
     arrays |= {f"flow.{i}": np.array(leaf) for i, leaf in enumerate(jax.tree.leaves(detector.flow_._params))}
     arrays |= {"bounds": np.array(detector._bounds), "calibration_scores": detector.calibration_scores_}
     header = {"format": FILE_FORMAT, "parameters": detector.get_params(), "transform": transform, "versions": package_versions(),
               "n_train": detector.n_train_, "constant_cost": detector.constant_cost_, "offset": detector.offset_,
-              "history": asdict(detector.history_), "sha256": _hash_arrays(arrays)}
-    text = json.dumps(header, allow_nan=False, default=lambda value: value.item() if isinstance(value, np.generic) else list(value))
+              "history": asdict(detector.history_)}
+    header = json.loads(json.dumps(header, allow_nan=False, default=lambda value: value.item() if isinstance(value, np.generic) else list(value)))
+    text = json.dumps(header | {"sha256": _hash_model(arrays, header)})
     with atomic_path(path) as temporary: save_file(arrays, temporary, metadata={"nfad": text})
     return Path(path)
 
@@ -719,16 +746,44 @@ def _read_model_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     if not path.is_file(): raise FileNotFoundError(f"{path} does not exist; papermill nbs/03_train.ipynb makes a model file")
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
             header = json.loads((file.metadata() or {}).get("nfad", "null"))
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a safetensors file or is damaged: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FILE_FORMAT:
-        raise ValueError(f"{path} is not a model of nfad: its header has no format {FILE_FORMAT!r}")
-    if header.get("sha256") != _hash_arrays(arrays): raise ValueError(f"{path} is damaged: its arrays do not match their hash")
+            if not isinstance(header, dict) or header.get("format") != FILE_FORMAT:
+                raise ValueError(f"it is no model of nfad: its header has no format {FILE_FORMAT!r}")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, ValueError, TypeError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a model, or is damaged: {error}") from error
+    if header.get("sha256") != _hash_model(arrays, header): raise ValueError(f"{path} is damaged: its content does not match its hash")
     return arrays, header
 
+# %% ../nbs/03_train.ipynb #c73ee56f
+def _weights(detector: FlowDetector, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    "The arrays of weights, once their shapes are those of the flow that the parameters describe; builds nothing before."
+    saved = [arrays[f"flow.{i}"] for i in range(sum(name.startswith("flow.") for name in arrays))]
+    if detector.architecture == "autoregressive":
+        sizes = len(detector.transform_.feature_names_out_), detector.n_layers, detector.hidden, detector.n_bins
+        if max(sizes) > 10**6: raise ValueError(f"no flow has sizes {sizes}")
+        wanted = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(lambda key: init_params(key, *sizes), jax.random.PRNGKey(0)))]
+        if wanted != [leaf.shape for leaf in saved]: raise ValueError("weights have the wrong shape")
+    for leaf in saved:
+        if leaf.dtype != np.float32: raise ValueError(f"weights must be float32, got {leaf.dtype}")
+        require_finite(leaf, "weights")
+    return saved
 
+
+def _restore(detector: FlowDetector, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+    "Gives an unfitted detector what a file says that fit had left."
+    saved = _weights(detector, arrays)
+    detector._set_flow(arrays["bounds"])
+    leaves, tree = jax.tree.flatten(detector.flow_._params)
+    if [np.shape(leaf) for leaf in leaves] != [leaf.shape for leaf in saved]: raise ValueError("weights have the wrong shape")
+    detector.flow_._params = jax.tree.unflatten(tree, [jnp.asarray(leaf) for leaf in saved])
+    scores = require_finite(arrays["calibration_scores"], "calibration_scores")
+    if scores.ndim != 1 or not len(scores) or (np.diff(scores) < 0).any(): raise ValueError("calibration_scores must be a sorted list")
+    detector.calibration_scores_, detector.history_ = scores, History(**header["history"])
+    detector.n_train_ = require_positive_int(header["n_train"], "n_train")
+    detector.constant_cost_, detector.offset_ = (float(require_finite(header[key], key)) for key in ("constant_cost", "offset"))
+
+# %% ../nbs/03_train.ipynb #671ffb15
 def load_detector(
     path: str | Path,  # a file that `save_detector` wrote
 ) -> FlowDetector:     # scores bit-equal to the saved one, inside one environment
@@ -739,15 +794,9 @@ def load_detector(
         detector = FlowDetector(**header["parameters"])
         _check_settings(detector)
         detector.transform_ = Transform.from_state({k[10:]: v for k, v in arrays.items() if k.startswith("transform.")}, header["transform"])
-        detector._set_flow(arrays["bounds"])
-        leaves, tree = jax.tree.flatten(detector.flow_._params)
-        saved = [arrays[f"flow.{i}"] for i in range(len(leaves))]
-        if [np.shape(leaf) for leaf in leaves] != [leaf.shape for leaf in saved]: raise ValueError("weights have the wrong shape")
-        detector.flow_._params = jax.tree.unflatten(tree, [jnp.asarray(require_finite(leaf, "weights")) for leaf in saved])
-        detector.calibration_scores_ = require_finite(arrays["calibration_scores"], "calibration_scores")
-        detector.history_ = History(**header["history"])
-        detector.n_train_, detector.constant_cost_, detector.offset_ = header["n_train"], header["constant_cost"], header["offset"]
-    except (KeyError, TypeError, ValueError) as error: raise ValueError(f"{path} is a broken model of nfad: {error}") from error
+        if detector.transform_.kind != detector.transform: raise ValueError(f"its transform is {detector.transform_.kind!r}, not {detector.transform!r}")
+        _restore(detector, arrays, header)
+    except (KeyError, TypeError, ValueError, OverflowError) as error: raise ValueError(f"{path} is a broken model of nfad: {error}") from error
     detector.feature_names_in_ = np.array(detector.transform_.feature_names_in_, dtype=object)
     detector.n_features_in_, detector.constant_ = len(detector.feature_names_in_), detector.transform_.constant_
     return detector
@@ -813,6 +862,7 @@ def train_run(
     detector.fit(prepared.part("train"), validation=prepared.part("calibration") if paper else None)
     detector.calibrate(prepared.part("calibration"))
     record = train_record(detector, prepared, settings)
+    (prepared.folder / "model.safetensors").unlink(missing_ok=True)  # an old model must not stand beside a new record
     write_json(prepared.folder / "train.json", record)
     detector.save(prepared.folder / "model.safetensors")
     return record
