@@ -37,8 +37,8 @@ venv: .venv/installed  ## set up .venv with the tested versions (constraints.txt
 
 demo: venv  ## train and score on the simulated demo set, and say where the results are
 	@mkdir -p $(DEMO)
-	$(BIN)/papermill nbs/03_train.ipynb $(DEMO)/03_train.ipynb -p dataset demo -p epochs 20
-	$(BIN)/papermill nbs/04_score.ipynb $(DEMO)/04_score.ipynb -p dataset demo
+	$(BIN)/papermill nbs/03_train.ipynb $(DEMO)/03_train.ipynb -p dataset demo -p epochs 10
+	$(BIN)/papermill nbs/04_score.ipynb $(DEMO)/04_score.ipynb -p dataset demo -p pairs False
 	@$(BIN)/jupyter nbconvert --log-level ERROR --to html $(DEMO)/03_train.ipynb $(DEMO)/04_score.ipynb
 	@echo
 	@echo "Reports (open in a browser):"; ls $(DEMO)/*.html | sed 's/^/  /'
