@@ -1,0 +1,251 @@
+"""Laws of the classifiers: parts share no record, the ceiling bounds every rule, files and folding change nothing."""
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.model_selection import cross_val_score
+
+from conftest import needs_data
+from nfad.classify import (CODED, LARGEST, MERGES, SEGMENT, FlowStructure, NeuralClassifier, SoftVote, accuracy_ceiling, class_labels, class_weights,
+                           classification_metrics, compare_models, confused_pairs, fold_network, folded_logits, init_network, load_network, make_models,
+                           make_task, network, save_network, shapley_permutation, shared_vectors, stratified_units)
+from nfad.data import load_dataset, row_ids
+
+SMALL = dict(transform="standard", hidden=(16, 16), dropout=(0.1,), epochs=8, batch_size=64, learning_rate=0.02)
+
+
+def blobs(n=300, k=3, seed=0):
+    "Records around k centers."
+    rng = np.random.default_rng(seed)
+    code = rng.integers(0, k, n)
+    return pd.DataFrame(rng.normal(size=(n, 4)) + 3 * np.eye(k, 4)[code], columns=list("abcd")), np.array([f"class {c}" for c in code])
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, y = blobs()
+    return NeuralClassifier(**SMALL).fit(X, y)
+
+
+# ---------------------------------------------------------------- parts and ceiling
+
+def law_parts_share_no_record(cut):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        ids, y = rng.integers(0, 150, 400), rng.choice(["a", "b", "c"], 400, p=[0.7, 0.2, 0.1])
+        parts = cut(y, ids, seed)
+        assert sorted(np.concatenate(parts)) == list(range(400))
+        for i, one in enumerate(parts):
+            for other in parts[i + 1:]: assert not set(ids[one]) & set(ids[other])
+
+
+def test_parts_share_no_record(): law_parts_share_no_record(lambda y, ids, seed: stratified_units(y, ids, seed=seed))
+
+
+def test_parts_catch_a_split_of_rows():
+    with pytest.raises(AssertionError): law_parts_share_no_record(lambda y, ids, seed: stratified_units(y, np.arange(len(y)), seed=seed))
+
+
+def law_ceiling_bounds_every_rule(ceiling):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        ids, y = rng.integers(0, 30, 200), rng.choice(["a", "b", "c"], 200)
+        commonest = pd.Series(y).groupby(ids).agg(lambda s: s.value_counts().idxmax())
+        assert np.isclose(accuracy_score(y, commonest[ids].to_numpy()), ceiling(ids, y))  # reached by the best rule
+        assert accuracy_score(y, rng.choice(["a", "b", "c"], 30)[ids]) <= ceiling(ids, y)
+
+
+def test_ceiling(): law_ceiling_bounds_every_rule(accuracy_ceiling)
+
+
+def test_ceiling_catches_the_share_of_unique_records():
+    with pytest.raises(AssertionError): law_ceiling_bounds_every_rule(lambda ids, y: len(np.unique(ids)) / len(ids))
+
+
+def test_shared_vectors_count_rows():
+    table = shared_vectors(np.array([1, 1, 1, 2, 3]), np.array(["a", "b", "b", "a", "c"]))
+    assert table.loc[0, ["a", "b", "rows", "share"]].tolist() == ["a", "b", 3, 0.5] and len(table) == 1
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.6), (1.2, -0.2)])
+def test_shares_are_checked(shares):
+    with pytest.raises(ValueError, match="shares must"): stratified_units(np.array(["a"] * 9), np.arange(9), shares)
+
+
+def test_labels():
+    attack = np.array(["benign", "DrDoS UDP", "DrDoS LDAP", "Syn"])
+    assert class_labels(attack, "binary").tolist() == ["benign", "attack", "attack", "attack"]
+    assert class_labels(attack, merge="traffic").tolist() == ["benign", "UDP flood", "DNS, LDAP, SNMP", "Syn"]
+    assert all("benign" not in mapping for mapping in MERGES.values())
+    for bad in (dict(task="multi"), dict(merge="twins")):
+        with pytest.raises(ValueError, match="must be one of"): class_labels(attack, **bad)
+    with pytest.raises(TypeError, match="class names"): class_labels(np.array([0, 1]))
+
+
+def test_demo_task():
+    data = load_dataset("demo")
+    task = make_task(data, max_per_class=100, seed=3)
+    assert task.report["capped"] == len(data) - 8 * 100 and task.table().sum().sum() == 800
+    assert make_task(data, min_rows=298).report["left_out"] == {"PortScan": 297}
+    with pytest.raises(ValueError, match="two classes"): make_task(data, min_rows=5000)
+
+
+# ---------------------------------------------------------------- structure
+
+def test_structure_counts_training_rows_only():
+    train = pd.DataFrame({SEGMENT: [8.0, 8.0, 20.0], LARGEST: [8.0, 512.0, 60.0]})
+    wide = FlowStructure().fit(train).transform(pd.DataFrame({LARGEST: [60.0], SEGMENT: [7.0], "extra": [1.0]}))
+    assert wide[f"count of {SEGMENT}"].item() == 0 and wide[f"count of {LARGEST}"].item() == 1 and "extra" not in wide
+
+
+def law_codes_do_not_tell_the_own_label(codes_of_training_rows):
+    "On labels that are pure noise, the codes of training rows must not carry them."
+    rng = np.random.default_rng(0)
+    X, y = pd.DataFrame({CODED[0]: np.arange(400.0) // 2}), rng.choice(["a", "b"], 400)
+    codes = codes_of_training_rows(X, y)
+    assert abs(np.corrcoef(codes, y == "b")[0, 1]) < 0.25
+
+
+def test_codes(): law_codes_do_not_tell_the_own_label(lambda X, y: FlowStructure(codes=True).fit_transform(X, y).iloc[:, -1])
+
+
+def test_codes_catch_fitting_without_folds():
+    with pytest.raises(AssertionError): law_codes_do_not_tell_the_own_label(lambda X, y: FlowStructure(codes=True).fit(X, y).transform(X).iloc[:, -1])
+
+
+# ---------------------------------------------------------------- the network
+
+def law_folding_changes_nothing(fold):
+    import jax
+    for seed in range(3):
+        layers, stats = init_network(jax.random.key(seed), (6, 8, 5, 3))
+        rng = np.random.default_rng(seed)
+        stats = [{"mean": rng.normal(size=s["mean"].shape).astype(np.float32), "var": rng.uniform(0.5, 2, s["var"].shape).astype(np.float32)} for s in stats]
+        x = rng.normal(size=(20, 6)).astype(np.float32)
+        for activation in ("relu", "elu"):
+            assert np.allclose(folded_logits(fold(layers, stats), x, activation), network(layers, stats, x, activation)[0], atol=1e-4)
+
+
+def test_folding(): law_folding_changes_nothing(fold_network)
+
+
+def test_folding_catches_a_forgotten_batch_norm():
+    with pytest.raises(AssertionError): law_folding_changes_nothing(lambda layers, stats: [(np.asarray(l["w"]), np.asarray(l["b"])) for l in layers])
+
+
+def test_sklearn_contract(fitted):
+    X, y = blobs(seed=1)
+    assert fitted.classes_.tolist() == ["class 0", "class 1", "class 2"] and fitted.score(X, y) > 0.85
+    P = fitted.predict_proba(X)
+    assert P.shape == (300, 3) and np.allclose(P.sum(axis=1), 1) and (fitted.classes_[P.argmax(axis=1)] == fitted.predict(X)).all()
+    assert clone(fitted).get_params() == fitted.get_params()
+    assert cross_val_score(NeuralClassifier(**SMALL), X, y, cv=2).min() > 0.8
+    assert np.allclose(fitted.predict_proba(X[["d", "c", "b", "a"]]), P)  # columns by name
+
+
+def test_same_seed_same_network(fitted):
+    X, y = blobs()
+    again = NeuralClassifier(**SMALL).fit(X, y)
+    assert (again.decision_function(X) == fitted.decision_function(X)).all()
+
+
+def test_files(fitted, tmp_path):
+    X, _ = blobs(seed=2)
+    path = save_network(fitted, tmp_path / "n.safetensors")
+    assert (load_network(path).predict_proba(X) == fitted.predict_proba(X)).all()
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="cannot be read"): load_network(path)
+    with pytest.raises(FileNotFoundError): load_network(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("bad, message", [(dict(activation="tanh"), "activation"), (dict(class_weight="x"), "class_weight"), (dict(epochs=0), "epochs"),
+                                          (dict(dropout=(1.5,)), "dropout"), (dict(learning_rate=-1), "learning_rate"), (dict(validation_fraction=1), "validation_fraction")])
+def test_parameters_are_checked(bad, message):
+    X, y = blobs(60)
+    with pytest.raises(ValueError, match=message): NeuralClassifier(**bad).fit(X, y)
+
+
+def test_a_class_with_one_row_is_refused():
+    X, y = blobs(60)
+    y[:] = "a"
+    with pytest.raises(ValueError, match="two classes"): NeuralClassifier(**SMALL).fit(X, y)
+    with pytest.raises(ValueError, match="one length"): NeuralClassifier(**SMALL).fit(X, y[:-1])
+
+
+def test_class_weights():
+    codes = np.repeat([0, 1], [90, 10])
+    assert np.allclose(class_weights(codes, "balanced") * [90, 10], 50) and np.allclose(class_weights(codes, "none"), 1)
+    assert np.allclose(class_weights(codes, "sqrt") ** 2, class_weights(codes, "balanced"))
+
+
+# ---------------------------------------------------------------- judging
+
+def law_metrics_equal_sklearn(metrics):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        y, predicted = rng.choice(list("abc"), 100), rng.choice(list("abc"), 100)
+        found = metrics(y, predicted)
+        assert np.isclose(found["accuracy"], accuracy_score(y, predicted)) and np.isclose(found["balanced_accuracy"], balanced_accuracy_score(y, predicted))
+        assert np.isclose(found["macro_f1"], f1_score(y, predicted, average="macro")) and np.isclose(found["weighted_f1"], f1_score(y, predicted, average="weighted"))
+
+
+def test_metrics(): law_metrics_equal_sklearn(classification_metrics)
+
+
+def test_metrics_catch_swapped_arguments():
+    with pytest.raises(AssertionError): law_metrics_equal_sklearn(lambda y, p: classification_metrics(p, y))
+
+
+def test_unknown_classes_are_counted_and_wrong():
+    found = classification_metrics(["a", "b", "new"], ["a", "b", "a"], known=["a", "b"])
+    assert found["n_unknown"] == 1 and np.isclose(found["accuracy"], 2 / 3)
+
+
+def test_confused_pairs_find_the_separating_feature():
+    y, predicted = np.repeat(["a", "b", "c"], 20), np.repeat(["b", "b", "c"], 20)
+    X = pd.DataFrame({"noise": np.tile([0.0, 1.0], 30), "good": np.repeat([0.0, 1.0, 2.0], 20)})
+    row = confused_pairs(y, predicted, X).iloc[0]
+    assert (row.a, row.b, row.errors, row.best_feature, row.auroc) == ("a", "b", 20, "good", 1.0)
+
+
+def test_vote_is_the_mean_of_its_members():
+    X, y = blobs()
+    names = ["decision tree", "random forest"]
+    members = [make_models(names, n_trees=5)[name].fit(X, y) for name in names]
+    vote = SoftVote(members).join()
+    assert np.allclose(vote.predict_proba(X), (members[0].predict_proba(X) + members[1].predict_proba(X)) / 2)
+    with pytest.raises(ValueError, match="equal classes"): SoftVote([members[0], members[1].__class__(members[1].steps).fit(X, np.where(y == "class 0", y, "x"))]).join()
+
+
+def test_compare_models_on_demo():
+    task = make_task(load_dataset("demo"), max_per_class=200)
+    models = {name: make_models(name)[name] for name in ("decision tree",)}
+    results, predicted = compare_models(task, models, progress=False)
+    assert results["decision tree"]["accuracy"] > 0.8 and results["decision tree"]["size_mb"] > 0 and len(predicted["decision tree"]) == len(task.test)
+
+
+def law_efficiency(shapley):
+    rng = np.random.default_rng(0)
+    background, X = rng.normal(size=(10, 4)), rng.normal(size=(5, 4))
+    score = lambda Z: Z[:, 0] * Z[:, 1] + Z[:, 2]
+    values = shapley(score, X, background)
+    assert np.allclose(values.values.sum(axis=1), score(X) - score(background).mean(), atol=1e-6)
+    assert np.allclose(values.values[:, 3], 0)
+
+
+def test_shapley_efficiency(): law_efficiency(lambda f, X, B: shapley_permutation(f, X, B, list("abcd")))
+
+
+def test_shapley_catches_another_score():
+    with pytest.raises(AssertionError): law_efficiency(lambda f, X, B: shapley_permutation(lambda Z: 2 * f(Z), X, B, list("abcd")))
+
+
+@needs_data
+def test_ceiling_of_cicddos2019():
+    data = load_dataset("cicddos2019")
+    ids = row_ids(data.records)
+    assert abs(accuracy_ceiling(ids, data.attack) - 0.932) < 0.002
+    assert accuracy_ceiling(ids, class_labels(data.attack, merge="traffic")) > 0.98
+    pair = shared_vectors(ids, data.attack).iloc[0]
+    assert {pair.a, pair.b} in ({"UDP", "DrDoS UDP"}, {"MSSQL", "DrDoS MSSQL"})
