@@ -534,7 +534,7 @@ class Scaled(TransformerMixin, BaseEstimator):
         "Scaled records."
         return self.transform_.transform(X)
 
-# %% ../nbs/08_classify.ipynb #e41f88ac
+# %% ../nbs/08_classify.ipynb #93e61527
 NETWORKS = ("JAX MLP", "sklearn MLP")
 
 
@@ -542,11 +542,11 @@ def make_models(
     names: str | Sequence[str] = "all",  # all, or names (a list, or separated by commas)
     epochs: int = 80,                    # of both networks
     batch_size: int = 1024,              # of both networks
-    n_trees: int = 100,                  # of the forests
+    n_trees: int = 100,                  # of the forests; boosting makes 1.2 times as many rounds
     seed: int = 0,                       # of all models
 ) -> dict[str, Any]:                     # name -> unfitted classifier
     "The classifiers of the comparison."
-    boosted = dict(learning_rate=0.06, max_iter=120, l2_regularization=10.0, max_features=0.3, early_stopping=False, random_state=seed)
+    boosted = dict(learning_rate=0.06, max_iter=round(1.2 * n_trees), l2_regularization=10.0, max_features=0.3, early_stopping=False, random_state=seed)
     sizes = dict(hidden_layer_sizes=NeuralClassifier().hidden, batch_size=batch_size, learning_rate_init=0.004, max_iter=epochs,
                  n_iter_no_change=epochs, tol=0.0, random_state=seed)
     made = {

@@ -108,7 +108,7 @@ def network_to_onnx(
         if i < len(model.weights_) - 1: x = graph("Relu" if model.activation == "relu" else "Elu", x)
     return graph.model(x, ["n", len(model.classes_)], model.n_features_in_, "logits")
 
-# %% ../nbs/09_quantize.ipynb #606a2578
+# %% ../nbs/09_quantize.ipynb #2486e50f
 def _threshold32(t: np.ndarray) -> np.ndarray:
     "The largest float32 numbers that are at most t."
     with np.errstate(over="ignore"): rounded = np.asarray(t, dtype=np.float64).astype(np.float32)
@@ -146,12 +146,10 @@ def trees_to_onnx(
     boosted = hasattr(model, "_predictors")
     base = np.ravel(model._baseline_prediction) if boosted else np.zeros(len(model.classes_))
     if boosted and len(base) == 1: base = np.array([0.0, base[0]])
-    graph = Graph()
-    graph.nodes.append(helper.make_node(
-        "TreeEnsembleClassifier", ["records"], ["label", "shares"], domain="ai.onnx.ml", post_transform="SOFTMAX" if boosted else "NONE",
-        base_values=base.astype(float).tolist(), classlabels_int64s=list(range(len(model.classes_))),
-        **{f"nodes_{key}": column for key, column in nodes.items()}, **{f"class_{key}": column for key, column in leaves.items()}))
-    return graph.model("shares", ["n", len(model.classes_)], model.n_features_in_, "probabilities")
+    graph = Graph()  # the regressor: onnxruntime's tree classifier treats two classes in a way of its own
+    total = graph("TreeEnsembleRegressor", "records", domain="ai.onnx.ml", n_targets=len(model.classes_), base_values=base.astype(float).tolist(),
+                  **{f"nodes_{key}": column for key, column in nodes.items()}, **{f"target_{key}": column for key, column in leaves.items()})
+    return graph.model(graph("Softmax", total, axis=1) if boosted else total, ["n", len(model.classes_)], model.n_features_in_, "probabilities")
 
 # %% ../nbs/09_quantize.ipynb #45d5f292
 VARIANTS = ("float32", "dynamic int8", "static int8", "mixed int8")

@@ -1,0 +1,145 @@
+"""Laws of transfer: shared columns only, disjoint parts, remedies that do what they promise and never see target attacks."""
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from conftest import needs_data
+from nfad.data import load_dataset
+from nfad.transfer import (Domain, attack_score, common_columns, domain_gap, families, feature_shift, fit_models, make_domain, quantile_matcher,
+                           refit_transform, require_target_columns, transfer, transfer_metrics)
+
+
+def frame(n=300, shift=0.0, seed=0, columns="abc"):
+    return pd.DataFrame(np.random.default_rng(seed).normal(size=(n, len(columns))) + shift, columns=list(columns))
+
+
+def domain(name="here", shift=0.0, seed=0, n=600):
+    "Benign records around `shift`, attacks far from them in feature a."
+    rng = np.random.default_rng(seed)
+    attack = np.where(np.arange(n) % 4 == 0, "SYN Flood", "benign")
+    X = frame(n, shift, seed)
+    X.loc[attack != "benign", "a"] += 8
+    rows = rng.permutation(n)
+    benign = rows[300:][attack[rows[300:]] == "benign"]
+    return Domain(name, X, attack, rows[:300], benign[:80], np.setdiff1d(rows[300:], benign[:130]), benign[80:130])
+
+
+# ---------------------------------------------------------------- columns and families
+
+def test_common_columns():
+    columns, report = common_columns(frame(columns="abcd").assign(a=1.0), frame(columns="cbae"))
+    assert columns == ["b", "c"]
+    assert dict(zip(report["column"], report["status"])) == {"a": "constant in source", "b": "used", "c": "used", "d": "only in source", "e": "only in target"}
+    with pytest.raises(KeyError, match="share no column"): common_columns(frame(columns="ab"), frame(columns="cd"))
+    with pytest.raises(KeyError, match="lacks 1 of 2"): require_target_columns(frame(columns="ab"), ["a", "z"])
+
+
+@pytest.mark.parametrize("name, family", [("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"),
+                                          ("Botnet", "bot"), ("Infiltration", "infiltration"), ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
+def test_families(name, family): assert families(np.array([name])).tolist() == [family]
+
+
+# ---------------------------------------------------------------- the gap and the remedies
+
+def test_domain_gap_orders_gaps():
+    far, near, none = (domain_gap(frame(), frame(shift=s, seed=1))[0] for s in (3.0, 0.7, 0.0))
+    assert far > near > none and abs(none - 0.5) < 0.1 and far > 0.95
+    assert feature_shift(frame(), frame(seed=1).assign(b=9.0)).index[0] == "b"
+
+
+def law_matching_restores_the_source(match):
+    for seed in range(3):
+        source, target = frame(500, seed=seed), np.exp(frame(500, shift=1.0, seed=seed + 10))
+        assert feature_shift(source, match(target, source)(target)).max() < 0.1
+        assert feature_shift(source, match(target, source)(np.exp(frame(500, shift=1.0, seed=99)))).max() < 0.15  # and of records it has not seen
+
+
+def test_matching(): law_matching_restores_the_source(quantile_matcher)
+
+
+def test_matching_catches_scaling_only():
+    scaled = lambda target, source: lambda X: (X - target.mean()) / target.std() * source.std() + source.mean()
+    with pytest.raises(AssertionError): law_matching_restores_the_source(scaled)
+
+
+def test_matching_keeps_the_order_of_each_feature():
+    target, source = frame(shift=2.0), frame(seed=1)
+    x = pd.DataFrame({c: np.linspace(-50, 50, 999) for c in "abc"})
+    assert (np.diff(quantile_matcher(target, source)(x), axis=0) >= 0).all()
+
+
+@pytest.fixture(scope="module")
+def models(): return fit_models(domain(), list("abc"), epochs=5)
+
+
+def test_models_have_one_waist(models):
+    d = domain(seed=5)
+    for name, model in models.items():
+        scores = attack_score(model)(d.X)
+        assert scores.shape == (600,) and roc_auc_score(d.attack != "benign", scores) > 0.9, name
+
+
+def test_refit_follows_an_affine_shift(models):
+    d = domain()
+    moved = d.X * 5 + 100
+    for name in ("MLP", "flow"):
+        benign = d.attack == "benign"
+        model = refit_transform(models[name], moved[benign])
+        again = refit_transform(models[name], d.X[benign])
+        score = attack_score(models[name])(d.X)
+        if name == "MLP": assert np.allclose(attack_score(model)(moved), attack_score(again)(d.X), atol=1e-3)
+        assert (attack_score(models[name])(d.X) == score).all()  # the original stays as it was
+
+
+def law_metrics(metrics):
+    attack, scores = np.array(["benign"] * 4 + ["x"] * 4), np.array([0, 1, 2, 9, 3, 5, 6, 7.0])
+    found = metrics(attack, scores, 4)
+    assert found["fpr"] == 0.25 and found["tpr"] == 0.75 and found["accuracy"] == 0.75
+    assert np.isclose(found["auroc"], roc_auc_score(attack != "benign", scores))
+
+
+def test_metrics(): law_metrics(transfer_metrics)
+
+
+def test_metrics_catch_a_flipped_score():
+    with pytest.raises(AssertionError): law_metrics(lambda a, s, t: transfer_metrics(a, -s, t))
+
+
+# ---------------------------------------------------------------- the whole
+
+def test_parts_are_disjoint():
+    d = make_domain(load_dataset("demo"), max_rows=800)
+    parts = [d.train, d.calibration, d.test, d.pool]
+    assert sum(map(len, parts)) == len(set(np.concatenate(parts))) and (d.attack[d.pool] == "benign").all() and (d.attack[d.calibration] == "benign").all()
+    with pytest.raises(ValueError, match="too few"): make_domain(load_dataset("demo"), max_rows=100)
+
+
+def law_recalibration_keeps_the_promise(run):
+    table = run(domain(), domain("there", shift=2.0, seed=3))
+    chosen = table[(table["target"] == "there") & (table["remedy"] == "recalibrate")]
+    assert len(chosen) and (chosen["fpr"] <= 0.12).all()
+
+
+def test_recalibration(): law_recalibration_keeps_the_promise(lambda s, t: transfer(s, t, epochs=4, fpr=0.03, models=["flow"], remedies=["recalibrate"])[0])
+
+
+def test_recalibration_catches_the_source_threshold():
+    def broken(s, t): return transfer(s, t, epochs=4, fpr=0.03, models=["flow"], remedies=["none"])[0].assign(remedy="recalibrate")
+    with pytest.raises(AssertionError): law_recalibration_keeps_the_promise(broken)
+
+
+def test_remedies_never_see_target_attacks():
+    source, target = domain(), domain("there", shift=1.0, seed=4)
+    other = target._replace(attack=np.where(target.attack == "benign", "benign", "Martian"))  # other names, same records
+    a, b = (transfer(source, t, epochs=3, models=["boosting", "flow"])[0] for t in (target, other))
+    assert np.allclose(a.select_dtypes("number"), b.select_dtypes("number"))
+    assert transfer(source, other, epochs=3, models=["boosting"], remedies=["none"])[1]["unknown_families"] == {"other": int((other.attack[other.test] == "Martian").sum())}
+
+
+@needs_data
+def test_tii_features_from_packets():
+    data = load_dataset("tiissrc23")
+    d = make_domain(data, n_pool=40)
+    columns, _ = common_columns(make_domain(load_dataset("demo"), max_rows=800).X, d.X)
+    assert len(columns) >= 30 and set(families(d.attack)) == {"benign", "brute force", "bot"}
