@@ -26,7 +26,7 @@ from .core import atomic_path, package_versions, require_choice, require_positiv
 from .prep import Transform
 from .train import FLOOR, FlowDetector, mask_params
 
-# %% ../nbs/09_quantize.ipynb #0e8f7216
+# %% ../nbs/09_quantize.ipynb #81befc1b
 OPSET = 17  # operators that onnxruntime 1.13 and later know
 
 
@@ -34,7 +34,8 @@ class Graph:
     "Builds an ONNX graph: operations return names, arrays become constants."
     def __init__(self): self.nodes, self.constants = [], []
 
-    def constant(self, value: np.ndarray | float) -> str:  # array -> name
+    def constant(self, value: np.ndarray | float,  # array or number
+                 ) -> str:                    # its name
         "A constant tensor; floats become float32."
         value = np.asarray(value)
         value = value.astype(np.float32) if value.dtype.kind == "f" else value.astype(np.int64)
@@ -83,7 +84,7 @@ def run_session(
     if X.ndim != 2 or X.shape[1] != width: raise ValueError(f"X must have shape (n, {width}), got {X.shape}")
     return np.concatenate([session.run(None, {"records": X[i:i + block]})[0] for i in range(0, max(len(X), 1), block)])
 
-# %% ../nbs/09_quantize.ipynb #dfe1df41
+# %% ../nbs/09_quantize.ipynb #09b2170d
 def scaled_records(
     graph: Graph,          # to add to
     transform: Transform,  # fitted, kind standard, robust, log or none
@@ -96,7 +97,7 @@ def scaled_records(
     if transform.kind == "log": x = graph("Mul", graph("Sign", x), graph("Log", graph("Add", graph("Abs", x), 1.0)))
     return graph("Div", graph("Sub", x, a["center"]), a["scale"])
 
-
+# %% ../nbs/09_quantize.ipynb #846058b9
 def network_to_onnx(
     model: NeuralClassifier,  # fitted
 ) -> onnx.ModelProto:         # records -> (n, k) logits, in the order of `classes_`
@@ -108,7 +109,7 @@ def network_to_onnx(
         if i < len(model.weights_) - 1: x = graph("Relu" if model.activation == "relu" else "Elu", x)
     return graph.model(x, ["n", len(model.classes_)], model.n_features_in_, "logits")
 
-# %% ../nbs/09_quantize.ipynb #2486e50f
+# %% ../nbs/09_quantize.ipynb #252a4880
 def _threshold32(t: np.ndarray) -> np.ndarray:
     "The largest float32 numbers that are at most t."
     with np.errstate(over="ignore"): rounded = np.asarray(t, dtype=np.float64).astype(np.float32)
@@ -130,7 +131,7 @@ def _tree_tables(model: Any) -> Iterator[tuple[np.ndarray, ...]]:
     for tree in (estimator.tree_ for estimator in trees):
         yield tree.feature, tree.threshold, tree.children_left, tree.children_right, tree.children_left < 0, tree.value[:, 0] / len(trees)
 
-
+# %% ../nbs/09_quantize.ipynb #19ac87fc
 def trees_to_onnx(
     model: Any,            # a fitted decision tree, forest or HistGradientBoostingClassifier of scikit-learn, numeric features
 ) -> onnx.ModelProto:      # records -> (n, k) probabilities, in the order of `classes_`
@@ -187,7 +188,7 @@ def quantize_network(
     finally: plain.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/09_quantize.ipynb #045ef522
+# %% ../nbs/09_quantize.ipynb #2cac2ba3
 def latency_ms(
     session: onnxruntime.InferenceSession,  # from `open_session`
     X: np.ndarray,                          # (n, d) float32 records
@@ -201,7 +202,7 @@ def latency_ms(
         times.append(1e3 * (time.perf_counter() - start))
     return tuple(float(v) for v in np.quantile(times[20:], [0.5, 0.99]))
 
-
+# %% ../nbs/09_quantize.ipynb #f1384207
 def throughput(
     sessions: dict[str, onnxruntime.InferenceSession],  # variant -> session
     X: np.ndarray,             # (n, d) float32 records, repeated as needed
@@ -221,7 +222,7 @@ def throughput(
                 rows.append((batch, name, calls * batch / (time.perf_counter() - start)))
     return pd.DataFrame(rows, columns=["batch", "variant", "rows_per_s"]).pivot_table("rows_per_s", "batch", "variant", "median")[list(sessions)]
 
-
+# %% ../nbs/09_quantize.ipynb #dd61b1b1
 def peak_memory_mb(
     path: str | Path,  # an .onnx file
     n_features: int,   # columns of its input
@@ -235,7 +236,7 @@ def peak_memory_mb(
     run = subprocess.run([sys.executable, "-c", code, str(path), str(batch), str(n_features)], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
-# %% ../nbs/09_quantize.ipynb #f37ef006
+# %% ../nbs/09_quantize.ipynb #adad0da0
 def compare_variants(
     paths: dict[str, Path],    # variant -> .onnx file; "float32" first
     classes: Sequence[str],    # in the order of the logits
@@ -259,7 +260,7 @@ def compare_variants(
                       "rows_per_s": float(speed[name].max()), "best_batch": int(speed[name].idxmax()), "peak_memory_mb": peak_memory_mb(paths[name], X.shape[1])}
     return pd.DataFrame(rows).T, speed
 
-
+# %% ../nbs/09_quantize.ipynb #b0dd622e
 def plot_variants(
     table: pd.DataFrame,  # from `compare_variants`
     speed: pd.DataFrame,  # rows/s by batch and variant
@@ -278,7 +279,7 @@ def plot_variants(
     axes[1].legend(fontsize="small")
     return np.asarray(axes)
 
-# %% ../nbs/09_quantize.ipynb #84291166
+# %% ../nbs/09_quantize.ipynb #fff2fe77
 def _spline_nodes(g: Graph, x: str, raw: str, bound: float, n_bins: int) -> tuple[str, str]:
     "The curve at x, and the log of its slope; `raw` has shape (n, 3 K - 1, d), see `nfad.train.spline`."
     part = lambda t, a, b: g("Slice", t, np.array([a]), np.array([b]), np.array([1]))
@@ -306,7 +307,7 @@ def _spline_nodes(g: Graph, x: str, raw: str, bound: float, n_bins: int) -> tupl
     log_slope = sub(add(mul(g("Log", r), 2.0), g("Log", slope)), mul(g("Log", bottom), 2.0))
     return g("Where", inside, y, x), g("Where", inside, log_slope, 0.0)
 
-
+# %% ../nbs/09_quantize.ipynb #38a75418
 def _conditioner_nodes(g: Graph, x: str, layer: dict[str, np.ndarray], bound: float, d: int) -> str:
     "The masked network of one layer, see `nfad.train.conditioner`: (n, 3 K - 1, d)."
     linear = lambda t, name: g("Gemm", t, np.asarray(layer[f"w_{name}"]).T, np.asarray(layer[f"b_{name}"]))
@@ -314,7 +315,7 @@ def _conditioner_nodes(g: Graph, x: str, layer: dict[str, np.ndarray], bound: fl
     h = g("Add", h, linear(g("Relu", linear(g("Relu", h), "1")), "2"))
     return g("Reshape", linear(g("Relu", h), "out"), np.array([0, -1, d]))
 
-# %% ../nbs/09_quantize.ipynb #e5d85d83
+# %% ../nbs/09_quantize.ipynb #010032a6
 def _student_nodes(g: Graph, u: str, df: float) -> str:
     "Log density of each latent coordinate; far out the square would overflow, the logarithm does not."
     from scipy.special import gammaln
@@ -325,7 +326,7 @@ def _student_nodes(g: Graph, u: str, df: float) -> str:
     norm = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi)
     return g("Sub", float(norm), g("Mul", kernel, (df + 1) / 2))
 
-
+# %% ../nbs/09_quantize.ipynb #1ed18cd3
 def flow_to_onnx(
     detector: FlowDetector,  # fitted, architecture autoregressive
 ) -> onnx.ModelProto:        # records -> (n,) anomaly scores in nats, higher is more anomalous

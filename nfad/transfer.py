@@ -94,7 +94,7 @@ def feature_shift(
     "How differently each feature is distributed."
     return pd.Series({c: float(ks_2samp(source[c], target[c]).statistic) for c in source.columns}, name="shift").sort_values(ascending=False)
 
-# %% ../nbs/10_transfer.ipynb #b6b4e7dd
+# %% ../nbs/10_transfer.ipynb #757cb94b
 class Domain(NamedTuple):
     "One data set, cut for transfer."
     name: str               # of the data set
@@ -105,7 +105,7 @@ class Domain(NamedTuple):
     test: np.ndarray        # rows that are tested
     pool: np.ndarray        # benign rows that remedies may use when this is the target
 
-
+# %% ../nbs/10_transfer.ipynb #1096668d
 def make_domain(
     data: Dataset,          # from `load_dataset`
     max_rows: int = 4000,   # benign rows, and attack rows, that are drawn
@@ -125,7 +125,7 @@ def make_domain(
 
 MODELS = ("boosting", "boosting, families", "random forest", "MLP", "flow")
 
-
+# %% ../nbs/10_transfer.ipynb #e50bd99a
 def fit_models(
     source: Domain,                     # where to train
     columns: Sequence[str],             # features
@@ -144,7 +144,7 @@ def fit_models(
               "flow": lambda: FlowDetector(epochs=epochs, seed=seed).fit(X[y == "benign"])}
     return {require_choice(name, MODELS, "names"): makers[name]() for name in names}
 
-
+# %% ../nbs/10_transfer.ipynb #5f1e964f
 def attack_score(
     model: Any,      # from `fit_models`
 ) -> Callable:       # score_fn: (n, d) records -> (n,), higher is more anomalous
@@ -206,15 +206,14 @@ def refit_transform(
             if name in names: old._arrays[key][i] = values[names.index(name)]
     return changed
 
-# %% ../nbs/10_transfer.ipynb #d7c87baa
+# %% ../nbs/10_transfer.ipynb #e80fa675
 def transfer(
     source: Domain,        # where models are trained
     target: Domain,        # where they are tested
     epochs: int = 20,      # of network and flow
     fpr: float = 0.01,     # promised by a threshold
     seed: int = 0,         # of the models
-    models: Sequence[str] = MODELS,      # models to fit
-    remedies: Sequence[str] = REMEDIES,  # remedies to try
+    models: Sequence[str] = MODELS, remedies: Sequence[str] = REMEDIES,  # models to fit, remedies to try
 ) -> tuple[pd.DataFrame, dict[str, Any]]:  # one row per model and remedy; and columns, report, shift, domain_auroc
     "Trains on the source, tests on the target, with and without remedies."
     columns, report = common_columns(source.X, target.X)
@@ -241,10 +240,9 @@ def transfer(
         if "match quantiles" in remedies: judge(name, "match quantiles", score, match(X), held)
         if "refit transform" in remedies and hasattr(model, "transform_"): judge(name, "refit transform", attack_score(refit_transform(model, pool)), X, held)
     if "weights" in remedies and "boosting" in models:
-        weights = np.ones(len(source.train))
-        place = {row: i for i, row in enumerate(source.train)}
-        weights[[place[row] for row in benign[:2000]]] = ratio
-        weighted = fit_models(source, columns, epochs, seed, weights, ["boosting"])["boosting"]
+        weights = pd.Series(1.0, index=source.train)
+        weights[benign[:2000]] = ratio
+        weighted = fit_models(source, columns, epochs, seed, weights.to_numpy(), ["boosting"])["boosting"]
         judge("boosting", "weights", attack_score(weighted), X, held)
     table = pd.DataFrame(rows).assign(domain_auroc=gap)
     table.loc[table["source"] == table["target"], "domain_auroc"] = 0.5
