@@ -923,6 +923,8 @@ class _Fitting(_Settings):
         _check_settings(self)
         for name in [name for name in vars(self) if name.endswith("_") or name in ("_terms", "_bounds")]: delattr(self, name)
         files = ParquetSource(X, self.validation_fraction, self.seed) if isinstance(X, ParquetRecords) else None
+        if checkpoint is not None and self.architecture != "autoregressive":
+            raise ValueError(f"checkpoint must be None for architecture {self.architecture!r}; pzflow's own loop cannot go on from one")
         if files: train, held = files.train, files.validation
         else: train, held = hold_out(X, self.validation_fraction, self.seed) if validation is None else (X, validation)
         validation = held if validation is None else validation
@@ -1201,7 +1203,8 @@ def train_run(
 ) -> dict[str, Any]:           # content of train.json
     "Fits on the train part, calibrates on the calibration part, writes `train.json` and `model.safetensors`."
     paper = settings.get("sizes") == "paper"  # its 1,000 validation records choose the epoch and stand in for calibration
-    detector.fit(prepared.part("train"), validation=prepared.part("calibration") if paper else None)
+    checkpoint = prepared.folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
+    detector.fit(prepared.part("train"), validation=prepared.part("calibration") if paper else None, checkpoint=checkpoint)
     detector.calibrate(prepared.part("calibration"))
     record = train_record(detector, prepared, settings)
     (prepared.folder / "model.safetensors").unlink(missing_ok=True)  # an old model must not stand beside a new record
