@@ -46,6 +46,7 @@ from .core import (allowed_alarms, atomic_path, cache_dir, fingerprint, package_
 from .data import Dataset, Split, load_dataset, split_dataset
 from .prep import (TRANSFORMS, Transform, columns_to_load, default_feature_set, feature_names, index_base, noise_scale,
                        set_slug)
+from .statistics import ProfileStatistic
 
 # %% ../nbs/03_train.ipynb #f0fc0f18
 def use_compilation_cache() -> str:  # the folder in use, "" if switched off
@@ -734,6 +735,9 @@ def _check_settings(detector: "FlowDetector") -> None:
     "Refuses parameters out of range before any work is done."
     require_choice(detector.architecture, ARCHITECTURES, "architecture")
     require_choice(detector.transform, list(TRANSFORMS), "transform")
+    require_choice(detector.statistic, ("profile", "log_prob"), "statistic")
+    if detector.statistic == "profile" and detector.architecture != "autoregressive":
+        raise ValueError(f"statistic must be 'log_prob' for architecture {detector.architecture!r}: couplings have no term per feature")
     require_choice(detector.optimizer, ("adam", "sgd"), "optimizer")
     for name in ("n_layers", "hidden", "n_members", "epochs", "batch_size", "patience"): require_positive_int(getattr(detector, name), name)
     require_positive_int(detector.n_bins, "n_bins", minimum=2)
@@ -799,6 +803,7 @@ class _Settings(Estimator):
         hidden: int = 128,                     # width of the masked network
         n_bins: int = 8,                       # bins of each spline, >= 2
         latent_df: float = 5.0,                # degrees of freedom of the Student t latent
+        statistic: str = "profile",            # profile, or log_prob: the plain -log p
         n_members: int = 1,                    # flows with seeds seed, seed + 1, ...; terms are the mean over them
         noise: float = 0.02,                   # training noise, in scaled units; 0 switches it off
         epochs: int = 60,                      # at most
@@ -829,9 +834,9 @@ class _Settings(Estimator):
 
 
 PRESETS = {"default": {},
-           "tuned": {"architecture": "coupling", "noise": 0.0, "epochs": 100, "batch_size": 512},
-           "paper": {"architecture": "pzflow", "transform": "standard", "noise": 0.0, "epochs": 100, "batch_size": 1024,
-                     "learning_rate": 1e-3, "optimizer": "sgd"}}
+           "tuned": {"architecture": "coupling", "statistic": "log_prob", "noise": 0.0, "epochs": 100, "batch_size": 512},
+           "paper": {"architecture": "pzflow", "statistic": "log_prob", "transform": "standard", "noise": 0.0, "epochs": 100,
+                     "batch_size": 1024, "learning_rate": 1e-3, "optimizer": "sgd"}}
 
 # %% ../nbs/03_train.ipynb #77ea1092
 def hold_out(
@@ -935,11 +940,19 @@ class _Fitting(_Settings):
         self.n_features_in_, self.constant_ = len(self.feature_names_in_), self.transform_.constant_
         source = files.scale(self.transform_) if files else ArraySource(self.transform_.transform(train))
         self._set_flow(np.stack([source.sample.min(axis=0), source.sample.max(axis=0)]))
-        self.history_ = self._train(source, self.transform_.transform(validation), checkpoint)
-        self.n_train_, self.constant_cost_ = source.n_records, 0.0
-        scores = -in_blocks(self._terms, source.sample[::-(-len(source.sample) // 10_000)])[0].sum(axis=1, dtype=np.float64)
-        self.constant_cost_ = float(max(scores.max() - np.median(scores), np.log(len(train) + 2)))
+        Z_validation, self.n_train_ = self.transform_.transform(validation), source.n_records
+        self.history_ = self._train(source, Z_validation, checkpoint)
+        self._fit_statistic(source.sample[::-(-len(source.sample) // 10_000)], Z_validation)
         return self.calibrate(validation)
+
+    def _fit_statistic(self, Z: np.ndarray, Z_validation: np.ndarray) -> None:
+        "Learns how benign records score, and what a broken constant costs: as much as the strangest of them."
+        surprises = [-in_blocks(lambda rows: self._terms(rows)[:1], part)[0].astype(np.float64) for part in (Z, Z_validation)]
+        if self.statistic == "profile":
+            self.statistic_ = ProfileStatistic().fit(Z, surprises[0], Z_validation, surprises[1])
+            scores = self.statistic_.score(Z_validation, surprises[1])
+        else: scores = surprises[0].sum(axis=1)
+        self.constant_cost_ = float(max(scores.max() - np.median(scores), np.log(self.n_train_ + 2)))
 
     def _set_flow(self, bounds: np.ndarray) -> None:
         "Builds the untrained flow, and the one compiled function that evaluates it."
@@ -986,32 +999,38 @@ class _Copying(_Fitting):
 # %% ../nbs/03_train.ipynb #8f623a17
 class _Scoring(_Copying):
     "How the detector scores, any number of records at a time."
-    def _in_chunks(self, X: Any, part: int, reduce: Callable = lambda values: values) -> np.ndarray:
-        "Terms (part 0) or latent coordinates (part 1), scaled and reduced a chunk at a time, so that memory stays flat."
+    def _in_chunks(self, X: Any, function: Callable) -> np.ndarray:
+        "What a function of (scaled records, terms, latent coordinates) gives, a chunk at a time, so that memory stays flat."
         self._require_fitted()
         rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else np.asarray(X).__getitem__
-        chunks = [slice(i, i + 64 * BLOCK) for i in range(0, max(len(X), 1), 64 * BLOCK)]
-        wanted = lambda Z: (self._terms(Z)[part],)
-        return np.concatenate([reduce(in_blocks(wanted, self.transform_.transform(rows(chunk)))[0]) for chunk in chunks])
+        def apply(chunk): return function(Z := self.transform_.transform(rows(chunk)), *in_blocks(self._terms, Z))
+        return np.concatenate([apply(slice(i, i + 64 * BLOCK)) for i in range(0, max(len(X), 1), 64 * BLOCK)])
 
     def log_prob_terms(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n, k) nats
         "log p(x_i | x_<i) in scaled units for each feature of `feature_names_out_`, mean over members; (n, 1) for couplings."
-        return self._in_chunks(X, 0)
+        return self._in_chunks(X, lambda Z, terms, u: terms)
 
     def to_latent(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n, k)
         "Latent coordinates of records, under the first member."
-        return self._in_chunks(X, 1)
+        return self._in_chunks(X, lambda Z, terms, u: u)
 
     def score_samples(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) nats
         "log p(x) in scaled units, less the cost of broken constants; higher is more normal."
         lowest = float(np.finfo(np.float32).min)
-        log_prob = self._in_chunks(X, 0, partial(np.sum, axis=1, dtype=np.float64))
+        log_prob = self._in_chunks(X, lambda Z, terms, u: terms.sum(axis=1, dtype=np.float64))
         finite = np.nan_to_num(log_prob, nan=lowest, neginf=lowest, posinf=-lowest)  # only the paper's flow needs it
         return finite - self.transform_.constant_deviation(X, cost=self.constant_cost_)
 
+    def score_parts(self, X: pd.DataFrame | np.ndarray) -> pd.DataFrame:  # (n, d) records -> (n, 4) or (n, 2) nats
+        "What the anomaly score consists of: `record`, `profile` and `total` distance (or `log_prob`), and broken `constants`."
+        constants = self.transform_.constant_deviation(X, cost=self.constant_cost_)
+        if self.statistic == "log_prob": return pd.DataFrame({"log_prob": -self.score_samples(X) - constants, "constants": constants})
+        parts = self._in_chunks(X, lambda Z, terms, u: self.statistic_.parts(Z, -terms.astype(np.float64)))
+        return pd.DataFrame(parts, columns=["record", "profile", "total"]).assign(constants=constants)
+
     def anomaly_score(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) nats
-        "-log p(x); higher is more anomalous."
-        return -self.score_samples(X)
+        "How strange records are; higher is more anomalous. -log p(x) for statistic 'log_prob'."
+        return self.score_parts(X).to_numpy().sum(axis=1)
 
 # %% ../nbs/03_train.ipynb #3be37d12
 class FlowDetector(_Scoring):
@@ -1027,7 +1046,7 @@ class FlowDetector(_Scoring):
 
     def decision_function(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) nats
         "Distance to the threshold; negative for anomalies."
-        return self.score_samples(X) - self.offset_
+        return -self.anomaly_score(X) - self.offset_
 
     def predict(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n,) of +1 and -1
         "-1 for records whose anomaly score is above the threshold, else +1."
@@ -1053,7 +1072,7 @@ class FlowDetector(_Scoring):
         return load_detector(path)
 
 # %% ../nbs/03_train.ipynb #28f1e8ee
-FILE_FORMAT = "nfad-flow-1"
+FILE_FORMAT = "nfad-flow-2"
 
 
 def _hash_model(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:
@@ -1076,6 +1095,7 @@ def save_detector(
     arrays = {f"transform.{name}": np.ascontiguousarray(value) for name, value in arrays.items()}
     arrays |= {f"flow.{i}": np.array(leaf) for i, leaf in enumerate(jax.tree.leaves([flow._params for flow in detector.flows_]))}
     arrays |= {"bounds": np.array(detector._bounds), "calibration_scores": detector.calibration_scores_}
+    if detector.statistic == "profile": arrays |= {f"statistic.{name}": value for name, value in detector.statistic_.get_state().items()}
     header = {"format": FILE_FORMAT, "parameters": detector.get_params(), "transform": transform, "versions": package_versions(),
               "n_train": detector.n_train_, "constant_cost": detector.constant_cost_, "offset": detector.offset_,
               "history": asdict(detector.history_)}
@@ -1121,6 +1141,10 @@ def _restore(detector: FlowDetector, arrays: dict[str, np.ndarray], header: dict
     leaves, tree = jax.tree.flatten([flow._params for flow in detector.flows_])
     if [np.shape(leaf) for leaf in leaves] != [leaf.shape for leaf in saved]: raise ValueError("weights have the wrong shape")
     for flow, params in zip(detector.flows_, jax.tree.unflatten(tree, jax.device_put(saved))): flow._params = params
+    if detector.statistic == "profile":
+        detector.statistic_ = ProfileStatistic.from_state({name[10:]: value for name, value in arrays.items() if name.startswith("statistic.")})
+        if (detector.statistic_.points_.shape[1], detector.statistic_.center_.size) != (len(detector.transform_.feature_names_out_),) * 2:
+            raise ValueError("the statistic has another number of features than the transform")
     scores = require_finite(arrays["calibration_scores"], "calibration_scores")
     if scores.ndim != 1 or not len(scores) or (np.diff(scores) < 0).any(): raise ValueError("calibration_scores must be a sorted list")
     detector.calibration_scores_, detector.history_ = scores, History(**header["history"])
@@ -1204,7 +1228,8 @@ def train_run(
     "Fits on the train part, calibrates on the calibration part, writes `train.json` and `model.safetensors`."
     paper = settings.get("sizes") == "paper"  # its 1,000 validation records choose the epoch and stand in for calibration
     checkpoint = prepared.folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
-    detector.fit(prepared.part("train"), validation=prepared.part("calibration") if paper else None, checkpoint=checkpoint)
+    held_out = prepared.part("calibration" if paper else "reference")
+    detector.fit(prepared.part("train"), validation=held_out if len(held_out) >= 20 else None, checkpoint=checkpoint)
     detector.calibrate(prepared.part("calibration"))
     record = train_record(detector, prepared, settings)
     (prepared.folder / "model.safetensors").unlink(missing_ok=True)  # an old model must not stand beside a new record
