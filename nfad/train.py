@@ -190,7 +190,7 @@ def param_shapes(
     n_layers: int,   # how often the map is applied
     hidden: int,     # width of the masked network
     n_bins: int,     # K
-) -> dict[str, tuple[int, ...]]:
+) -> dict[str, tuple[int, ...]]:  # name -> shape
     "Shape of every weight; all have `n_layers` as their first axis."
     rows = (3 * n_bins - 1) * n_features
     shapes = {"w_in": (hidden, n_features), "b_in": (hidden,), "w_1": (hidden, hidden), "b_1": (hidden,),
@@ -518,7 +518,7 @@ class ArraySource(NamedTuple):
 
     def chunks(
         self, rng: np.random.Generator,  # of the order
-    ) -> Iterator[np.ndarray]:
+    ) -> Iterator[np.ndarray]:           # (n, d) arrays
         "All records in a random order, in one chunk."
         yield self.sample[rng.permutation(len(self.sample))]
 
@@ -767,12 +767,16 @@ def _feature_order(order: Sequence[str] | str | None, names: Sequence[str], seed
 # %% ../nbs/03_train.ipynb #cabe23ed
 class Estimator:
     "scikit-learn's contract for an outlier detector, without importing scikit-learn."
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        "Parameters by name; `deep` is there for scikit-learn."
+    def get_params(
+        self, deep: bool = True,  # without effect; there for scikit-learn
+    ) -> dict[str, Any]:          # name -> value
+        "Parameters by name."
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
         return {name: getattr(self, name) for name in names}
 
-    def set_params(self, **params: Any) -> "Estimator":
+    def set_params(
+        self, **params: Any,  # name = value
+    ) -> "Estimator":         # self
         "Changes parameters by name."
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown: raise ValueError(f"unknown parameters {unknown}; {type(self).__name__} has {sorted(self.get_params())}")
@@ -833,7 +837,7 @@ class _Settings(Estimator):
         if unknown: raise ValueError(f"unknown parameters {sorted(unknown)}; FlowDetector has {sorted(cls().get_params())}")
         return cls(**chosen)
 
-
+# %% ../nbs/03_train.ipynb #8747487c
 PRESETS = {"default": {},
            "tuned": {"architecture": "coupling", "statistic": "log_prob", "noise": 0.0, "epochs": 100, "batch_size": 512},
            "paper": {"architecture": "pzflow", "statistic": "log_prob", "transform": "standard", "noise": 0.0, "epochs": 100,
@@ -867,7 +871,9 @@ class ParquetRecords:
         counts = [pq.ParquetFile(file).metadata for file in self.files]
         self.groups = [(file, i, meta.row_group(i).num_rows) for file, meta in zip(self.files, counts) for i in range(meta.num_row_groups)]
 
-    def read(self, group: int) -> pd.DataFrame:
+    def read(
+        self, group: int,  # number of the row group
+    ) -> pd.DataFrame:     # (rows, d)
         "One row group."
         file, i, _ = self.groups[group]
         return pq.ParquetFile(file).read_row_group(i, columns=self.columns).to_pandas()
@@ -904,7 +910,7 @@ class ParquetSource:
 
     def chunks(
         self, rng: np.random.Generator,  # of the order
-    ) -> Iterator[np.ndarray]:
+    ) -> Iterator[np.ndarray]:           # (., d) arrays
         "Scaled records in random order, at least `chunk_rows` at a time."
         waiting, count = [], 0
         for group in (order := rng.permutation(len(self.records.groups)).tolist()):
@@ -915,8 +921,31 @@ class ParquetSource:
             mixed, waiting, count = np.concatenate(waiting), [], 0
             yield mixed[rng.permutation(len(mixed))]
 
+# %% ../nbs/03_train.ipynb #84a9a214
+class _Building(_Settings):
+    "How the detector builds its flows and its statistic."
+    def _set_flow(self, bounds: np.ndarray) -> None:
+        "Builds the untrained flow, and the one compiled function that evaluates it."
+        names, self._bounds = self.transform_.feature_names_out_, bounds
+        self.flows_ = [build_flow(self.architecture, names, _feature_order(self.feature_order, names, self.seed + i), bounds, self.n_layers,
+                                  self.hidden, self.n_bins, self.latent_df, self.seed + i) for i in range(self.n_members)]
+        self.flow_, functions = self.flows_[0], [terms_function(flow) for flow in self.flows_]
+        def mean_terms(Z):
+            each = [terms(flow._params, Z) for flow, terms in zip(self.flows_, functions)]
+            return sum(terms for terms, _ in each) / len(each), each[0][1]
+        self._terms = mean_terms
+
+    def _fit_statistic(self, Z: np.ndarray, Z_validation: np.ndarray) -> None:
+        "Learns how benign records score, and what a broken constant costs: no less than the strangest of them, or one in n for each part."
+        surprises = [-in_blocks(lambda rows: self._terms(rows)[:1], part)[0].astype(np.float64) for part in (Z, Z_validation)]
+        if self.statistic == "profile":
+            self.statistic_ = ProfileStatistic().fit(Z, surprises[0], Z_validation, surprises[1])
+            scores, n_parts = self.statistic_.score(Z_validation, surprises[1]), 3
+        else: scores, n_parts = surprises[0].sum(axis=1), 1
+        self.constant_cost_ = float(max(scores.max() - np.median(scores), n_parts * np.log(self.n_train_ + 2)))
+
 # %% ../nbs/03_train.ipynb #527b809a
-class _Fitting(_Settings):
+class _Fitting(_Building):
     "How the detector learns; a frame's columns are taken by name."
     def fit(
         self,
@@ -945,26 +974,6 @@ class _Fitting(_Settings):
         self.history_ = self._train(source, Z_validation, checkpoint)
         self._fit_statistic(source.sample[::-(-len(source.sample) // 10_000)], Z_validation)
         return self.calibrate(validation)
-
-    def _fit_statistic(self, Z: np.ndarray, Z_validation: np.ndarray) -> None:
-        "Learns how benign records score, and what a broken constant costs: as much as the strangest of them."
-        surprises = [-in_blocks(lambda rows: self._terms(rows)[:1], part)[0].astype(np.float64) for part in (Z, Z_validation)]
-        if self.statistic == "profile":
-            self.statistic_ = ProfileStatistic().fit(Z, surprises[0], Z_validation, surprises[1])
-            scores = self.statistic_.score(Z_validation, surprises[1])
-        else: scores = surprises[0].sum(axis=1)
-        self.constant_cost_ = float(max(scores.max() - np.median(scores), np.log(self.n_train_ + 2)))
-
-    def _set_flow(self, bounds: np.ndarray) -> None:
-        "Builds the untrained flow, and the one compiled function that evaluates it."
-        names, self._bounds = self.transform_.feature_names_out_, bounds
-        self.flows_ = [build_flow(self.architecture, names, _feature_order(self.feature_order, names, self.seed + i), bounds, self.n_layers,
-                                  self.hidden, self.n_bins, self.latent_df, self.seed + i) for i in range(self.n_members)]
-        self.flow_, functions = self.flows_[0], [terms_function(flow) for flow in self.flows_]
-        def mean_terms(Z):
-            each = [terms(flow._params, Z) for flow, terms in zip(self.flows_, functions)]
-            return sum(terms for terms, _ in each) / len(each), each[0][1]
-        self._terms = mean_terms
 
 # %% ../nbs/03_train.ipynb #5696f99a
 class _Copying(_Fitting):
