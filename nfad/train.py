@@ -775,8 +775,9 @@ class Estimator:
         return {name: getattr(self, name) for name in names}
 
     def set_params(
-        self, **params: Any,  # name = value
-    ) -> "Estimator":         # self
+        self,
+        **params: Any,  # new values by name
+    ) -> "Estimator":   # self
         "Changes parameters by name."
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown: raise ValueError(f"unknown parameters {unknown}; {type(self).__name__} has {sorted(self.get_params())}")
