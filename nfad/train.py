@@ -776,7 +776,7 @@ class Estimator:
 
     def set_params(
         self,
-        **params: Any,  # new values by name
+        **params,       # new values by name
     ) -> "Estimator":   # self
         "Changes parameters by name."
         unknown = sorted(set(params) - set(self.get_params()))
