@@ -48,6 +48,15 @@ class Tail:
         at_least = m - np.searchsorted(self.scores, x, side="left")
         return np.log((m + 1) / (1 + at_least)) + np.where(x > largest, self._height(x) - self._height(largest), 0.0)
 
+    def threshold(
+        self, rate: float,  # share of benign records above it, in (0, 1 / (m + 1))
+    ) -> float:             # a score beyond the largest one
+        "Score whose surprise is -log(rate)."
+        m, largest = len(self.scores), self.scores[-1]
+        require_between(rate, 0, 1 / (m + 1), "rate")
+        height = self._height(largest) - np.log(rate * (m + 1))
+        return float(self.start + self.scale * (np.expm1(self.shape * height) / self.shape if self.shape > 1e-3 else height))
+
 # %% ../nbs/02_statistics.ipynb #4e561b7b
 def farthest_first(
     X: np.ndarray,  # (n, d) records
