@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, studentized_range, t as student_t
+from scipy.stats import studentized_range, t as student_t
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
@@ -26,10 +26,10 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-from .core import atomic_path, fingerprint, package_versions, read_json, require_between, require_choice, require_positive_int, write_json
+from .core import atomic_path, fingerprint, package_versions, require_between, require_choice, require_positive_int
 from .data import Dataset, Split, row_ids
-from .prep import PAPER_PAIRS, FEATURE_SETS, Transform
-from .score import class_metrics, rate_interval, ranking_metrics, threshold_at_fpr, tpr_at_fpr
+from .prep import Transform
+from .score import class_metrics, fpr_band, ranking_metrics, threshold_at_fpr
 from .statistics import STATISTICS, ProfileStatistic, benign_criterion
 
 # %% ../nbs/07_detectors.ipynb #d838fd21
@@ -274,7 +274,7 @@ def summarize(
     return table
 
 # %% ../nbs/07_detectors.ipynb #713c5863
-QUICK = ("nfad", "pca", "ecod", "knn", "lof", "gmm", "iforest")
+QUICK = ("nfad", "pca", "ecod", "knn", "iforest")
 
 
 def detector_names(
@@ -358,7 +358,6 @@ def plot_promises(
 ) -> Any:                  # the Axes
     "Realised against promised false-alarm rate, with what chance allows."
     import matplotlib.pyplot as plt
-    from nfad.score import fpr_band
     ax = ax or plt.subplots(figsize=(4.6, 3.8), layout="constrained")[1]
     m, n = len(next(iter(runs.values())).calibration), int((np.asarray(y) == 0).sum())
     promised = np.geomspace(max(2 / m, 1e-4), 0.2, 15)
