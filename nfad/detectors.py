@@ -40,14 +40,14 @@ class Reconstruction:
     ):
         self.pca = PCA(n_components=require_between(share, 0, 1, "share"))
 
-    def fit(self, Z: np.ndarray) -> "Reconstruction":  # Z: (n, d) scaled benign records
+    def fit(self, X: np.ndarray) -> "Reconstruction":  # X: (n, d) scaled benign records
         "Learns the components."
-        self.pca.fit(Z)
+        self.pca.fit(X)
         return self
 
-    def anomaly_score(self, Z: np.ndarray) -> np.ndarray:  # (n, d) scaled records -> (n,); higher is more anomalous
+    def anomaly_score(self, X: np.ndarray) -> np.ndarray:  # (n, d) scaled records -> (n,); higher is more anomalous
         "Squared error of the reconstruction."
-        return np.square(Z - self.pca.inverse_transform(self.pca.transform(Z))).sum(axis=1)
+        return np.square(X - self.pca.inverse_transform(self.pca.transform(X))).sum(axis=1)
 
 
 class Nearest:
@@ -57,28 +57,28 @@ class Nearest:
     ):
         self.search = NearestNeighbors(n_neighbors=require_positive_int(k, "k"))
 
-    def fit(self, Z: np.ndarray) -> "Nearest":  # Z: (n, d) scaled benign records
+    def fit(self, X: np.ndarray) -> "Nearest":  # X: (n, d) scaled benign records
         "Keeps the records."
-        self.search.fit(Z)
+        self.search.fit(X)
         return self
 
-    def anomaly_score(self, Z: np.ndarray) -> np.ndarray:  # (n, d) scaled records -> (n,); higher is more anomalous
+    def anomaly_score(self, X: np.ndarray) -> np.ndarray:  # (n, d) scaled records -> (n,); higher is more anomalous
         "Distance to the k-th neighbor."
-        return self.search.kneighbors(Z)[0][:, -1]
+        return self.search.kneighbors(X)[0][:, -1]
 
 # %% ../nbs/07_detectors.ipynb #e751d66c
 class TailSum:
     "ECOD: the sum of the log tail probabilities of the features, taken one by one."
-    def fit(self, Z: np.ndarray) -> "TailSum":  # Z: (n, d) scaled benign records
+    def fit(self, X: np.ndarray) -> "TailSum":  # X: (n, d) scaled benign records
         "Keeps sorted columns, and which tail each one's skewness prefers."
-        self.columns, centered = np.sort(Z, axis=0), Z - Z.mean(axis=0)
+        self.columns, centered = np.sort(X, axis=0), X - X.mean(axis=0)
         self.left = np.power(centered, 3).mean(axis=0) < 0
         return self
 
-    def anomaly_score(self, Z: np.ndarray) -> np.ndarray:  # (n, d) scaled records -> (n,); higher is more anomalous
+    def anomaly_score(self, X: np.ndarray) -> np.ndarray:  # (n, d) scaled records -> (n,); higher is more anomalous
         "The largest of the sums over left tails, right tails, and the tail that skewness prefers."
         n = len(self.columns)
-        ranks = [(np.searchsorted(c, z, "right"), n - np.searchsorted(c, z, "left")) for c, z in zip(self.columns.T, Z.T)]
+        ranks = [(np.searchsorted(c, z, "right"), n - np.searchsorted(c, z, "left")) for c, z in zip(self.columns.T, X.T)]
         left, right = (-np.log((1 + np.stack(part, axis=1)) / (n + 1)) for part in zip(*ranks))
         return np.max([left.sum(axis=1), right.sum(axis=1), np.where(self.left, left, right).sum(axis=1)], axis=0)
 
