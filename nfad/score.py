@@ -16,7 +16,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta, betabinom, binomtest, false_discovery_control
+from scipy.stats import betabinom, binom, binomtest, false_discovery_control
 from sklearn.metrics import (accuracy_score, average_precision_score, confusion_matrix, precision_recall_curve,
                              precision_recall_fscore_support, roc_auc_score, roc_curve)
 from sklearn.neighbors import NearestNeighbors
@@ -108,8 +108,7 @@ def threshold_with_confidence(
     "Lowest observed threshold whose true false-alarm rate is at most `fpr` with the wished confidence."
     for name, value in (("fpr", fpr), ("confidence", confidence)): require_between(value, 0, 1, name)
     scores = np.sort(_require_scores(scores, "scores"))[::-1]
-    k = np.arange(1, len(scores) + 1)
-    kept = int((beta.ppf(confidence, k, len(scores) + 1 - k) <= fpr).sum())
+    kept = int(binom.ppf(1 - confidence, len(scores), fpr))  # largest k with P(Beta(k, m + 1 - k) > fpr) = P(Bin(m, fpr) < k) <= 1 - confidence
     if not kept: raise ValueError(f"scores must hold at least {int(np.ceil(np.log(1 - confidence) / np.log(1 - fpr)))} records "
                                   f"to promise {fpr:g} with confidence {confidence:g}, got {len(scores)}")
     return float(scores[kept - 1])
