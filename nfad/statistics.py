@@ -7,11 +7,10 @@ __all__ = ['STATISTICS', 'KINDS', 'Tail', 'farthest_first', 'nearest_distance', 
            'rank_surprise', 'pseudo_anomalies', 'benign_criterion']
 
 # %% ../nbs/02_statistics.ipynb #2dd49220
-from typing import Any, Callable, Sequence
+from typing import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
