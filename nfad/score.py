@@ -435,7 +435,7 @@ def score_record(
     test, attack = prepared.part("test"), prepared.dataset.attack[prepared.split.test]
     y, calibration = attack != "benign", detector.calibration_scores_
     broken = detector.transform_.constant_deviation(test) > 0
-    flow_only = -detector.log_prob_terms(test).sum(axis=1, dtype=np.float64)
+    varying = detector.score_parts(test).drop(columns="constants").to_numpy().sum(axis=1)
     result = evaluate(attack, scores, calibration, fpr, seed)
     if len(prepared.split.labelled):
         validation = np.concatenate([calibration, detector.anomaly_score(prepared.part("labelled"))])
@@ -443,7 +443,7 @@ def score_record(
         result |= {f"youden_{key}": decided[key] for key in DECISIONS}
     return result | {
         "dataset": trained["settings"]["dataset"], "feature_set": prepared.folder.name, "seed": trained["settings"]["seed"],
-        "n_train": trained["n_train"], "auroc_without_constants": ranking_metrics(y, np.nan_to_num(flow_only))["auroc"],
+        "n_train": trained["n_train"], "auroc_without_constants": ranking_metrics(y, varying)["auroc"],
         "n_broken_constants_benign": int(broken[~y].sum()), "n_broken_constants_attack": int(broken[y].sum()),
         "parameters": trained["parameters"], "fingerprint": trained["fingerprint"], "versions": package_versions()}
 

@@ -11,8 +11,6 @@ from typing import Callable
 
 import numpy as np
 import pandas as pd
-from sklearn.covariance import LedoitWolf
-from sklearn.metrics import roc_auc_score
 
 from .core import require_between, require_choice, require_finite, require_positive_int
 
@@ -115,8 +113,13 @@ class _Measures:
         return np.clip(S - self.center_, self.low, self.high).astype(np.float32)
 
     def _mahalanobis(self, F: np.ndarray) -> np.ndarray:
-        "Distance of (n, d) profiles from the mean benign profile, in units of its spread."
-        return np.linalg.norm((F - self.mean_) @ self.whitening_, axis=1)
+        "Distance of (n, d) profiles from the mean benign profile, in units of its spread; in full blocks, as above."
+        distance, block = np.empty(len(F)), np.zeros((_ROWS, F.shape[1]))
+        for start in range(0, len(F), _ROWS):
+            rows = F[start:start + _ROWS]
+            block[:len(rows)] = rows - self.mean_
+            distance[start:start + len(rows)] = np.linalg.norm(block @ self.whitening_, axis=1)[:len(rows)]
+        return distance
 
     def _cover(self, A: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "Points that cover both parts, and the distance of each held-out row to another point."
@@ -144,6 +147,7 @@ class _Scored(_Measures):
         self.center_ = np.median(S_held_out, axis=0).astype(np.float64)
         F, F_held_out = self.profile(S), self.profile(S_held_out)
         (self.points_, a), (self.profiles_, b) = self._cover(Z, Z_held_out), self._cover(F, F_held_out)
+        from sklearn.covariance import LedoitWolf  # only to fit; whoever scores need not load it
         fitted = LedoitWolf().fit(np.concatenate([F, F_held_out]).astype(np.float64))
         variance, axes = np.linalg.eigh(fitted.covariance_)
         self.mean_, self.whitening_ = fitted.location_, axes / np.sqrt(np.maximum(variance, 1e-6))
@@ -272,6 +276,7 @@ def benign_criterion(
     seed: int = 0,       # of the pseudo-anomalies
 ) -> pd.DataFrame:       # index: kind of pseudo-anomaly; columns: auroc, tpr
     "How well scores rank pseudo-anomalies above benign records; uses no attack."
+    from sklearn.metrics import roc_auc_score
     usual, base = score_fn(Z[::2]), Z[1::2]
     threshold = np.quantile(usual, 1 - require_between(fpr, 0, 1, "fpr"), method="higher")
     rows = {}
