@@ -334,7 +334,7 @@ def arrival(
     return Arrival(epochs, bool(len(there)), compile, epoch)
 
 # %% ../nbs/12_benchmark.ipynb #a276341b
-SCHEDULES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 30, 40, 60, 100)  # epochs to try
+SCHEDULES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 25, 30, 40, 60, 100)  # epochs to try
 
 
 def train_nfad(
@@ -342,10 +342,10 @@ def train_nfad(
     epochs: int,    # length of the schedule; nothing stops it early
     seed: int = 0,  # of weights, shuffling and noise
 ) -> tuple[Flow, float]:  # trained flow, and its loss in nats on the rows that all are judged on
-    "Trains nfad's flow with the settings that a user gets."
-    k = task.Z.shape[1]
-    flow = build_flow("autoregressive", _names(k), list(range(k)), np.stack([task.Z.min(axis=0), task.Z.max(axis=0)]), seed=seed)
-    train_flow(flow, task.Z, task.Z_validation, epochs=epochs, patience=epochs + 1, seed=seed)
+    "Trains nfad's flow with the settings of its preset `fast`."
+    k, fast = task.Z.shape[1], FlowDetector.preset("fast")
+    flow = build_flow("autoregressive", _names(k), list(range(k)), None, hidden=fast.hidden, seed=seed)
+    train_flow(flow, task.Z, task.Z_validation, epochs=epochs, learning_rate=fast.learning_rate, patience=epochs + 1, seed=seed)
     terms = terms_function(flow)
     found, = in_blocks(lambda Z: terms(flow._params, Z)[:1], task.noisy_validation)
     return flow, -float(found.sum(axis=1, dtype=np.float64).mean())
@@ -453,7 +453,7 @@ def take_turns(
 ) -> dict[str, Any]:        # name -> median cost of one row, epoch or step; peak memory per row in bytes
     "Measures nfad and its peers in turns."
     k = task.Z.shape[1]
-    detector = FlowDetector(epochs=1).fit(task.X)
+    detector = FlowDetector.preset("fast", epochs=1).fit(task.X)
     few = max(100_000 // max(k, 1), 1000)  # rows that a peer scores in one call
     actions = nfad_actions(task, detector, rows, epochs)
     for peer in peers: actions |= peer_actions(peer, task, few)
@@ -687,7 +687,7 @@ def benchmark(
     result = {"rows": dataset, "d": list(d), "n": n, "peers": list(peers), "repeats": repeats, "budget": budget, "seed": seed,
               "processor": processor(), "versions": package_versions(("nfad", "jax", "pzflow", "numpy", "optax"))} | matmul_peak(repeats=repeats)
     smallest = make_task(task_rows(dataset, feature_set, min(d), n + n // 5, seed), n, seed=seed)
-    detector = FlowDetector(epochs=2).fit(smallest.X)
+    detector = FlowDetector.preset("fast", epochs=2).fit(smallest.X)
     steps = [partial(measure_start, detector, repeats), partial(measure_latency, detector, smallest.X),
              partial(score_sizes, detector, smallest.X, repeats=repeats)]
     if n_memory: steps += [partial(measure_memory, detector, smallest.X, n_memory)]

@@ -828,7 +828,7 @@ class _Settings(Estimator):
     @classmethod
     def preset(
         cls,
-        name: str = "default",  # default, paper, or tuned: pzflow's couplings tuned by hand
+        name: str = "default",  # default, fast, paper, or tuned: pzflow's couplings tuned by hand
         **overrides,            # parameters that differ from the preset; None leaves the preset's value
     ) -> "FlowDetector":
         "A detector with a named set of parameters."
@@ -840,6 +840,7 @@ class _Settings(Estimator):
 
 # %% ../nbs/03_train.ipynb #8747487c
 PRESETS = {"default": {},
+           "fast": {"hidden": 64, "learning_rate": 0.03, "epochs": 20},
            "tuned": {"architecture": "coupling", "statistic": "log_prob", "noise": 0.0, "epochs": 100, "batch_size": 512},
            "paper": {"architecture": "pzflow", "statistic": "log_prob", "transform": "standard", "noise": 0.0, "epochs": 100,
                      "batch_size": 1024, "learning_rate": 1e-3, "optimizer": "sgd"}}
