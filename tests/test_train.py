@@ -24,9 +24,10 @@ from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 
 from nfad import train
-from nfad.train import (ARCHITECTURES, BLOCK, PRESETS, AutoregressiveSpline, FlowDetector, History, StudentT, TrainingDiverged,
-                        build_flow, flow_terms, in_blocks, init_params, inverse_spline_flow, load_detector, make_epoch,
-                        make_optimizer, mask_params, prepare, spline, spline_flow, train_flow, train_record, train_run)
+from nfad.train import (BLOCK, FLOOR, PRESETS, SMALL_BLOCK, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
+                        StudentT, TrainingDiverged, Bin, autoregressive_masks, autoregressive_terms, bin_shares, build_flow, find_bin, flow_forward,
+                        flow_inverse, in_blocks, init_params, inverse_spline, load_detector, mask_params, noisy_blocks, one_cycle, plan_blocks,
+                        prepare, spline, spline_flow, terms_function, train_flow, train_run)
 
 BOUND = 5.0
 STEADY = 2 * BOUND  # beyond it a feature no longer steers the terms of others, and its own tail alone decides
@@ -71,6 +72,10 @@ MILD = np.log(X[["duration", "bytes"]])  # on heavier tails pzflow's default flo
 def paper(): return FlowDetector.preset("paper", epochs=2, batch_size=144).fit(MILD)
 
 
+@pytest.fixture(scope="module")
+def trio(): return quick(n_members=3, epochs=3, feature_order="shuffled").fit(X)
+
+
 @pytest.fixture
 def untrained(monkeypatch):
     "Skips the training itself, for tests of what is around it."
@@ -87,14 +92,14 @@ def wild_params(d, seed=0, size=0.1, hidden=16, n_layers=2):
                      "b_out": jnp.asarray(rng.normal(0, size, params["b_out"].shape), jnp.float32)}
 
 
-@partial(jax.jit, static_argnums=2)
+def masks_for(params, order): return autoregressive_masks(order, params["w_in"].shape[1])
+
+
 def forward(params, x, order):  # (n, d) -> latent (n, d), log slopes (n, d)
-    return jax.vmap(partial(spline_flow, mask_params(params, order), bound=BOUND))(x)
+    return flow_forward(params, masks_for(params, order), x, BOUND)
 
 
-@partial(jax.jit, static_argnums=2)
-def backward(params, u, order):
-    return jax.vmap(partial(inverse_spline_flow, mask_params(params, order), bound=BOUND))(u)
+def backward(params, u, order): return flow_inverse(params, masks_for(params, order), u, BOUND)
 
 
 def points(n, d, seed=0, scale=3.0): return jnp.asarray(np.random.default_rng(seed).normal(0, scale, (n, d)), jnp.float32)
@@ -129,8 +134,8 @@ def law_log_det(forward):
     "The sum of the log slopes is the log determinant that automatic differentiation finds."
     for order in ORDERS:
         params, x = wild_params(3, seed=order[0]), points(64, 3, 2)
-        one = lambda point: spline_flow(mask_params(params, order), point, BOUND)[0]
-        jacobian = jax.jit(jax.vmap(jax.jacfwd(one)))(x)
+        one = lambda point: spline_flow(mask_params(params, masks_for(params, order)), point[:, None], BOUND)[0][:, 0]
+        jacobian = jax.jit(jax.vmap(jax.jacrev(one)))(x)
         sign, log_det = np.linalg.slogdet(np.asarray(jacobian, dtype=np.float64))
         assert (sign > 0).all()
         assert np.abs(log_det - np.asarray(forward(params, x, order)[1]).sum(axis=1)).max() < 1e-3
@@ -164,15 +169,15 @@ def test_law_autoregressive(): law_autoregressive(forward)
 
 
 def test_law_autoregressive_catches_missing_masks():
-    unmasked = jax.jit(lambda params, x: jax.vmap(partial(spline_flow, params, bound=BOUND))(x))
-    with pytest.raises(AssertionError): law_autoregressive(lambda params, x, order: unmasked(params, x))
+    ones = jax.tree.map(np.ones_like, autoregressive_masks((0, 1, 2), 16))
+    with pytest.raises(AssertionError): law_autoregressive(lambda params, x, order: flow_forward(params, ones, x, BOUND))
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 7, 30])
 @pytest.mark.parametrize("hidden", [1, 4, 33])
 def test_masks_leave_every_feature_only_those_before_it(d, hidden):
     order = np.random.default_rng(d).permutation(d)
-    sees, passes, reads = map(np.asarray, train.autoregressive_masks(order, hidden))
+    sees, passes, reads = autoregressive_masks(order, hidden)
     reach = (reads @ passes @ sees > 0)[np.ix_(order, order)]
     assert not np.triu(reach).any()
     if hidden >= d: assert reach[np.tril_indices(d, -1)].all()  # and those fully, when the network is wide enough
@@ -224,6 +229,138 @@ def test_law_monotone_curve(): law_monotone_curve(spline)
 def test_law_monotone_curve_catches_a_scaled_tail():
     with pytest.raises(AssertionError):
         law_monotone_curve(lambda x, raw, bound: tuple(jnp.where(jnp.abs(x) > bound, 1.1 * v, v) for v in spline(x, raw, bound)))
+
+
+# --- the spline, against a reference ------------------------------------------------------------------------
+
+def naive_edges(raw, x_or_y):
+    "Edges of the bins along one axis of the unit box: a softmax with a floor, added up."
+    n_bins = (len(raw) + 1) // 3
+    shares = FLOOR + (1 - FLOOR * n_bins) * jax.nn.softmax(raw[x_or_y * n_bins:(x_or_y + 1) * n_bins])
+    return jnp.concatenate([jnp.zeros(1), jnp.cumsum(shares)])
+
+
+def naive_bin(value, raw, by_height=False):
+    "The bin of one value, by search; differentiated as it stands."
+    x, y = naive_edges(raw, 0), naive_edges(raw, 1)
+    slopes = jnp.concatenate([jnp.zeros(1), raw[2 * (len(x) - 1):], jnp.zeros(1)])
+    k = jnp.clip(jnp.searchsorted(y if by_height else x, value, side="right") - 1, 0, len(x) - 2)
+    return Bin(x[k], y[k], x[k + 1] - x[k], y[k + 1] - y[k], slopes[k], slopes[k + 1])
+
+
+def naive_spline(x, raw, bound):
+    "Eq. 4 and 5 of Durkan et al. (2019) for one value in [-B, B]."
+    b = naive_bin((x + bound) / (2 * bound), raw)
+    left, right = (FLOOR + jax.nn.softplus(number + jnp.log(jnp.expm1(1 - FLOOR))) for number in (b.left, b.right))
+    t, r = ((x + bound) / (2 * bound) - b.x) / b.width, b.height / b.width
+    bottom = r + (left + right - 2 * r) * t * (1 - t)
+    y = b.y + b.height * (r * t**2 + left * t * (1 - t)) / bottom
+    return 2 * bound * y - bound, jnp.log(r**2 * (right * t**2 + 2 * r * t * (1 - t) + left * (1 - t)**2) / bottom**2)
+
+
+def curves(n_bins, size, n=40, seed=0):
+    "Random values inside, none of them on an edge, and the numbers of a curve for each; double precision."
+    rng = np.random.default_rng([seed, n_bins])
+    return rng.uniform(-0.999 * BOUND, 0.999 * BOUND, n), rng.normal(0, size, (3 * n_bins - 1, n)), rng.normal(size=(6, n))
+
+
+BINS, SIZES_OF_RAW = (3, 8), (0.1, 1, 4)
+
+
+def weighted(function):
+    "Values, and gradient of their weighted sum by value and raw numbers; compiled."
+    def total(x, raw, weights): return sum((w * part).sum() for w, part in zip(weights, function(x, raw)))
+    return jax.jit(lambda x, raw, weights: (tuple(function(x, raw)), jax.grad(total, argnums=(0, 1))(x, raw, weights)))
+
+
+def law_same_derivatives(ours, theirs, tolerance=1e-7):
+    "Values and gradients of two functions of value and raw numbers agree, in double precision."
+    with jax.enable_x64(True):
+        ours, theirs = weighted(ours), weighted(jax.vmap(theirs, (0, 1)))
+        for n_bins in BINS:
+            for size in SIZES_OF_RAW:
+                got, wanted = (jax.tree.leaves(f(*curves(n_bins, size))) for f in (ours, theirs))
+                assert len(got) == len(wanted) and all(np.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(got, wanted)), (n_bins, size)
+
+
+@pytest.mark.parametrize("by_height", [False, True])
+def test_law_same_derivatives_of_a_bin(by_height):
+    box = lambda find: lambda x, raw: find(jax.lax.stop_gradient(x) / (2 * BOUND) + 0.5, raw, by_height)
+    law_same_derivatives(box(find_bin), box(naive_bin))
+
+
+def test_law_same_derivatives_of_the_spline():
+    law_same_derivatives(lambda x, raw: spline(x, raw, BOUND), lambda x, raw: naive_spline(x, raw, BOUND))
+
+
+def test_law_same_derivatives_catches_edges_held_fast():
+    def wrong(x, raw):
+        n_bins = (len(raw) + 1) // 3
+        return spline(x, jnp.concatenate([jax.lax.stop_gradient(raw[:n_bins]), raw[n_bins:]]), BOUND)
+    with pytest.raises(AssertionError): law_same_derivatives(wrong, lambda x, raw: naive_spline(x, raw, BOUND))
+
+
+def law_differences(curve):
+    "The derivative is what differences show, along a random direction of values and raw numbers."
+    with jax.enable_x64(True):
+        total = jax.jit(lambda x, raw, weights: sum((w * part).sum() for w, part in zip(weights, curve(x, raw, BOUND))))
+        gradient, rng = jax.jit(jax.grad(total, argnums=(0, 1))), np.random.default_rng(2)
+        for n_bins in BINS:
+            for size in SIZES_OF_RAW:
+                x, raw, weights = curves(n_bins, size, seed=1)
+                way, turn = rng.normal(size=x.shape), rng.normal(size=raw.shape)
+                g, h = gradient(x, raw, weights)
+                slope, up, down = float((g * way).sum() + (h * turn).sum()), *(float(total(x + e * way, raw + e * turn, weights)) for e in (1e-6, -1e-6))
+                assert abs((up - down) / 2e-6 - slope) < 1e-4 * max(abs(slope), 1), (n_bins, size)
+
+
+def test_law_differences(): law_differences(spline)
+
+
+def test_law_differences_catches_a_log_slope_without_gradient():
+    with pytest.raises(AssertionError): law_differences(lambda x, raw, bound: (spline(x, raw, bound)[0], jax.lax.stop_gradient(spline(x, raw, bound)[1])))
+
+
+def law_inverse_spline(inverse_spline):
+    "The curve's inverse, inside and outside, to the precision of the numbers; its slope is one over the curve's."
+    with jax.enable_x64(True):
+        there = jax.jit(lambda x, raw: spline(x, raw, BOUND))
+        back = jax.jit(lambda y, raw: jax.jvp(lambda y: inverse_spline(y, raw, BOUND), (y,), (jnp.ones_like(y),)))
+        for n_bins in BINS:
+            for size in SIZES_OF_RAW:
+                x, raw, _ = curves(n_bins, size, seed=3)
+                x[:6] = [-BOUND, BOUND, -7.0, 7.0, 1e12, -1e12]
+                y, log_slope = there(x, raw)
+                again, slope = back(y, raw)
+                assert (np.abs(again - x) * np.exp(np.minimum(log_slope, 0)) < 1e-8).all()
+                assert np.allclose((slope * np.exp(log_slope))[6:], 1, rtol=1e-4), (n_bins, size)
+
+
+def test_law_inverse_spline(): law_inverse_spline(inverse_spline)
+
+
+def test_law_inverse_spline_catches_a_curve_with_axes_swapped():
+    def wrong(y, raw, bound):
+        n_bins = (len(raw) + 1) // 3
+        return inverse_spline(y, jnp.concatenate([raw[n_bins:2 * n_bins], raw[:n_bins], raw[2 * n_bins:]]), bound)
+    with pytest.raises(AssertionError): law_inverse_spline(wrong)
+
+
+def law_shares(shares):
+    "Positive shares that sum to one, whatever the numbers."
+    shares = jax.jit(shares)
+    for n_bins in (2, 8):
+        for size in (0.0, 1.0, 1e3, 1e30, 1e38):
+            raw = np.random.default_rng(n_bins).uniform(-size, size, (n_bins, 20)).astype(np.float32)
+            got = np.array(shares(list(raw)))
+            assert (got >= 0.999 * FLOOR).all() and np.abs(got.sum(axis=0) - 1).max() < 1e-5, (n_bins, size)
+
+
+def test_law_shares(): law_shares(bin_shares)
+
+
+def test_law_shares_catches_an_exponential_that_overflows():
+    with pytest.raises(AssertionError): law_shares(lambda raw: [jnp.exp(r) / sum(map(jnp.exp, raw)) for r in raw])
 
 
 # --- the density --------------------------------------------------------------------------------------------
@@ -299,10 +436,15 @@ def law_finite_gradients(gradient):
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(x))), sign * size
 
 
+def loss_gradient(params, order=(0, 1)):
+    "Gradient of the training loss by weights and by records."
+    masks = masks_for(params, order)
+    def loss(p, x): return -autoregressive_terms(p, masks, x, BOUND, 5.0)[0].sum(axis=1).mean()
+    return jax.jit(lambda x: jax.grad(loss, argnums=(0, 1))(params, x))
+
+
 def test_law_finite_gradients():
-    flow = Flow(["a", "b"], AutoregressiveSpline((0, 1), hidden=8), StudentT(2), seed=0)
-    params = (flow._params[0], wild_params(2, hidden=8))
-    law_finite_gradients(jax.jit(lambda x: jax.grad(lambda p, z: -flow_terms(flow, p, z)[0].sum(axis=1).mean(), argnums=(0, 1))(params, x)))
+    law_finite_gradients(loss_gradient(wild_params(2, hidden=8)))
 
 
 def coupling_gradient():
@@ -319,6 +461,63 @@ def test_law_finite_gradients_catches_pzflow_couplings():
     with pytest.raises(AssertionError): law_finite_gradients(gradient)
     inside, outside = (jax.tree.leaves(gradient(jnp.asarray([[0.1, 0.0], [0.1, x]], jnp.float32))) for x in (9.9, 10.1))
     assert all(np.isfinite(leaf).all() for leaf in inside) and any(np.isnan(leaf).any() for leaf in outside)  # the trap starts at 2 B
+
+
+TINY = [0.0, -0.0, 1e-45, -1e-45, 1e-40, 1.2e-38, 1e-20, 6e-8]
+EDGES = [v for b in (BOUND, STEADY) for v in (b, np.nextafter(np.float32(b), 0), np.nextafter(np.float32(b), np.inf))]
+HUGE = [1e6, 1e12, 1e19, 2e19, 1e30, float(np.finfo(np.float32).max)]
+
+
+def hard_floats(params):
+    "All pairs of floats on which arithmetic breaks, inner edges of the bins among them; (n, 2) float32."
+    raw = np.asarray(params["b_out"], np.float64)[0].reshape(-1, 2)[:, 0]
+    inner = 2 * BOUND * np.asarray(naive_edges(jnp.asarray(raw, jnp.float32), 0)) - BOUND
+    values = np.array([*TINY, *EDGES, *HUGE, *(-np.array(EDGES + HUGE)), *inner], np.float32)
+    return np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2)
+
+
+def law_hard_floats(evaluate, gradient):
+    "Terms, latent coordinates and gradients are finite for every pattern of floats, alone or all at once; equal records score equally."
+    params = wild_params(2, seed=4, size=0.3)
+    params["w_out"] = params["w_out"].at[0, ::2].set(0)  # so that the bins of the first feature are where its biases say
+    x = hard_floats(params)
+    for part in evaluate(params, jnp.asarray(x)): assert np.isfinite(part).all()
+    terms, _ = evaluate(params, jnp.asarray(np.repeat(x[:3], 40, axis=0)))
+    assert all(len(np.unique(np.asarray(terms)[i:i + 40], axis=0)) == 1 for i in (0, 40, 80))
+    by_weights, by_records = gradient(params, jnp.asarray(x))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((by_weights, by_records)))
+
+
+def hard_evaluate(params, x): return autoregressive_terms(params, masks_for(params, (0, 1)), x, BOUND, 5.0)
+def hard_gradient(params, x): return loss_gradient(params)(x)
+
+
+def test_law_hard_floats(): law_hard_floats(hard_evaluate, hard_gradient)
+
+
+def test_law_hard_floats_catches_a_bad_branch_behind_where():
+    def selected(x, raw):  # evaluates the spline outside as well, where its quotient overflows
+        return jnp.where(jnp.abs(x) <= BOUND, naive_spline(x, raw, BOUND)[0], x)
+    def gradient(params, x): return jax.vmap(jax.grad(selected), (0, None))(x[:, 0], params["b_out"][0].reshape(-1, 2)[:, 0]), 0.0
+    with pytest.raises(AssertionError): law_hard_floats(hard_evaluate, gradient)
+
+
+def law_gradient_on_edges(curve):
+    "The curve is smooth: on an edge between bins, and at both ends, its slope is the one that it reports."
+    with jax.enable_x64(True):
+        raw = np.random.default_rng(5).normal(0, 1, 23)
+        slopes = jax.jit(lambda x, raw: jax.jvp(lambda x: curve(x, raw, BOUND), (x,), (jnp.ones_like(x),)))
+        even = np.concatenate([np.zeros(16), raw[16:]])  # eight bins of equal size: the inner edges are exact
+        for raw, x in ((even, 2 * BOUND * np.arange(1, 8) / 8 - BOUND), (raw, np.array([-BOUND, BOUND, 0.1, 1.7, 2.1, -3.0, -4.0]))):
+            (_, log_slope), (slope, _) = slopes(x, np.tile(raw[:, None], (1, len(x))))
+            assert np.abs(slope - np.exp(log_slope)).max() < 1e-6, (slope, np.exp(log_slope))
+
+
+def test_law_gradient_on_edges(): law_gradient_on_edges(spline)
+
+
+def test_law_gradient_on_edges_catches_a_kink():
+    with pytest.raises(AssertionError): law_gradient_on_edges(lambda x, raw, bound: (jnp.abs(spline(x, raw, bound)[0]), spline(x, raw, bound)[1]))
 
 
 # --- item 2: the strangest records --------------------------------------------------------------------------
@@ -471,15 +670,13 @@ def test_text_and_all_constant_columns_are_refused():
 
 @pytest.fixture(scope="module")
 def seen_in_training():
-    "Mean square of what the loss is given in each of four epochs, from nfad's own training step; all records are zero."
-    epoch = make_epoch(lambda params, z: jnp.square(z).mean() + 0 * params.sum(), optax.sgd(1.0), 64)
+    "Mean square of what the training step is given in each of four epochs; all records are zero."
     def seen(noise):
-        Z, state = jnp.zeros((256, 3)), train.TrainState(jnp.zeros(1), optax.sgd(1.0).init(jnp.zeros(1)), jnp.zeros(1), jnp.float32(np.inf))
-        squares = []
-        for i in range(4):
-            state, (loss, _) = epoch(state, jax.random.PRNGKey(i), np.zeros(4, np.float32), jnp.full(3, noise), Z, Z)
-            squares.append(float(loss))
-        return np.array(squares)
+        def listen(state, masks, batches, *settings): return state, jnp.square(batches).mean()
+        flow = build_flow("autoregressive", ["a", "b", "c"], [0, 1, 2], None, hidden=4, n_layers=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "train_steps", listen)
+            return np.array(train_flow(flow, np.zeros((256, 3)), np.zeros((4, 3)), epochs=4, batch_size=64, noise=noise).train_loss)
     return seen
 
 
@@ -543,15 +740,17 @@ def compilations():
 
 
 def law_one_compilation(score):
-    "Scoring compiles once for all numbers of records."
-    with compilations() as seen:
-        for n in (1, 7, 1024, 5000, 0): score(np.zeros((n, 4), np.float32))
-    assert len(seen) == 1, len(seen)
+    "Scoring compiles once for a few records, and once for all larger numbers."
+    for sizes in ((1, 7, SMALL_BLOCK, 0), (SMALL_BLOCK + 1, 1024, 5000)):
+        with compilations() as seen:
+            for n in sizes: score(np.zeros((n, 4), np.float32))
+        assert len(seen) == 1, (sizes, len(seen))
 
 
 def fresh_terms(detector):
     "The detector's evaluation of scaled records, not compiled yet."
-    return jax.jit(lambda params, Z: flow_terms(detector.flow_, params, Z))
+    masks = masks_for(detector.flow_._params[1], range(4))
+    return jax.jit(lambda params, Z: autoregressive_terms.__wrapped__(params[1], masks, Z, BOUND, 5.0))
 
 
 def test_law_one_compilation(detector):
@@ -561,24 +760,13 @@ def test_law_one_compilation(detector):
 
 def test_law_one_compilation_catches_one_per_number_of_records(detector):
     terms, params = fresh_terms(detector), detector.flow_._params
-    with pytest.raises(AssertionError): law_one_compilation(lambda Z: terms(params, Z))
+    with pytest.raises(AssertionError): law_one_compilation(lambda Z: terms(params, Z) if len(Z) else None)
 
 
 def test_scoring_compiles_nothing_after_fit(detector):
     frame = pd.concat([X] * 4, ignore_index=True)
     with compilations() as seen:
         for n in (1, 7, 1024, 1025): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
-    assert not seen
-
-
-def test_an_epoch_compiles_once_for_all_rates_and_noise():
-    Z, steps = points(128, 2), make_optimizer("adam")
-    epoch = make_epoch(lambda params, z: jnp.square(z - params).mean(), steps, 32)
-    state = train.TrainState(jnp.zeros(2), steps.init(jnp.zeros(2)), jnp.zeros(2), jnp.array(np.inf))
-    key, noise = jax.random.PRNGKey(0), jnp.full(2, 0.1)
-    for _ in range(2): state, _ = epoch(state, key, np.full(4, 0.1, np.float32), noise, Z, Z)
-    with compilations() as seen:
-        for rate in (1e-3, 0.5): state, _ = epoch(state, key, np.full(4, rate, np.float32), noise, Z, Z)
     assert not seen
 
 
@@ -596,6 +784,68 @@ def test_law_independent_of_company(detector): law_independent_of_company(detect
 
 def test_law_independent_of_company_catches_statistics_of_the_batch(detector):
     with pytest.raises(AssertionError): law_independent_of_company(lambda f: detector.anomaly_score(f) - detector.anomaly_score(f).mean())
+
+
+def law_any_number_of_records(evaluate):
+    "The first record of each of many tables, and the last, have the same bits in every table they are in."
+    Z = np.random.default_rng(0).normal(0, 3, (2100, 4)).astype(np.float32)
+    whole = evaluate(Z)
+    for n in [*range(1, 70), *range(97, 2100, 131), *(b + i for b in (BLOCK, 2 * BLOCK) for i in (-1, 0, 1)), 2100]:
+        assert np.array_equal(evaluate(Z[:n]), whole[:n]), n
+        assert np.array_equal(evaluate(Z[::-1][:n])[::-1], whole[2100 - n:]), n
+
+
+def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector._terms, Z)[0])
+
+
+def test_law_any_number_of_records_catches_padding_that_leaks(detector):
+    def wrong(Z):
+        padded = np.concatenate([Z, np.zeros((-len(Z) % BLOCK, 4), np.float32)])
+        return in_blocks(detector._terms, padded - padded.mean(axis=0))[0][:len(Z)]
+    with pytest.raises(AssertionError): law_any_number_of_records(wrong)
+
+
+def law_blocks_are_put_together(in_blocks):
+    "Each record goes through the function once, in its place, in blocks of one size."
+    for n, block in ((0, None), (1, None), (32, None), (33, None), (5000, None), (7, 3), (9, 3)):
+        Z, sizes = np.arange(2 * n, dtype=np.float32).reshape(n, 2), []
+        def function(rows):
+            sizes.append(len(rows))
+            return rows * 2, rows.sum(axis=1)
+        double, total = in_blocks(function, Z, block)
+        assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
+        assert set(sizes) == {block or (SMALL_BLOCK if n <= SMALL_BLOCK else BLOCK)} and len(sizes) == max(-(-n // sizes[0]), 1)
+
+
+def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
+
+
+def test_law_blocks_are_put_together_catches_a_lost_remainder():
+    with pytest.raises(AssertionError): law_blocks_are_put_together(lambda f, Z, block: in_blocks(f, Z[:len(Z) // 3 * 3], block))
+
+
+def law_second_fit_compiles_nothing(fit):
+    "Once a detector of the same sizes was fitted, another compiles nothing: other records, seed, order, rates, noise, latent, transform."
+    fit({})
+    for settings in ({}, {"seed": 7}, {"feature_order": ["gap", "flags", "version", "bytes", "duration"]}, {"feature_order": "shuffled", "seed": 3},
+                     {"learning_rate": 1e-3, "noise": 0.1, "fpr": 0.2}, {"transform": "standard"}):
+        with compilations() as seen: fit(settings)
+        assert not seen, settings
+
+
+def quick_scores(settings): return quick(**{"epochs": 2} | settings).fit(records(seed=settings.get("seed", 0))).anomaly_score(X[:50])
+
+
+def test_law_second_fit_compiles_nothing(): law_second_fit_compiles_nothing(quick_scores)
+
+
+def test_law_second_fit_compiles_nothing_catches_other_sizes():
+    with pytest.raises(AssertionError): law_second_fit_compiles_nothing(lambda settings: quick_scores(settings | {"batch_size": 40 + 3 * len(settings)}))
+
+
+def test_second_ensemble_compiles_nothing(trio):
+    with compilations() as seen: quick(n_members=3, epochs=3, feature_order="shuffled", seed=11).fit(X).anomaly_score(X)
+    assert not seen
 
 
 def test_no_records_give_no_scores(detector):
@@ -658,7 +908,7 @@ def law_best_epoch_is_kept(train_flow):
     flow = build_flow("autoregressive", ["a", "b"], [0, 1], None, hidden=16, seed=0)
     Z = np.asarray(points(320, 2, scale=1.0))
     history = train_flow(flow, Z[:288], Z[288:], epochs=8, batch_size=64, learning_rate=0.5, noise=0.0)  # too fast on purpose
-    kept = float(-flow_terms(flow, flow._params, jnp.asarray(Z[288:]))[0].sum(axis=1).mean())
+    kept = float(-terms_function(flow)(flow._params, jnp.asarray(Z[288:]))[0].sum(axis=1).mean())
     assert history.best_epoch == int(np.argmin(history.validation_loss)) + 1 and np.isfinite(history.validation_loss).all()
     assert kept == pytest.approx(min(history.validation_loss), abs=1e-4)
     assert history.best_epoch < 8 or len(history.validation_loss) == 8
@@ -686,11 +936,11 @@ def test_scikit_learn_contract():
     d = FlowDetector(hidden=24, fpr=0.05, feature_order=["a", "b"])
     copy = clone(d)
     assert copy is not d and copy.get_params() == d.get_params() and set(d.get_params()) == set(PRESETS["paper"]) | {
-        "feature_order", "n_layers", "hidden", "n_bins", "latent_df", "validation_fraction", "patience", "fpr", "seed", "progress"}
+        "feature_order", "n_layers", "hidden", "n_bins", "latent_df", "n_members", "validation_fraction", "patience", "fpr", "seed", "progress"}
     assert d.set_params(epochs=3).epochs == 3 and copy.epochs == FlowDetector().epochs
     with pytest.raises(ValueError, match="depth"): d.set_params(depth=3)
     with pytest.raises(TypeError): FlowDetector(depth=3)
-    assert is_outlier_detector(d)  # the mixin must come before BaseEstimator
+    assert is_outlier_detector(d)
 
 
 def law_decisions_agree(detector, frame):
@@ -789,7 +1039,7 @@ def test_not_fitted_is_said(method):
 
 
 BAD = {"architecture": ["mlp", None, "Autoregressive"], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
-       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
+       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
        "seed": [-1, 0.5, None, "a"], "learning_rate": [0, -1, 10, np.nan, "fast", None], "latent_df": [0, -2, np.inf, np.nan],
        "noise": [-0.1, 1, np.nan, None], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
 
