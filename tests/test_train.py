@@ -1,9 +1,12 @@
 """Laws of nfad.train: the flow, its training, the detector and its file."""
 import builtins
 import json
+import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 import warnings
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +25,9 @@ from safetensors.numpy import save_file
 from scipy.stats import t as scipy_t
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from nfad import train
 from nfad.train import (BLOCK, FLOOR, PRESETS, SMALL_BLOCK, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
@@ -930,6 +936,418 @@ def test_patience_ends_training():
     assert len(history.train_loss) < 40 and len(history.train_loss) - history.best_epoch <= 2
 
 
+# --- batches, schedule --------------------------------------------------------------------------------------
+
+def numbered(n): return ArraySource(np.arange(n, dtype=np.float32)[:, None])
+
+
+def law_every_record_once(blocks, batch_size=8):
+    "An epoch shows no record twice, all but less than a batch per block, in blocks of one shape, in a new order each time."
+    for n in (8, 9, 100, 1000):
+        epochs = [list(blocks(numbered(n), np.random.default_rng(i), batch_size, np.zeros(1, np.float32))) for i in (0, 1)]
+        for parts in epochs:
+            n_blocks, n_steps = plan_blocks(n, batch_size)
+            assert [part.shape for part in parts] == [(n_steps, batch_size, 1)] * n_blocks and n_steps <= train.MAX_STEPS
+            seen = np.concatenate([part.ravel() for part in parts])
+            assert len(np.unique(seen)) == len(seen) and n - len(seen) < batch_size * max(n_blocks, 1)
+        assert n < 10 or not np.array_equal(epochs[0][0], epochs[1][0])
+
+
+def test_law_every_record_once(monkeypatch):
+    law_every_record_once(noisy_blocks)
+    monkeypatch.setattr(train, "MAX_STEPS", 5)
+    law_every_record_once(noisy_blocks)
+
+
+def test_law_every_record_once_catches_draws_with_replacement():
+    def wrong(source, rng, batch_size, scale):
+        return noisy_blocks(ArraySource(source.sample[rng.integers(0, source.n_records, source.n_records)]), rng, batch_size, scale)
+    with pytest.raises(AssertionError): law_every_record_once(wrong)
+
+
+def law_one_cycle(rates):
+    "Up from a tenth of the peak for a fifth of the steps, then down to a thousandth; smooth."
+    for n in (50, 1000, 4321):
+        r = rates(n, 0.01)
+        assert r.shape == (n,) and r.dtype == np.float32 and r.max() == pytest.approx(0.01, rel=1e-2) and r[0] == pytest.approx(0.001)
+        assert abs(int(r.argmax()) - n / 5) <= 1 and r[-1] < 2e-4 and (np.diff(r[:n // 5]) > 0).all() and (np.diff(r[n // 5 + 1:]) < 0).all()
+
+
+def test_law_one_cycle(): law_one_cycle(one_cycle)
+
+
+def test_law_one_cycle_catches_a_constant_rate():
+    with pytest.raises(AssertionError): law_one_cycle(lambda n, peak: np.full(n, peak, np.float32))
+
+
+def test_blocks_of_any_size_train_alike(monkeypatch):
+    "An epoch cut into several compiled calls gives the same weights as one call."
+    def weights():
+        flow = build_flow("autoregressive", ["a", "b"], [0, 1], None, hidden=16, seed=0)
+        train_flow(flow, np.asarray(points(320, 2, scale=1.0)), np.zeros((8, 2)), epochs=2, batch_size=32, noise=0.0)
+        return flow._params[1]
+    whole = weights()
+    monkeypatch.setattr(train, "MAX_STEPS", 5)
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(weights())))
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+class Killed(BaseException):
+    "Stands in for the end of the process."
+
+
+@contextmanager
+def killed_after(epochs):
+    "Ends the training right after its checkpoint of an epoch."
+    write = train.write_checkpoint
+    def write_and_die(path, progress, identity):
+        write(path, progress, identity)
+        if len(progress.losses) == epochs: raise Killed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_checkpoint", write_and_die)
+        with pytest.raises(Killed): yield
+
+
+def same_model(a, b):
+    "Weights, losses, threshold and scores agree to the last bit."
+    weights = [jax.tree.leaves([flow._params for flow in d.flows_]) for d in (a, b)]
+    return (all(np.array_equal(u, v) for u, v in zip(*weights, strict=True)) and a.offset_ == b.offset_ and a.history_.train_loss == b.history_.train_loss
+            and a.history_.validation_loss == b.history_.validation_loss and a.history_.best_epoch == b.history_.best_epoch)
+
+
+def law_killed_goes_on(make, records, path, epochs=(1, 3)):
+    "A training killed after any epoch ends as one that never was, and leaves no checkpoint."
+    whole = make().fit(records)
+    for epoch in epochs:
+        with killed_after(epoch): make().fit(records, checkpoint=path)
+        assert path.is_file()
+        assert same_model(make().fit(records, checkpoint=path), whole), epoch
+        assert not list(path.parent.iterdir())
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run" / "checkpoint.safetensors"
+
+
+def test_law_killed_goes_on(checkpoint): law_killed_goes_on(partial(quick, epochs=4), X, checkpoint)
+
+
+def test_law_killed_goes_on_for_an_ensemble(checkpoint):
+    law_killed_goes_on(partial(quick, n_members=3, epochs=3, feature_order="shuffled"), X, checkpoint, epochs=(2,))
+
+
+def test_law_killed_goes_on_with_parquet(checkpoint, parquet):
+    law_killed_goes_on(partial(quick, epochs=3), ParquetRecords(parquet, chunk_rows=100), checkpoint, epochs=(2,))
+
+
+def test_law_killed_goes_on_catches_a_forgotten_optimizer(checkpoint, monkeypatch):
+    read = train.read_checkpoint
+    def forgetful(path, start, identity):
+        fresh = jax.tree.map(jnp.copy, start.state.optimizer)
+        found = read(path, start, identity)
+        return train.Progress(found.state._replace(optimizer=fresh), found.best_params, found.losses)
+    monkeypatch.setattr(train, "read_checkpoint", forgetful)
+    with pytest.raises(AssertionError): law_killed_goes_on(partial(quick, epochs=4), X, checkpoint)
+
+
+def test_a_finished_training_with_its_checkpoint_left_behind_trains_no_more(checkpoint, monkeypatch):
+    with killed_after(3): quick(epochs=3).fit(X, checkpoint=checkpoint)
+    monkeypatch.setattr(train._Loop, "epoch", lambda *args: pytest.fail("trained again"))
+    assert len(quick(epochs=3).fit(X, checkpoint=checkpoint).history_.train_loss) == 3 and not checkpoint.exists()
+
+
+def law_foreign_is_refused(fit, path):
+    "A checkpoint of other settings or other records is not used, and that is said."
+    for settings, frame in (({"seed": 1}, X), ({"learning_rate": 1e-3}, X), ({"epochs": 5}, X), ({"batch_size": 32}, X), ({"noise": 0.1}, X), ({}, X * 2 + 1),
+                            ({"optimizer": "sgd"}, X), ({"latent_df": 3.0}, X), ({"hidden": 8}, X), ({"feature_order": list(X)[::-1]}, X), ({"patience": 3}, X)):
+        with killed_after(1): quick(**{"epochs": 2}).fit(X, checkpoint=path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train._Loop, "epoch", lambda loop, at, rates: (_ for _ in ()).throw(Killed(len(at.losses))))  # how many epochs it starts from
+            with pytest.warns(UserWarning, match="another training"), pytest.raises(Killed) as caught: fit(settings, frame, path)
+        assert caught.value.args == (0,), settings
+
+
+def fit_from(settings, frame, path): quick(**{"epochs": 2} | settings).fit(frame, checkpoint=path)
+
+
+def test_law_foreign_is_refused(checkpoint): law_foreign_is_refused(fit_from, checkpoint)
+
+
+def test_law_foreign_is_refused_catches_a_checkpoint_of_no_one(checkpoint, monkeypatch):
+    write = train.read_checkpoint
+    def anyone(path, start, identity):
+        with safe_open(path, framework="numpy") as file: return write(path, start, file.metadata()["identity"])
+    monkeypatch.setattr(train, "read_checkpoint", anyone)
+    with pytest.raises((AssertionError, pytest.fail.Exception)): law_foreign_is_refused(fit_from, checkpoint)
+
+
+DAMAGE = {"truncated": lambda content: content[:len(content) // 2], "empty": lambda content: b"", "text": lambda content: b"epoch,loss\n" * 99,
+          "header only": lambda content: content[:8 + struct.unpack("<Q", content[:8])[0]]}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_an_error_that_names_it(kind, checkpoint):
+    with killed_after(1): quick(epochs=2).fit(X, checkpoint=checkpoint)
+    checkpoint.write_bytes(DAMAGE[kind](checkpoint.read_bytes()))
+    with pytest.raises(ValueError, match=re.escape(str(checkpoint))): quick(epochs=2).fit(X, checkpoint=checkpoint)
+
+
+def test_a_model_file_is_no_checkpoint_and_stays(saved, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(saved.read_bytes())
+    with pytest.raises(ValueError, match="checkpoint"): quick(epochs=1).fit(X, checkpoint=path)
+    assert path.read_bytes() == saved.read_bytes()
+
+
+def test_divergence_leaves_no_weights_behind(monkeypatch, checkpoint):
+    "Neither a checkpoint of NaN, nor changed weights of the flow."
+    flow = build_flow("autoregressive", ["a", "b"], [0, 1], None, hidden=16, seed=0)
+    before = [np.array(leaf) for leaf in jax.tree.leaves(flow._params)]
+    Z = np.asarray(points(320, 2, scale=1.0))
+    steps, calls = train.train_steps, []
+    def breaking(state, *rest):
+        calls.append(1)
+        state, loss = steps(state, *rest)
+        return (state, loss) if len(calls) < 3 else (jax.tree.map(lambda w: w * np.nan if w.dtype == np.float32 else w, state), loss)  # seen by validation only
+    monkeypatch.setattr(train, "train_steps", breaking)
+    with pytest.raises(TrainingDiverged, match="epoch 3"): train_flow(flow, Z, Z[:9], epochs=5, batch_size=64, checkpoint=checkpoint)
+    assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(flow._params)))
+    with safe_open(checkpoint, framework="numpy") as file:
+        assert all(np.isfinite(file.get_tensor(name)).all() for name in file.keys()) and len(json.loads(file.metadata()["losses"])) == 2
+
+
+# --- Parquet ------------------------------------------------------------------------------------------------
+
+def write_parquet(folder, frame, rows=(60, 45, 110, 85, 20), group=25):
+    "Several files of unequal length, in row groups."
+    folder.mkdir(parents=True, exist_ok=True)
+    edges = np.cumsum([0, *rows])
+    for i, (a, b) in enumerate(zip(edges[:-1], edges[1:])): frame.iloc[a:b].to_parquet(folder / f"{i}.parquet", row_group_size=group, index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory): return write_parquet(tmp_path_factory.mktemp("parquet") / "benign", X)
+
+
+@pytest.fixture(scope="module")
+def tickets(tmp_path_factory):
+    "Records that are their own number."
+    return write_parquet(tmp_path_factory.mktemp("parquet") / "tickets", pd.DataFrame({"ticket": np.arange(320.0), "other": np.arange(320.0)[::-1]}))
+
+
+def law_parquet_epochs(chunks):
+    "Every record once per epoch, none of the validation records, no chunk beyond `chunk_rows` and one row group, in a new order."
+    for chunk_rows, n_groups, fraction in ((1, 16, 0.1), (60, 4, 0.3), (100, 16, 0.5), (10**6, 3, 0.1)):
+        epochs, validation = chunks(chunk_rows, n_groups, fraction)
+        for parts in epochs:
+            seen = np.concatenate(parts)[:, 0]
+            assert len(validation) and not set(seen) & set(validation)
+            assert np.array_equal(np.sort([*seen, *validation]), np.arange(320))
+            assert all(len(part) < chunk_rows + 25 for part in parts) and all(len(part) >= min(chunk_rows, len(seen)) * (1 - fraction) for part in parts[:-1])
+        assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
+
+
+def ticket_chunks(folder, chunk_rows, n_groups, fraction):
+    source = ParquetSource(ParquetRecords(folder, chunk_rows=chunk_rows), fraction, 0, n_groups)
+    source.scale(train.Transform("none").fit(source.train))
+    assert source.n_records == 320 - len(source.validation) and len(source.sample) == len(source.train)
+    return [list(source.chunks(np.random.default_rng(i))) for i in (0, 1)], source.validation.ticket.to_numpy()
+
+
+def test_law_parquet_epochs(tickets): law_parquet_epochs(partial(ticket_chunks, tickets))
+
+
+def test_law_parquet_epochs_catches_validation_records_in_training(tickets, monkeypatch):
+    monkeypatch.setattr(ParquetSource, "sampled", property(lambda self: [], lambda self, value: None), raising=False)
+    def wrong(*args):
+        with pytest.MonkeyPatch.context() as patch:
+            draw = ParquetRecords.held_out
+            patch.setattr(ParquetRecords, "held_out", lambda self, group, fraction, seed: draw(self, group, fraction, seed) & (group % 2 == 0))
+            return ticket_chunks(tickets, *args)
+    with pytest.raises((AssertionError, ValueError)): law_parquet_epochs(wrong)
+
+
+def test_law_parquet_epochs_catches_a_lost_chunk(tickets):
+    def wrong(*args):
+        epochs, validation = ticket_chunks(tickets, *args)
+        return [parts[:-1] or parts for parts in epochs], validation
+    with pytest.raises(AssertionError): law_parquet_epochs(wrong)
+
+
+def test_training_reads_parquet_like_a_frame(parquet):
+    d = quick().fit(ParquetRecords(parquet, chunk_rows=100))
+    assert d.n_train_ + len(d.calibration_scores_) == 320 and list(d.feature_names_in_) == list(X) and d.constant_ == ["version"]
+    scores = d.anomaly_score(X)
+    assert abs(np.median(scores) - np.median(quick().fit(X).anomaly_score(X))) < 0.7
+    assert np.array_equal(quick().fit(ParquetRecords(sorted(parquet.iterdir()), chunk_rows=100)).anomaly_score(X), scores)
+    narrow = quick(epochs=1).fit(ParquetRecords(str(parquet), columns=["gap", "bytes"]), validation=X[:40])
+    assert list(narrow.feature_names_in_) == ["gap", "bytes"] and len(narrow.calibration_scores_) == 40
+
+
+def test_memory_holds_one_chunk_of_parquet(parquet, monkeypatch):
+    "No more rows are ever put together than a chunk, a row group, and what a block waits for."
+    largest, concatenate = [0], np.concatenate
+    def watch(parts, *args, **settings):
+        result = concatenate(parts, *args, **settings)
+        if result.ndim == 2 and result.shape[1] == 4: largest.append(len(result))
+        return result
+    source = ParquetSource(ParquetRecords(parquet, chunk_rows=50), 0.1, 0, n_groups=4)
+    source.scale(train.Transform("log").fit(source.train))
+    monkeypatch.setattr(train, "MAX_STEPS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "concatenate", watch)
+        n = sum(block.shape[0] * block.shape[1] for block in noisy_blocks(source, np.random.default_rng(0), 16, np.zeros(4, np.float32)))
+    assert n > 280 and max(largest) <= 50 + 25 + 2 * 16, max(largest)
+
+
+def test_parquet_errors_say_what_is_wrong(parquet, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Parquet"): ParquetRecords(tmp_path)
+    with pytest.raises(FileNotFoundError, match="none.parquet"): ParquetRecords(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="chunk_rows"): ParquetRecords(parquet, chunk_rows=0)
+    with pytest.raises((KeyError, ValueError), match="durations"): quick(epochs=1).fit(ParquetRecords(parquet, columns=["durations", "bytes", "gap"]))
+
+
+def test_a_file_that_is_no_parquet_is_named(parquet, tmp_path):
+    (tmp_path / "bad.parquet").write_text("duration,bytes\n")
+    with pytest.raises(ValueError, match="bad.parquet"): ParquetRecords(tmp_path)
+
+
+def test_parquet_without_rows_is_refused(tmp_path):
+    X[:0].to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(ValueError, match="at least 20 benign records"): quick(epochs=1).fit(ParquetRecords(tmp_path))
+
+
+def test_a_missing_number_in_parquet_names_its_file(tmp_path):
+    bad = X.copy()
+    bad.iloc[310, 1] = np.nan
+    with pytest.raises(ValueError, match="bytes.*4.parquet|4.parquet.*bytes"): quick(epochs=1).fit(ParquetRecords(write_parquet(tmp_path / "bad", bad)))
+
+
+def test_files_of_different_columns_are_refused(parquet, tmp_path):
+    X[["duration", "gap"]].to_parquet(tmp_path / "other.parquet")
+    with pytest.raises((KeyError, ValueError), match="bytes"): quick(epochs=1).fit(ParquetRecords([parquet, tmp_path / "other.parquet"]))
+
+
+@pytest.mark.parametrize("settings", [{"architecture": "coupling"}, {"architecture": "pzflow"}])
+def test_couplings_refuse_what_they_would_ignore(settings, parquet, checkpoint):
+    "pzflow's own loop needs all records in memory, and keeps no checkpoint."
+    with pytest.raises(ValueError, match="architecture"): quick(epochs=1, **settings).fit(ParquetRecords(parquet))
+    with pytest.raises(ValueError, match="checkpoint"): quick(epochs=1, **settings).fit(MILD, checkpoint=checkpoint)
+
+
+# --- ensembles ----------------------------------------------------------------------------------------------
+
+def alone(detector, i):
+    "Member i as a detector of its own."
+    single = FlowDetector(**detector.get_params() | {"n_members": 1, "seed": detector.seed + i})
+    vars(single).update({name: value for name, value in vars(detector).items() if name.endswith("_") and name != "flows_"})
+    single._set_flow(detector._bounds)
+    single.flow_._params = detector.flows_[i]._params
+    return single
+
+
+def law_mean_of_members(terms, trio):
+    "The terms of an ensemble are the mean over its members, which differ in weights and order."
+    each = np.stack([alone(trio, i).log_prob_terms(X) for i in range(3)])
+    assert np.allclose(terms(X), each.mean(axis=0), atol=1e-5) and np.abs(each[0] - each[1]).max() > 0.1
+    assert len({flow._bijector_info[1][0] for flow in trio.flows_}) > 1
+    assert np.allclose(trio.score_samples(X), each.mean(axis=0).sum(axis=1), atol=1e-4)
+
+
+def test_law_mean_of_members(trio): law_mean_of_members(trio.log_prob_terms, trio)
+
+
+def test_law_mean_of_members_catches_the_first_alone(trio):
+    with pytest.raises(AssertionError): law_mean_of_members(alone(trio, 0).log_prob_terms, trio)
+
+
+def test_law_round_trip_of_an_ensemble(trio, tmp_path):
+    law_round_trip(trio, load_detector, trio.save(tmp_path / "model.safetensors"), strange(X))
+
+
+def law_members_train_alike(together, Z, orders=((0, 1, 2), (2, 0, 1), (1, 2, 0)), epochs=3):
+    "Each member of an ensemble learns what it would learn alone from the same batches."
+    def flows(): return [build_flow("autoregressive", list("abc"), order, None, hidden=16, seed=i) for i, order in enumerate(orders)]
+    settings = dict(epochs=epochs, batch_size=64, patience=99, seed=4)
+    members, singles = flows(), flows()
+    history = together(members, Z[:288], Z[288:], **settings)
+    apart = [train_flow(flow, Z[:288], Z[288:], **settings) for flow in singles]
+    assert all(h.best_epoch == epochs for h in (history, *apart))  # so that all keep their last weights
+    assert np.allclose(history.train_loss, np.mean([h.train_loss for h in apart], axis=0), atol=1e-3)
+    assert np.allclose(history.validation_loss, np.mean([h.validation_loss for h in apart], axis=0), atol=1e-3)
+    for a, b in zip(members, singles): assert np.allclose(terms_function(a)(a._params, Z)[0], terms_function(b)(b._params, Z)[0], atol=2e-2)
+
+
+RING = np.asarray(points(320, 3, seed=6, scale=1.0)) * np.float32([1, 0.2, 2])
+
+
+def test_law_members_train_alike(): law_members_train_alike(train_flow, RING)
+
+
+def test_law_members_train_alike_catches_batches_of_their_own():
+    def wrong(flows, *args, **settings):
+        histories = [train_flow(flow, *args, **settings | {"seed": i}) for i, flow in enumerate(flows)]
+        return History(*np.mean([[h.train_loss, h.validation_loss] for h in histories], axis=0).tolist(), 3, 0.0)
+    with pytest.raises(AssertionError): law_members_train_alike(wrong, RING)
+
+
+# --- several devices, and what is imported ------------------------------------------------------------------
+
+CHILD = """
+import sys, numpy as np, pandas as pd, jax
+from nfad.train import FlowDetector
+X = pd.read_csv(sys.argv[1])
+results = {"devices": jax.device_count()}
+for name, settings in {"single": {}, "odd batch": {"batch_size": 66}, "lonely batch": {"batch_size": 63}, "ensemble": {"n_members": 2, "epochs": 1}}.items():
+    d = FlowDetector(**{"hidden": 16, "epochs": 2, "batch_size": 64} | settings).fit(X)
+    for part, values in {"loss": d.history_.train_loss, "validation": d.history_.validation_loss, "scores": d.anomaly_score(X), "few": d.anomaly_score(X[:5])}.items():
+        results[f"{name}: {part}"] = values
+np.savez(sys.argv[2], **results)
+"""
+
+
+def run_child(script, *args, **environment):
+    "Runs a script in a fresh process."
+    done = subprocess.run([sys.executable, "-c", script, *map(str, args)], env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def by_devices(tmp_path_factory):
+    "The same trainings on one device, and on four simulated ones."
+    folder = tmp_path_factory.mktemp("devices")
+    X.to_csv(folder / "X.csv", index=False)
+    for n in (1, 4): run_child(CHILD, folder / "X.csv", folder / f"{n}.npz", XLA_FLAGS=f"--xla_force_host_platform_device_count={n}")
+    return [dict(np.load(folder / f"{n}.npz")) for n in (1, 4)]
+
+
+def law_devices_agree(one, four):
+    "Losses and scores of data-parallel training are those of one device, up to rounding."
+    assert (one["devices"], four["devices"]) == (1, 4)
+    for key in set(one) - {"devices"}: assert np.allclose(one[key], four[key], rtol=5e-3, atol=5e-2), (key, np.abs(one[key] - four[key]).max())
+
+
+def test_law_devices_agree(by_devices): law_devices_agree(*by_devices)
+
+
+def test_law_devices_agree_catches_a_gradient_of_one_device(by_devices):
+    one, four = by_devices
+    with pytest.raises(AssertionError): law_devices_agree(one, four | {"single: scores": one["odd batch: scores"]})
+
+
+def test_scikit_learn_is_not_imported(saved, tmp_path):
+    "Neither by the module nor to load and score: that would double the time to the first score."
+    X.to_csv(tmp_path / "X.csv", index=False)
+    script = ("import sys, pandas as pd; import nfad.train as t; assert 'sklearn' not in sys.modules, 'by the import';"
+              "d = t.load_detector(sys.argv[1]); d.predict(pd.read_csv(sys.argv[2])); repr(d); assert 'sklearn' not in sys.modules, 'by the scores'")
+    run_child(script, saved, tmp_path / "X.csv")
+
+
 # --- the detector's contract --------------------------------------------------------------------------------
 
 def test_scikit_learn_contract():
@@ -941,6 +1359,48 @@ def test_scikit_learn_contract():
     with pytest.raises(ValueError, match="depth"): d.set_params(depth=3)
     with pytest.raises(TypeError): FlowDetector(depth=3)
     assert is_outlier_detector(d)
+
+
+def test_a_detector_prints_what_is_not_usual():
+    assert repr(FlowDetector()) == "FlowDetector()" and repr(FlowDetector(hidden=16, feature_order=["a"])) == "FlowDetector(feature_order=['a'], hidden=16)"
+    assert eval(repr(quick(seed=3)), {"FlowDetector": FlowDetector}).get_params() == quick(seed=3).get_params()
+    assert "FlowDetector" in repr(FlowDetector(feature_order=np.array(["a", "b"])))
+
+
+def test_scikit_learn_tools_use_it(tmp_path):
+    "Pipelines, cross-validation and grid search treat it as an outlier detector of their own."
+    attack = np.arange(320) % 8 == 0
+    frame = X[["duration", "bytes"]].mask(np.tile(attack[:, None], 2), 1e9)
+    pipe = make_pipeline(FunctionTransformer(np.log1p), quick(transform="standard", epochs=2)).fit(X[["duration", "bytes"]])
+    assert is_outlier_detector(pipe) and pipe.predict(frame)[attack].max() == -1 and pipe.decision_function(frame).shape == pipe.score_samples(frame).shape == (320,)
+    assert clone(pipe).get_params()["flowdetector__epochs"] == 2 and pipe.set_params(flowdetector__epochs=1)[-1].epochs == 1
+    flags = quick(epochs=2, fpr=0.1).fit_predict(X)
+    assert set(flags) == {-1, 1} and np.array_equal(flags, quick(epochs=2, fpr=0.1).fit(X).predict(X)) and (flags == -1).mean() < 0.3
+    benign_first = [(np.flatnonzero(~attack)[:240], np.r_[np.flatnonzero(~attack)[240:], np.flatnonzero(attack)])]
+    scores = cross_val_score(quick(epochs=2), frame, np.where(attack, -1, 1), scoring="roc_auc", cv=benign_first)
+    assert scores.shape == (1,) and scores[0] > 0.95
+    search = GridSearchCV(quick(epochs=1), {"latent_df": [3.0, 5.0]}, scoring="roc_auc", cv=benign_first, refit=False)
+    assert len(search.fit(frame, np.where(attack, -1, 1)).cv_results_["params"]) == 2
+
+
+# Their checks train on tiny tables of their own shapes; these are the ones whose rules a detector of this kind keeps.
+CHECKS = {"check_no_attributes_set_in_init", "check_parameters_default_constructible", "check_get_params_invariance", "check_set_params",
+          "check_estimator_cloneable", "check_estimator_repr", "check_do_not_raise_errors_in_init_or_set_param", "check_estimator_tags_renamed",
+          "check_valid_tag_types", "check_estimators_unfitted", "check_estimators_partial_fit_n_features", "check_dict_unchanged", "check_dont_overwrite_attributes",
+          "check_estimators_overwrite_params", "check_fit_score_takes_y", "check_estimators_pickle", "check_estimators_nan_inf", "check_estimators_empty_data_messages",
+          "check_methods_subset_invariance", "check_methods_sample_order_invariance", "check_fit2d_predict1d", "check_f_contiguous_array_estimator"}
+
+
+def of_scikit_learn():
+    "The checks of scikit-learn that apply, with readable names."
+    from sklearn.utils import estimator_checks
+    found = {check.func.__name__ if isinstance(check, partial) else check.__name__: check
+             for _, check in estimator_checks.estimator_checks_generator(FlowDetector(hidden=8, n_layers=1, epochs=1), legacy=True)}
+    return {name: found[name] for name in sorted(CHECKS & set(found))}
+
+
+@pytest.mark.parametrize("name", of_scikit_learn())
+def test_scikit_learn_checks(name): of_scikit_learn()[name](FlowDetector(hidden=8, n_layers=1, epochs=1, batch_size=16))
 
 
 def law_decisions_agree(detector, frame):
@@ -1094,6 +1554,35 @@ def test_the_paper_flow_is_pzflow_default(paper):
     assert jax.tree.map(jnp.shape, default._params) == jax.tree.map(jnp.shape, paper.flow_._params)
     assert default.latent.info[0] == paper.flow_.latent.info[0]
     assert np.isfinite(paper.anomaly_score(MILD * 9)).all() and paper.log_prob_terms(MILD).shape == (len(X), 1)
+
+
+@pytest.fixture(scope="module")
+def tuned(): return FlowDetector.preset("tuned", epochs=2, batch_size=144).fit(MILD)
+
+
+def test_the_tuned_preset_is_a_strong_rival(tuned):
+    "Four couplings of eight bins and 64 hidden units, Adam, one cycle of rates."
+    assert (tuned.architecture, tuned.optimizer, FlowDetector.preset("tuned").epochs) == ("coupling", "adam", 100)
+    couplings = tuned.flow_._bijector_info[1][1]
+    assert sum(part[0] == "NeuralSplineCoupling" for part in couplings[1]) == 4 and "64" in repr(couplings) and "(8" in repr(couplings)
+    assert tuned.log_prob_terms(MILD).shape == (320, 1) and np.isfinite(tuned.anomaly_score(MILD)).all() and tuned.history_.validation_loss[-1] < 20
+    with pytest.raises(ValueError, match="n_members"): FlowDetector.preset("tuned", n_members=2).fit(MILD)
+
+
+def test_only_the_tuned_flow_has_a_cycle_of_rates(monkeypatch, untrained):
+    seen = []
+    monkeypatch.setattr(Flow, "train", lambda *args, optimizer, **settings: seen.append(optimizer) or [[1.0, 1.0], [1.0, 1.0]])
+    for name in ("tuned", "paper"): FlowDetector.preset(name, epochs=1).fit(MILD)
+    for optimizer, cycles in zip(seen, (True, False)):
+        state, steps = optimizer.init(jnp.ones(1)), []
+        for _ in range(2):
+            update, state = optimizer.update(jnp.ones(1), state)
+            steps.append(float(update[0]))
+        assert (abs(steps[1] / steps[0] - 1) > 1e-3) == cycles
+
+
+def test_law_round_trip_of_the_tuned_flow(tuned, tmp_path):
+    law_round_trip(tuned, FlowDetector.load, tuned.save(tmp_path / "model.safetensors"), strange(MILD))
 
 
 def law_flow_is_pzflow(detector, frame):
@@ -1312,7 +1801,7 @@ FORGERIES = {
     "a scale of zero": swap("transform.scale", lambda s: 0 * s), "no feature kept": swap("transform.kept", lambda k: k & False),
     "another width": claim(hidden=17), "another depth": claim(n_layers=3), "other bins": claim(n_bins=9), "other transform": claim(transform="quantile"),
     "the other architecture": claim(architecture="pzflow"), "an unknown architecture": claim(architecture="evil"), "a width beyond memory": claim(hidden=10**7),
-    "a depth beyond memory": claim(n_layers=10**9), "a size beyond any number": claim(hidden=10**30), "an unknown parameter": claim(command="rm"),
+    "a depth beyond memory": claim(n_layers=10**9), "a size beyond any number": claim(hidden=10**30), "another number of members": claim(n_members=2), "far too many members": claim(n_members=10**6), "an unknown parameter": claim(command="rm"),
     "a wrong type": claim(hidden="16"), "df of zero": claim(latent_df=0), "an order of other features": claim(feature_order=["a"]),
     "parameters as a list": write(parameters=[1]), "parameters as null": write(parameters=None), "transform as null": write(transform=None),
     "offset as text": write(offset="low"), "offset NaN": write(offset=float("nan")), "offset as null": write(offset=None), "cost infinite": write(constant_cost=float("inf")),
