@@ -1147,28 +1147,30 @@ def law_parquet_epochs(chunks):
             seen = np.concatenate(parts)[:, 0]
             assert len(validation) and not set(seen) & set(validation)
             assert np.array_equal(np.sort([*seen, *validation]), np.arange(320))
-            assert all(len(part) < chunk_rows + 25 for part in parts) and all(len(part) >= min(chunk_rows, len(seen)) * (1 - fraction) for part in parts[:-1])
+            assert all(len(part) < chunk_rows + 25 for part in parts) and all(len(part) >= chunk_rows for part in parts[:-1])
         assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
 
 
-def ticket_chunks(folder, chunk_rows, n_groups, fraction):
+def ticket_chunks(folder, chunk_rows, n_groups, fraction, held_out=ParquetRecords.held_out):
     source = ParquetSource(ParquetRecords(folder, chunk_rows=chunk_rows), fraction, 0, n_groups)
     source.scale(train.Transform("none").fit(source.train))
     assert source.n_records == 320 - len(source.validation) and len(source.sample) == len(source.train)
-    return [list(source.chunks(np.random.default_rng(i))) for i in (0, 1)], source.validation.ticket.to_numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ParquetRecords, "held_out", held_out)
+        return [list(source.chunks(np.random.default_rng(i))) for i in (0, 1)], source.validation.ticket.to_numpy()
 
 
 def test_law_parquet_epochs(tickets): law_parquet_epochs(partial(ticket_chunks, tickets))
 
 
-def test_law_parquet_epochs_catches_validation_records_in_training(tickets, monkeypatch):
-    monkeypatch.setattr(ParquetSource, "sampled", property(lambda self: [], lambda self, value: None), raising=False)
-    def wrong(*args):
-        with pytest.MonkeyPatch.context() as patch:
-            draw = ParquetRecords.held_out
-            patch.setattr(ParquetRecords, "held_out", lambda self, group, fraction, seed: draw(self, group, fraction, seed) & (group % 2 == 0))
-            return ticket_chunks(tickets, *args)
-    with pytest.raises((AssertionError, ValueError)): law_parquet_epochs(wrong)
+def test_law_parquet_epochs_catches_validation_records_in_training(tickets):
+    def none(records, group, fraction, seed): return np.zeros(records.groups[group][2], bool)
+    with pytest.raises(AssertionError): law_parquet_epochs(partial(ticket_chunks, tickets, held_out=none))
+
+
+def test_law_parquet_epochs_catches_another_draw(tickets):
+    draw = ParquetRecords.held_out
+    with pytest.raises(AssertionError): law_parquet_epochs(partial(ticket_chunks, tickets, held_out=lambda self, group, fraction, seed: draw(self, group, fraction, seed + 1)))
 
 
 def test_law_parquet_epochs_catches_a_lost_chunk(tickets):
