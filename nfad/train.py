@@ -8,10 +8,11 @@ __all__ = ['FLOOR', 'ARCHITECTURES', 'BLOCK', 'SMALL_BLOCK', 'CHUNK', 'MAX_STEPS
            'autoregressive_masks', 'param_shapes', 'init_params', 'mask_params', 'conditioner', 'spline_flow',
            'inverse_spline_flow', 'flow_forward', 'flow_inverse', 'StudentT', 'AutoregressiveSpline', 'build_flow',
            'autoregressive_terms', 'terms_function', 'spread', 'in_blocks', 'History', 'TrainingDiverged',
-           'make_optimizer', 'one_cycle', 'TrainState', 'train_steps', 'train_together', 'stack_trees', 'ArraySource',
-           'plan_blocks', 'noisy_blocks', 'Progress', 'write_checkpoint', 'read_checkpoint', 'train_flow',
-           'train_pzflow', 'plot_density', 'plot_loss', 'Estimator', 'hold_out', 'ParquetRecords', 'ParquetSource',
-           'FlowDetector', 'save_detector', 'load_detector', 'Prepared', 'prepare', 'train_record', 'train_run']
+           'make_optimizer', 'start_training', 'one_cycle', 'TrainState', 'train_steps', 'train_together',
+           'stack_trees', 'ArraySource', 'plan_blocks', 'noisy_blocks', 'Progress', 'write_checkpoint',
+           'read_checkpoint', 'train_flow', 'train_pzflow', 'plot_density', 'plot_loss', 'Estimator', 'hold_out',
+           'ParquetRecords', 'ParquetSource', 'FlowDetector', 'save_detector', 'load_detector', 'Prepared', 'prepare',
+           'train_record', 'train_run']
 
 # %% ../nbs/03_train.ipynb #a9aae50c
 import inspect
@@ -32,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pzflow import Flow
 from pzflow.bijectors import (Bijector, Chain, ForwardFunction, InitFunction, InverseFunction, RollingSplineCoupling,
@@ -142,9 +144,11 @@ def spline(
     bound: float,      # B
 ) -> tuple[jnp.ndarray, jnp.ndarray]:  # the curve at x, and the log of its slope
     "A rational-quadratic spline on [-B, B], the identity outside."
-    inside, p = jnp.abs(x) <= bound, (jnp.clip(x, -bound, bound) + bound) / (2 * bound)
+    inside = jnp.abs(x) <= bound
+    p = (jnp.where(inside, x, 0.0) + bound) / (2 * bound)
     b = find_bin(p, raw)
-    left, right, t, r = _slope(b.left), _slope(b.right), jnp.clip((p - b.x) / b.width, 0, 1), b.height / b.width
+    left, right, t, r = _slope(b.left), _slope(b.right), (p - b.x) / b.width, b.height / b.width
+    t = t + jax.lax.stop_gradient(jnp.clip(t, 0, 1) - t)  # rounding must not leave the bin; at its edges the gradient is whole
     q = t * (1 - t)
     bottom = r + (left + right - 2 * r) * q
     y = b.y + b.height * (r * t * t + left * q) / bottom
@@ -158,7 +162,8 @@ def inverse_spline(
     bound: float,      # B
 ) -> jnp.ndarray:      # x with spline(x) = y
     "Inverse of `spline`."
-    inside, p = jnp.abs(y) <= bound, (jnp.clip(y, -bound, bound) + bound) / (2 * bound)
+    inside = jnp.abs(y) <= bound
+    p = (jnp.where(inside, y, 0.0) + bound) / (2 * bound)
     b = find_bin(p, raw, True)
     left, v, r = _slope(b.left), p - b.y, b.height / b.width
     bend = v * (left + _slope(b.right) - 2 * r)
@@ -229,7 +234,7 @@ def conditioner(
     def linear(name, h): return params[f"w_{name}"] @ h + params[f"b_{name}"][:, None]
     h = linear("in", jnp.clip(x, -bound, bound))
     h = h + linear("2", jax.nn.relu(linear("1", jax.nn.relu(h))))
-    return linear("out", jax.nn.relu(h)).reshape(-1, *x.shape)
+    return linear("out", jax.nn.relu(h)).reshape(len(params["b_out"]) // len(x), *x.shape)
 
 # %% ../nbs/03_train.ipynb #523312d1
 def spline_flow(
@@ -397,11 +402,11 @@ def terms_function(
 def spread(
     records: np.ndarray,  # any shape
     axis: int,            # along which records run
-) -> jnp.ndarray:         # the same values, on as many devices as divide the number of records
+) -> jnp.ndarray:         # the same values, spread over all devices; copied to each if their number does not divide the records
     "Spreads records over devices."
-    count = math.gcd(records.shape[axis], jax.device_count())
-    if count == 1: return jax.device_put(records)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("records",))
+    if jax.device_count() == 1: return jax.device_put(records)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("records",))
+    if records.shape[axis] % jax.device_count(): return jax.device_put(records, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
     return jax.device_put(records, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*[None] * axis, "records")))
 
 # %% ../nbs/03_train.ipynb #421b4a6a
@@ -445,6 +450,17 @@ def make_optimizer(
     "Adam or SGD with clipped gradients and learning rate 1; each step scales it by its own rate."
     require_choice(name, ("adam", "sgd"), "optimizer")
     return optax.flatten(optax.chain(optax.clip_by_global_norm(5.0), getattr(optax, name)(1.0)))
+
+
+@partial(jax.jit, static_argnames=("optimizer", "together"))
+def start_training(
+    params: Any,            # weights of one flow, or of several along a first axis
+    optimizer: str,         # adam or sgd
+    together: bool = False, # several flows
+) -> Any:                   # `TrainState`, on copies of the weights
+    "The state before the first step."
+    init = make_optimizer(optimizer).init
+    return TrainState(jax.tree.map(jnp.copy, params), (jax.vmap(init) if together else init)(params))
 
 
 def one_cycle(
@@ -516,6 +532,9 @@ class ArraySource(NamedTuple):
     @property
     def n_records(self) -> int: return len(self.sample)
 
+    @property
+    def chunk_rows(self) -> int: return len(self.sample)
+
     def chunks(
         self, rng: np.random.Generator,  # of the order
     ) -> Iterator[np.ndarray]:           # (n, d) arrays
@@ -545,7 +564,7 @@ def noisy_blocks(
     for chunk in source.chunks(rng):
         waiting, left = [*waiting, np.asarray(chunk, dtype=np.float32)], left + len(chunk)
         while n_blocks and left >= rows:
-            together = np.concatenate(waiting)
+            together = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
             block, waiting, left, n_blocks = together[:rows], [together[rows:]], left - rows, n_blocks - 1
             yield (block + scale * rng.standard_normal(block.shape, np.float32)).reshape(n_steps, batch_size, -1)
 
@@ -580,14 +599,19 @@ def read_checkpoint(
 ) -> Progress:          # where to go on; `start` if there is no checkpoint of this training
     "Finds the state of an interrupted training."
     if not Path(path).is_file(): return start
-    with safe_open(path, framework="numpy") as file:
-        header = file.metadata() or {}
-        if header.get("identity") != identity:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header, leaves = file.metadata() or {}, [file.get_tensor(f"leaf.{i}") for i in range(sum(name.startswith("leaf.") for name in file.keys()))]
+        if header.get("format") != "nfad-checkpoint-1": raise ValueError("it is no checkpoint of nfad")
+        if header["identity"] != identity:
             warnings.warn(f"{path} is a checkpoint of another training; starting anew", stacklevel=2)
             return start
-        leaves, tree = jax.tree.flatten((start.state, start.best_params))
-        state, best = jax.tree.unflatten(tree, [jnp.asarray(file.get_tensor(f"leaf.{i}")) for i in range(len(leaves))])
-    return Progress(TrainState(*state), best, [tuple(pair) for pair in json.loads(header["losses"])])
+        wanted, tree = jax.tree.flatten((start.state, start.best_params))
+        if [leaf.shape for leaf in leaves] != [leaf.shape for leaf in wanted]: raise ValueError("its arrays have the wrong shape")
+        state, best = jax.tree.unflatten(tree, jax.device_put(leaves))
+        return Progress(TrainState(*state), best, [tuple(pair) for pair in json.loads(header["losses"])])
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"checkpoint {path} cannot be used: {error}; delete it to start anew") from error
 
 # %% ../nbs/03_train.ipynb #da7a5a6d
 class _Loop:
@@ -645,11 +669,13 @@ def train_flow(
     start, source = time.perf_counter(), Z if hasattr(Z, "chunks") else ArraySource(np.asarray(Z, dtype=np.float32))
     loop = _Loop(flows, source, Z_validation, batch_size, noise, seed, optimizer)
     rates = one_cycle(epochs * math.prod(plan_blocks(source.n_records, loop.batch_size)), learning_rate).reshape(epochs, -1)
-    params, init = stack_trees([flow._params[1] for flow in flows]), make_optimizer(optimizer).init
-    at = Progress(TrainState(jax.tree.map(jnp.copy, params), jax.jit(init if len(flows) == 1 else jax.vmap(init))(params)), params, [])
-    identity = fingerprint(np.concatenate([source.sample, loop.Z_validation])) + repr((
-        [flow._bijector_info for flow in flows], loop.settings, source.n_records, epochs, loop.batch_size, learning_rate, noise, patience, seed))
-    if checkpoint is not None: at = read_checkpoint(checkpoint, at, identity)
+    params = stack_trees([flow._params[1] for flow in flows])
+    at = Progress(start_training(params, optimizer, len(flows) > 1), params, [])
+    if checkpoint is not None:
+        weights = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
+        identity = repr((fingerprint(source.sample), fingerprint(loop.Z_validation), fingerprint(weights), source.n_records, source.chunk_rows,
+                         loop.settings, [flow._bijector_info for flow in flows], epochs, loop.batch_size, learning_rate, noise, patience, seed))
+        at = read_checkpoint(checkpoint, at, identity)
     bar = tqdm(total=epochs, initial=len(at.losses), desc="training", unit="epoch", disable=not progress)
     while len(at.losses) < epochs and len(at.losses) - at.best <= patience:
         at = loop.epoch(at, rates[len(at.losses)])
@@ -659,7 +685,7 @@ def train_flow(
         bar.set_postfix(train=f"{at.losses[-1][0]:.2f}", validation=f"{at.losses[-1][1]:.2f}", refresh=False)
         bar.update()
     bar.close()
-    for flow, best in zip(flows, loop.members(at.best_params)): flow._params = (flow._params[0], best)
+    for flow, best in zip(flows, loop.members(jax.device_put(at.best_params, jax.devices()[0]))): flow._params = (flow._params[0], best)
     if checkpoint is not None: Path(checkpoint).unlink(missing_ok=True)
     return History(*map(list, zip(*at.losses)), at.best + 1, time.perf_counter() - start)
 
@@ -790,7 +816,7 @@ class Estimator:
 
     def __repr__(self) -> str:
         usual = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
-        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != usual[name]]
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if repr(value) != repr(usual[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __sklearn_tags__(self) -> Any:
@@ -870,8 +896,17 @@ class ParquetRecords:
         paths = [Path(source)] if isinstance(source, (str, Path)) else [Path(p) for p in source]
         self.files = [file for path in paths for file in (sorted(path.rglob("*.parquet")) if path.is_dir() else [path])]
         if not self.files: raise FileNotFoundError(f"source must name Parquet files; {source} holds none")
-        counts = [pq.ParquetFile(file).metadata for file in self.files]
-        self.groups = [(file, i, meta.row_group(i).num_rows) for file, meta in zip(self.files, counts) for i in range(meta.num_row_groups)]
+        self.groups = [(file, i, rows) for file in self.files for i, rows in enumerate(self._open(file))]
+        if not self.groups: raise ValueError(f"source must hold records, {source} holds none")
+
+    def _open(self, file: Path) -> list[int]:
+        "Rows of each row group, once the columns are known to be there; the first file says which, if the user does not."
+        try: parquet = pq.ParquetFile(file)
+        except (pa.ArrowInvalid, OSError) as error: raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
+        self.columns = self.columns or parquet.schema_arrow.names
+        missing = [name for name in self.columns if name not in parquet.schema_arrow.names]
+        if missing: raise KeyError(f"{file} lacks columns {missing}")
+        return [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
 
     def read(
         self, group: int,  # number of the row group
@@ -903,7 +938,7 @@ class ParquetSource:
         frames = [(records.read(group), records.held_out(group, fraction, seed)) for group in self.sampled]
         self.train = pd.concat([frame[~held] for frame, held in frames], ignore_index=True)
         self.validation = pd.concat([frame[held] for frame, held in frames], ignore_index=True)
-        self.n_records = sum(rows for *_, rows in records.groups) - len(self.validation)
+        self.n_records, self.chunk_rows = sum(rows for *_, rows in records.groups) - len(self.validation), records.chunk_rows
 
     def scale(self, transform: Transform) -> "ParquetSource":
         "The same source, with scaled records."
@@ -918,7 +953,8 @@ class ParquetSource:
         for group in (order := rng.permutation(len(self.records.groups)).tolist()):
             frame = self.records.read(group)
             if group in self.sampled: frame = frame[~self.records.held_out(group, self.fraction, self.seed)]
-            waiting, count = [*waiting, self.transform.transform(frame)], count + len(frame)
+            try: waiting, count = [*waiting, self.transform.transform(frame)], count + len(frame)
+            except ValueError as error: raise ValueError(f"{self.records.groups[group][0]}, row group {self.records.groups[group][1]}: {error}") from error
             if count < self.records.chunk_rows and group != order[-1]: continue
             mixed, waiting, count = np.concatenate(waiting), [], 0
             yield mixed[rng.permutation(len(mixed))]
@@ -960,8 +996,8 @@ class _Fitting(_Building):
         _check_settings(self)
         for name in [name for name in vars(self) if name.endswith("_") or name in ("_terms", "_bounds")]: delattr(self, name)
         files = ParquetSource(X, self.validation_fraction, self.seed) if isinstance(X, ParquetRecords) else None
-        if checkpoint is not None and self.architecture != "autoregressive":
-            raise ValueError(f"checkpoint must be None for architecture {self.architecture!r}; pzflow's own loop cannot go on from one")
+        if self.architecture != "autoregressive" and (checkpoint is not None or isinstance(X, ParquetRecords)):
+            raise ValueError(f"architecture {self.architecture!r} trains by pzflow's own loop: checkpoint must be None and X a table, not ParquetRecords")
         if files: train, held = files.train, files.validation
         else: train, held = hold_out(X, self.validation_fraction, self.seed) if validation is None else (X, validation)
         validation = held if validation is None else validation
@@ -1147,7 +1183,7 @@ def _weights(detector: FlowDetector, arrays: dict[str, np.ndarray]) -> list[np.n
     saved = [arrays[f"flow.{i}"] for i in range(sum(name.startswith("flow.") for name in arrays))]
     if detector.architecture == "autoregressive":
         sizes = len(detector.transform_.feature_names_out_), detector.n_layers, detector.hidden, detector.n_bins
-        if max(sizes) > 10**6: raise ValueError(f"no flow has sizes {sizes}")
+        if max(sizes) > 10**6 or len(saved) != 8 * detector.n_members: raise ValueError(f"no flow has {len(saved)} arrays and sizes {sizes}")
         wanted = [shape for _, shape in sorted(param_shapes(*sizes).items())] * detector.n_members
         if wanted != [leaf.shape for leaf in saved]: raise ValueError("weights have the wrong shape")
     for leaf in saved:
