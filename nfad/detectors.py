@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PEERS', 'METRICS', 'QUICK', 'Reconstruction', 'Nearest', 'TailSum', 'Peer', 'score_of', 'Run', 'choose_configuration',
-           'run_peer', 'run_flow', 'cached', 'judge', 'mean_interval', 'summarize', 'detector_names', 'benchmark',
-           'critical_difference', 'plot_ranks', 'plot_class_heatmap', 'plot_promises', 'audit_split',
+           'run_peer', 'run_flow', 'run_paper', 'cached', 'judge', 'mean_interval', 'summarize', 'detector_names',
+           'benchmark', 'critical_difference', 'plot_ranks', 'plot_class_heatmap', 'plot_promises', 'audit_split',
            'feature_shortcuts', 'rarity', 'bootstrap_by_group', 'contamination_sweep', 'require_signed']
 
 # %% ../nbs/07_detectors.ipynb #c4790fb8
@@ -28,7 +28,7 @@ from sklearn.svm import OneClassSVM
 
 from .core import atomic_path, fingerprint, package_versions, require_between, require_choice, require_positive_int
 from .data import Dataset, Split, row_ids
-from .prep import Transform
+from .prep import FEATURE_SETS, Transform
 from .score import class_metrics, fpr_band, ranking_metrics, threshold_at_fpr
 from .statistics import STATISTICS, benign_criterion
 
@@ -213,6 +213,25 @@ def run_flow(
         runs[f"nfad_{key}"] = Run(**scores, facts={"configuration": {"statistic": key}, "fit_cpu_seconds": fitted - start, "score_rows_per_s": rows / seconds})
     return runs
 
+# %% ../nbs/07_detectors.ipynb #ebf3c7fc
+def run_paper(
+    parts: dict[str, pd.DataFrame], # train, reference, calibration and test records
+    seed: int = 0,                  # of the flow
+    epochs: int = 100,              # of its training
+) -> dict[str, Run]:                # "pzflow"
+    "Trains and scores pzflow's default flow."
+    from nfad.train import FlowDetector  # brings jax, which the other peers do not need
+    six = [name for name in FEATURE_SETS["paper6"] if name in parts["train"]]
+    few = {name: part[six] if len(six) == 6 else part for name, part in parts.items()}
+    start = time.process_time()
+    detector = FlowDetector.preset("paper", seed=seed, epochs=epochs).fit(few["train"], validation=few["reference"])
+    fitted = time.process_time()
+    scores = {name: np.asarray(detector.anomaly_score(few[name]), dtype=np.float64) for name in ("calibration", "test")}
+    rows = len(parts["calibration"]) + len(parts["test"])
+    facts = {"configuration": {"preset": "paper", "features": list(few["train"].columns)}, "fit_cpu_seconds": fitted - start,
+             "score_rows_per_s": rows / max(time.process_time() - fitted, 1e-9)}
+    return {"pzflow": Run(**scores, facts=facts)}
+
 # %% ../nbs/07_detectors.ipynb #ec6f7f0b
 def cached(
     folder: Path,            # of the cache
@@ -276,12 +295,12 @@ QUICK = ("nfad", "pca", "ecod", "knn", "iforest")
 
 
 def detector_names(
-    wanted: str | Sequence[str],  # "quick", "all", or names
+    wanted: str | Sequence[str],  # "quick", "all" (all but pzflow), or names
 ) -> tuple[list[str], list[str]]: # those that can run here, and those that cannot
     "Which detectors a run means, and which of them lack a package."
     from importlib.util import find_spec
     names = list(QUICK) if wanted == "quick" else ["nfad", *PEERS] if wanted == "all" else [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in names: require_choice(name, ["nfad", *PEERS], "detectors")
+    for name in names: require_choice(name, ["nfad", "pzflow", *PEERS], "detectors")
     absent = [name for name in names if name in PEERS and any(not find_spec(p) for p in {PEERS[name].needs, "pyod" if PEERS[name].needs else ""} - {""})]
     return [name for name in names if name not in absent], absent
 
@@ -304,6 +323,7 @@ def benchmark(
         for name in names:
             bar.set_postfix(seed=seed, detector=name)
             if name == "nfad": key, compute = base | {"nfad": str(make_flow(seed).get_params())}, lambda: run_flow(make_flow, parts, seed)
+            elif name == "pzflow": key, compute = base | {name: "paper"}, lambda: run_paper(parts, seed)
             else: key, compute = base | {name: str(PEERS[name].configurations())}, lambda: {name: run_peer(PEERS[name], parts, seed)}
             runs |= cached(folder, key, compute)
         attack = prepared.dataset.attack[prepared.split.test]

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from nfad.detectors import (PEERS, Nearest, Peer, Reconstruction, Run, TailSum, audit_split, bootstrap_by_group, cached,
                             choose_configuration, contamination_sweep, critical_difference, detector_names, feature_shortcuts,
                             judge, mean_interval, plot_class_heatmap, plot_promises, plot_ranks, rarity, require_signed, run_flow,
-                            run_peer, score_of, summarize)
+                            run_paper, run_peer, score_of, summarize)
 from nfad.data import load_dataset, split_dataset
 from nfad.score import bootstrap_interval, ranking_metrics
 from nfad.train import FlowDetector
@@ -107,6 +107,11 @@ def test_flow_and_its_statistics(parts):
     assert list(runs) == ["nfad", "nfad_log_prob", "nfad_typicality"]
     for run in runs.values(): assert run.test.shape == (500,) and np.isfinite(run.test).all()
     assert roc_auc_score(ATTACK != "benign", runs["nfad"].test) > 0.7
+
+
+def test_the_paper_is_a_peer(parts):
+    run = run_paper(parts, epochs=1)["pzflow"]
+    assert run.test.shape == (500,) and np.isfinite(run.test).all() and detector_names("pzflow") == (["pzflow"], [])
 
 
 # --- the harness --------------------------------------------------------------------------------------------
