@@ -685,7 +685,7 @@ def train_flow(
         bar.set_postfix(train=f"{at.losses[-1][0]:.2f}", validation=f"{at.losses[-1][1]:.2f}", refresh=False)
         bar.update()
     bar.close()
-    for flow, best in zip(flows, loop.members(jax.device_put(at.best_params, jax.devices()[0]))): flow._params = (flow._params[0], best)
+    for flow, best in zip(flows, loop.members(jax.device_put(jax.device_get(at.best_params)))): flow._params = (flow._params[0], best)
     if checkpoint is not None: Path(checkpoint).unlink(missing_ok=True)
     return History(*map(list, zip(*at.losses)), at.best + 1, time.perf_counter() - start)
 
@@ -902,7 +902,7 @@ class ParquetRecords:
     def _open(self, file: Path) -> list[int]:
         "Rows of each row group, once the columns are known to be there; the first file says which, if the user does not."
         try: parquet = pq.ParquetFile(file)
-        except (pa.ArrowInvalid, OSError) as error: raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
+        except pa.ArrowInvalid as error: raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
         self.columns = self.columns or parquet.schema_arrow.names
         missing = [name for name in self.columns if name not in parquet.schema_arrow.names]
         if missing: raise KeyError(f"{file} lacks columns {missing}")
@@ -911,9 +911,13 @@ class ParquetRecords:
     def read(
         self, group: int,  # number of the row group
     ) -> pd.DataFrame:     # (rows, d)
-        "One row group."
+        "One row group, whose values must be finite numbers."
         file, i, _ = self.groups[group]
-        return pq.ParquetFile(file).read_row_group(i, columns=self.columns).to_pandas()
+        frame = pq.ParquetFile(file).read_row_group(i, columns=self.columns).to_pandas()
+        for name in frame:
+            if not pd.api.types.is_numeric_dtype(frame[name]) or not np.isfinite(frame[name].to_numpy(np.float64, na_value=np.nan)).all():
+                raise ValueError(f"column {name!r} must hold finite numbers in {file}, row group {i}")
+        return frame
 
     def held_out(
         self, group: int,  # number of the row group
@@ -953,8 +957,7 @@ class ParquetSource:
         for group in (order := rng.permutation(len(self.records.groups)).tolist()):
             frame = self.records.read(group)
             if group in self.sampled: frame = frame[~self.records.held_out(group, self.fraction, self.seed)]
-            try: waiting, count = [*waiting, self.transform.transform(frame)], count + len(frame)
-            except ValueError as error: raise ValueError(f"{self.records.groups[group][0]}, row group {self.records.groups[group][1]}: {error}") from error
+            waiting, count = [*waiting, self.transform.transform(frame)], count + len(frame)
             if count < self.records.chunk_rows and group != order[-1]: continue
             mixed, waiting, count = np.concatenate(waiting), [], 0
             yield mixed[rng.permutation(len(mixed))]
