@@ -323,7 +323,7 @@ def test_the_shortest_schedule_is_found(task, monkeypatch):
         tried.append(epochs)
         return None, 10.0 - epochs
     monkeypatch.setattr(b, "train_nfad", fake)
-    assert b.shortest_schedule(task, 5.0) == (6, 4.0) and tried == [1, 2, 3, 4, 6]
+    assert b.shortest_schedule(task, 5.0) == (5, 5.0) and tried == [1, 2, 3, 4, 5]
     assert b.shortest_schedule(task, -1000.0) == (0, 10.0 - SCHEDULES[-1])
     assert list(SCHEDULES) == sorted(set(SCHEDULES))
 
@@ -358,7 +358,8 @@ def test_sizes_of_calls():
 
 def test_a_benchmark_leaves_a_record_after_each_step(tmp_path, monkeypatch):
     class Fast:
-        def __init__(self, **settings): pass
+        @classmethod
+        def preset(cls, name, **settings): return cls()
         def fit(self, X): return self
     monkeypatch.setattr(b, "FlowDetector", Fast)
     for name, value in (("measure_start", {"warm_start_seconds": 1.0}), ("measure_latency", {}), ("score_sizes", {}), ("measure_memory", {}), ("matmul_peak", {})):
