@@ -1289,8 +1289,8 @@ def train_run(
     "Fits on the train part, calibrates on the calibration part, writes `train.json` and `model.safetensors`."
     paper = settings.get("sizes") == "paper"  # its 1,000 validation records choose the epoch and stand in for calibration
     checkpoint = prepared.folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
-    held_out = prepared.part("calibration" if paper else "reference")
-    detector.fit(prepared.part("train"), validation=held_out if len(held_out) >= 20 else None, checkpoint=checkpoint)
+    held_out = "calibration" if paper else "reference" if detector.statistic == "profile" and len(prepared.split.reference) >= 20 else None
+    detector.fit(prepared.part("train"), validation=held_out and prepared.part(held_out), checkpoint=checkpoint)
     detector.calibrate(prepared.part("calibration"))
     record = train_record(detector, prepared, settings)
     (prepared.folder / "model.safetensors").unlink(missing_ok=True)  # an old model must not stand beside a new record
