@@ -1628,8 +1628,8 @@ def test_an_unknown_architecture_and_a_single_feature_for_pzflow(untrained):
 
 # --- item 7: the model file ---------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def saved(detector, tmp_path_factory): return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")
+@pytest.fixture
+def saved(detector, tmp_path): return detector.save(tmp_path / "saved.safetensors")  # anew for each test: some calibrate again
 
 
 def law_round_trip(detector, load, path, frame):
