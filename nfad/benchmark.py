@@ -32,8 +32,8 @@ import numpy as np
 import optax
 import pandas as pd
 from pzflow import Flow
-from pzflow.bijectors import Chain, RollingSplineCoupling, ShiftBounds
-from pzflow.distributions import CentBeta13, Normal
+from pzflow.bijectors import RollingSplineCoupling
+from pzflow.distributions import Normal
 
 from .core import (fingerprint, package_versions, read_json, repository_root, require_choice, require_positive_int,
                        write_json)
@@ -203,8 +203,7 @@ def pzflow_default(
     rows: np.ndarray,      # (n, k) all rows that must have a density
 ) -> Flow:                 # untrained
     "pzflow's default flow."
-    bijector = Chain(ShiftBounds(rows.min(axis=0), rows.max(axis=0), 4.0), RollingSplineCoupling(len(names)))
-    return Flow(names, bijector, CentBeta13(len(names), 5), seed=0)
+    return build_flow("pzflow", names, range(len(names)), np.stack([rows.min(axis=0), rows.max(axis=0)]))
 
 
 def pzflow_tuned(

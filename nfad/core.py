@@ -13,7 +13,6 @@ import ast
 import difflib
 import hashlib
 import json
-import math
 import os
 import platform
 import re

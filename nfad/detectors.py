@@ -155,16 +155,18 @@ def choose_configuration(
     train: pd.DataFrame,        # (n, d) benign training records
     reference: pd.DataFrame,    # (m, d) benign records to judge by
     seed: int = 0,              # of models and pseudo-anomalies
-) -> tuple[Transform, Any, dict[str, Any]]:  # transform and model, both fitted; the configuration
+) -> tuple[Transform, Any, dict[str, Any]]:  # transform and model, both fitted; facts: configuration, fit_cpu_seconds
     "The configuration that tells pseudo-anomalies from benign records best."
     shared, best = Transform("log").fit(train), None
     for kind, options in peer.configurations():
-        transform = Transform(kind).fit(train)
+        transform, start = Transform(kind).fit(train), time.process_time()
         model = peer.make(seed, len(transform.feature_names_out_), **options).fit(transform.transform(train))
+        seconds = time.process_time() - start
         judged = lambda Z: score_of(model, transform.transform(shared.inverse(Z)))
         value = 0.0
         if len(peer.configurations()) > 1: value = float(benign_criterion(judged, shared.transform(reference), seed=seed)["auroc"].mean())
-        if best is None or value > best[0]: best = value, transform, model, {"transform": kind, **options, "criterion": value}
+        if best is None or value > best[0]: best = value, transform, model, {
+            "configuration": {"transform": kind, **options, "criterion": value}, "fit_cpu_seconds": seconds}
     return best[1:]
 
 
@@ -174,15 +176,16 @@ def run_peer(
     seed: int = 0,                  # of models and pseudo-anomalies
 ) -> Run:                           # scores and facts
     "Chooses, fits and scores one peer."
-    transform, model, configuration = choose_configuration(peer, parts["train"], parts["reference"], seed)
-    start, Z = time.process_time(), Transform(configuration["transform"]).fit(parts["train"]).transform(parts["train"])
-    options = {key: value for key, value in configuration.items() if key not in ("transform", "criterion")}
-    model = peer.make(seed, Z.shape[1], **options).fit(Z)
-    fitted = time.process_time()
-    scores = {name: score_of(model, transform.transform(parts[name])) + _broken(transform, parts[name]) for name in ("calibration", "test")}
-    rows = len(parts["calibration"]) + len(parts["test"])
-    return Run(**scores, facts={"configuration": configuration, "fit_cpu_seconds": fitted - start,
-                                "score_rows_per_s": rows / max(time.process_time() - fitted, 1e-9)})
+    transform, model, facts = choose_configuration(peer, parts["train"], parts["reference"], seed)
+    return _scored(lambda records: score_of(model, transform.transform(records)) + _broken(transform, records), parts, facts)
+
+
+def _scored(score: Callable, parts: dict[str, pd.DataFrame], facts: dict[str, Any]) -> Run:
+    "Scores of the calibration and test records, and how fast they were made."
+    start, names = time.process_time(), ("calibration", "test")
+    scores = {name: np.asarray(score(parts[name]), dtype=np.float64) for name in names}
+    rows, seconds = sum(len(parts[name]) for name in names), max(time.process_time() - start, 1e-9)
+    return Run(**scores, facts=facts | {"score_rows_per_s": rows / seconds})
 
 
 def _broken(transform: Transform, records: pd.DataFrame) -> np.ndarray:
@@ -197,21 +200,15 @@ def run_flow(
     statistics: Sequence[str] = tuple(STATISTICS),  # others to compute from the same flow
 ) -> dict[str, Run]:                # "nfad" is the default; "nfad_<statistic>" for the others
     "Trains the flow once and scores by several statistics."
-    names, start = ("calibration", "test"), time.process_time()
+    start = time.process_time()
     detector = make(seed).fit(parts["train"], validation=parts["reference"])
-    fitted, rows = time.process_time(), sum(len(parts[name]) for name in names)
-    scores = {name: detector.anomaly_score(parts[name]) for name in names}
-    cost = {"fit_cpu_seconds": fitted - start, "score_rows_per_s": rows / max(time.process_time() - fitted, 1e-9)}
-    runs = {"nfad": Run(**scores, facts={"configuration": {"statistic": detector.statistic}} | cost)}
-    begin = time.process_time()
-    S = {name: -detector.log_prob_terms(parts[name]).astype(np.float64) for name in ("reference", *names)}
-    terms, broken = time.process_time() - begin, {name: _broken(detector.transform_, parts[name]) for name in names}
-    for key in statistics:
-        begin = time.process_time()
-        scores = {name: STATISTICS[key](S[name], S["reference"]) + broken[name] for name in names}
-        seconds = max(time.process_time() - begin + terms, 1e-9)
-        runs[f"nfad_{key}"] = Run(**scores, facts={"configuration": {"statistic": key}, "fit_cpu_seconds": fitted - start, "score_rows_per_s": rows / seconds})
-    return runs
+    seconds = time.process_time() - start
+    def surprises(records): return -detector.log_prob_terms(records).astype(np.float64)
+    def facts(statistic): return {"configuration": {"statistic": statistic}, "fit_cpu_seconds": seconds}
+    held_out = surprises(parts["reference"])
+    def score_by(key): return lambda records: STATISTICS[key](surprises(records), held_out) + _broken(detector.transform_, records)
+    return {"nfad": _scored(detector.anomaly_score, parts, facts(detector.statistic)),
+            **{f"nfad_{key}": _scored(score_by(key), parts, facts(key)) for key in statistics}}
 
 # %% ../nbs/07_detectors.ipynb #ebf3c7fc
 def run_paper(
@@ -225,12 +222,8 @@ def run_paper(
     few = {name: part[six] if len(six) == 6 else part for name, part in parts.items()}
     start = time.process_time()
     detector = FlowDetector.preset("paper", seed=seed, epochs=epochs).fit(few["train"], validation=few["reference"])
-    fitted = time.process_time()
-    scores = {name: np.asarray(detector.anomaly_score(few[name]), dtype=np.float64) for name in ("calibration", "test")}
-    rows = len(parts["calibration"]) + len(parts["test"])
-    facts = {"configuration": {"preset": "paper", "features": list(few["train"].columns)}, "fit_cpu_seconds": fitted - start,
-             "score_rows_per_s": rows / max(time.process_time() - fitted, 1e-9)}
-    return {"pzflow": Run(**scores, facts=facts)}
+    facts = {"configuration": {"preset": "paper", "features": list(few["train"].columns)}, "fit_cpu_seconds": time.process_time() - start}
+    return {"pzflow": _scored(detector.anomaly_score, few, facts)}
 
 # %% ../nbs/07_detectors.ipynb #ec6f7f0b
 def cached(

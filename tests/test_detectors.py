@@ -99,7 +99,7 @@ def test_the_criterion_chooses(parts):
     class Blind(Nearest):
         def anomaly_score(self, Z): return np.zeros(len(Z))
     peer = Peer(lambda seed, d, blind: Blind(1) if blind else Nearest(1), ({"blind": True}, {"blind": False}), ("log",))
-    assert choose_configuration(peer, parts["train"], parts["reference"])[2]["blind"] is False
+    assert choose_configuration(peer, parts["train"], parts["reference"])[2]["configuration"]["blind"] is False
 
 
 def test_flow_and_its_statistics(parts):
