@@ -364,7 +364,7 @@ def law_shares(shares):
     for n_bins in (2, 8):
         for size in (0.0, 1.0, 1e3, 1e30, 1e38):
             raw = np.random.default_rng(n_bins).uniform(-size, size, (n_bins, 20)).astype(np.float32)
-            got = np.array(shares(list(raw)))
+            got = np.array(shares(raw))
             assert (got >= 0.999 * FLOOR).all() and np.abs(got.sum(axis=0) - 1).max() < 1e-5, (n_bins, size)
 
 
