@@ -32,8 +32,6 @@ import numpy as np
 import optax
 import pandas as pd
 from pzflow import Flow
-from pzflow.bijectors import RollingSplineCoupling
-from pzflow.distributions import Normal
 
 from .core import (fingerprint, package_versions, read_json, repository_root, require_choice, require_positive_int,
                        write_json)
@@ -211,8 +209,7 @@ def pzflow_tuned(
     rows: np.ndarray,      # (n, k) all rows that must have a density
 ) -> Flow:                 # untrained
     "A small and fast coupling flow of pzflow."
-    k, reach = len(names), max(5.0, 0.55 * float(np.abs(rows).max()))
-    return Flow(names, RollingSplineCoupling(4, shift=max(k // 2, 1), K=8, B=reach, hidden_dim=64), Normal(k), seed=0)
+    return build_flow("coupling", names, range(len(names)), np.stack([rows.min(axis=0), rows.max(axis=0)]))
 
 
 PEERS = {"pzflow": Peer(pzflow_default, 1024, (100,), lambda steps: optax.adam(1e-3)),
@@ -344,7 +341,8 @@ def train_nfad(
     "Trains nfad's flow with the settings of its preset `fast`."
     k, fast = task.Z.shape[1], FlowDetector.preset("fast")
     flow = build_flow("autoregressive", _names(k), list(range(k)), None, hidden=fast.hidden, seed=seed)
-    train_flow(flow, task.Z, task.Z_validation, epochs=epochs, learning_rate=fast.learning_rate, patience=epochs + 1, seed=seed)
+    train_flow(flow, task.Z, task.Z_validation, epochs=epochs, batch_size=fast.batch_size,
+               learning_rate=fast.learning_rate, optimizer=fast.optimizer, patience=epochs + 1, seed=seed)
     terms = terms_function(flow)
     found, = in_blocks(lambda Z: terms(flow._params, Z)[:1], task.noisy_validation)
     return flow, -float(found.sum(axis=1, dtype=np.float64).mean())

@@ -23,8 +23,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from .core import atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns, require_positive_int, suggest
@@ -725,6 +723,8 @@ def split_units(
     known = named != ""
     group = pd.factorize(named[known])[0] + n
     edges = np.concatenate([np.stack([vector + 2 * n, np.arange(n)]), np.stack([group, np.flatnonzero(known)])], axis=1)
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
     graph = coo_matrix((np.ones(edges.shape[1], bool), edges), shape=(3 * n, 3 * n))
     return pd.factorize(connected_components(graph, directed=False)[1][:n])[0]
 
