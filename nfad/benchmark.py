@@ -10,7 +10,7 @@ __all__ = ['PEERS', 'SCHEDULES', 'TARGETS', 'LABELS', 'Cost', 'clock', 'cost_of'
            'job_train_nfad', 'weight_matrices', 'matmul_actions', 'matmul_peak', 'peer_actions', 'nfad_actions',
            'take_turns', 'training_ratios', 'find_target', 'measure_training', 'scoring_keys', 'measure_start',
            'measure_latency', 'job_score_memory', 'measure_memory', 'measure_seed_setting', 'benchmark_dimension',
-           'score_sizes', 'benchmark', 'target_table', 'by_dimension', 'plot_cost', 'plot_sizes']
+           'score_sizes', 'train_sizes', 'benchmark', 'target_table', 'by_dimension', 'plot_cost', 'plot_sizes']
 
 # %% ../nbs/12_benchmark.ipynb #bc17a971
 import ctypes
@@ -664,6 +664,18 @@ def score_sizes(
     cost = interleave({name: partial(detector.score_samples, part) for name, part in parts.items()}, repeats)
     return {"score_sizes": list(sizes), "score_sizes_seconds": [cost[str(n)].wall for n in sizes]}
 
+
+def train_sizes(
+    rows: Callable,          # rows(n) -> (n, d) records
+    sizes: Sequence[int] = (500, 1000, 2000, 5000),  # training rows
+    repeats: int = 5,        # turns
+    epochs: int = 10,        # of the long training, less one
+) -> dict[str, list[float]]: # train_sizes and train_sizes_seconds, CPU
+    "CPU seconds of an epoch of nfad against its number of rows: a long training less a short one."
+    tasks = {n: make_task(rows(n + n // 5), n) for n in sizes}
+    cost = interleave({f"{n} {length}": partial(train_nfad, task, length) for n, task in tasks.items() for length in (1, 1 + epochs)}, repeats)
+    return {"train_sizes": list(sizes), "train_sizes_seconds": [(cost[f"{n} {1 + epochs}"].cpu - cost[f"{n} 1"].cpu) / epochs for n in sizes]}
+
 # %% ../nbs/12_benchmark.ipynb #be065c19
 def benchmark(
     d: Sequence[int] = (6, 20, 58),  # numbers of features
@@ -686,7 +698,8 @@ def benchmark(
     smallest = make_task(task_rows(dataset, feature_set, min(d), n + n // 5, seed), n, seed=seed)
     detector = FlowDetector.preset("fast", epochs=2).fit(smallest.X)
     steps = [partial(measure_start, detector, repeats), partial(measure_latency, detector, smallest.X),
-             partial(score_sizes, detector, smallest.X, repeats=repeats)]
+             partial(score_sizes, detector, smallest.X, repeats=repeats),
+             partial(train_sizes, lambda m: task_rows(dataset, feature_set, min(d), m, seed), [n // 10, n // 5, n // 2, n], repeats)]
     if n_memory: steps += [partial(measure_memory, detector, smallest.X, n_memory)]
     steps += [partial(benchmark_dimension, k, dataset, feature_set, n, peers, repeats, budget, cache, seed) for k in d]
     if "pzflow" in peers: steps += [partial(measure_seed_setting, budget, cache, repeats, seed)]
@@ -754,11 +767,14 @@ def plot_cost(
 
 def plot_sizes(
     result: dict[str, Any],  # content of benchmark.json
+    what: str,               # score or train; its keys are <what>_sizes and <what>_sizes_seconds
+    xlabel: str,             # of the axis
+    ylabel: str,             # of the axis
     ax: Any = None,          # matplotlib Axes; None makes one
 ) -> Any:                    # the Axes
-    "Seconds of one scoring call against its number of rows."
+    "Cost of nfad against the number of rows, at the smallest d."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(4.5, 3.5), layout="constrained")[1]
-    ax.plot(result["score_sizes"], result["score_sizes_seconds"], marker="o")
-    ax.set(xscale="log", yscale="log", xlabel=f"rows in one call (d = {min(result['d'])})", ylabel="wall seconds")
+    ax.plot(result[f"{what}_sizes"], result[f"{what}_sizes_seconds"], marker="o")
+    ax.set(xscale="log", yscale="log", xlabel=f"{xlabel} (d = {min(result['d'])})", ylabel=ylabel)
     return ax

@@ -362,9 +362,9 @@ ARCHITECTURES = ("autoregressive", "pzflow", "coupling")
 def network_width(
     hidden: int | None,  # the wanted width; None: by the number of features
     n_features: int,     # d
-) -> int:                # the width, or the smallest multiple of 32 that gives each feature a unit
+) -> int:                # the width, or the smallest multiple of 32 that gives each feature two units
     "Width of the masked network."
-    return hidden or 32 * -(-n_features // 32)
+    return hidden or 32 * -(-n_features // 16)
 
 
 def build_flow(
@@ -443,11 +443,15 @@ def in_blocks(
     def apply(start):
         rows = np.asarray(Z[start:start + block], dtype=np.float32)
         if len(rows) < block: rows = np.concatenate([rows, np.zeros((block - len(rows), Z.shape[1]), np.float32)])
-        return [np.asarray(part)[:len(Z) - start] for part in function(spread(rows, 0))]
-    parts = [apply(0)]  # compiles, once
+        return function(spread(rows, 0))
+    def write(start, parts):
+        for result, part in zip(results, parts): result[start:start + block] = np.asarray(part)[:len(Z) - start]
+    first = apply(0)  # compiles, once
+    results = tuple(np.empty((len(Z), *part.shape[1:]), part.dtype) for part in first)
+    write(0, first)
     if len(Z) > block:
-        with ThreadPoolExecutor(os.cpu_count()) as threads: parts += threads.map(apply, range(block, len(Z), block))
-    return tuple(np.concatenate(part) for part in zip(*parts))
+        with ThreadPoolExecutor(os.cpu_count()) as threads: list(threads.map(lambda start: write(start, apply(start)), range(block, len(Z), block)))
+    return results
 
 # %% ../nbs/03_train.ipynb #1c66f558
 @dataclass(frozen=True)

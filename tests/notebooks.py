@@ -1,9 +1,10 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | benchmark`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
+benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 """
 import os
 import re
@@ -143,7 +144,22 @@ def results(names: list[str]) -> int:
     return 0
 
 
+def benchmark(names: list[str]) -> int:
+    "Runs 12_benchmark on the named rows (synthetic and cicids2017), and keeps its ratios in figures/benchmark.json."
+    from papermill import execute_notebook
+    from nfad.core import read_json, write_json
+    folder, kept = ROOT / "runs" / "benchmark", ROOT / "figures" / "benchmark.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = read_json(kept) if kept.is_file() else {}
+    for rows in names or ["synthetic", "cicids2017"]:
+        parameters = {"dataset": rows} | ({} if rows == "synthetic" else {"n_memory": 0, "budget": 300})
+        execute_notebook(NBS / "12_benchmark.ipynb", folder / f"{rows}.ipynb", parameters, cwd=NBS, progress_bar=False)
+        table[rows] = read_json(folder / ("benchmark.json" if rows == "synthetic" else f"benchmark_{rows}.json"))
+    write_json(kept, table)
+    return 0
+
+
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "benchmark": benchmark}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -11,7 +11,7 @@ import pytest
 from nfad import benchmark as b
 from nfad.benchmark import (PEERS, SCHEDULES, TARGETS, Arrival, Cost, arrival, by_dimension, cost_of, heavy_tailed, in_fresh_process,
                             interleave, make_task, matmul_actions, peak_memory, plot_cost, plot_sizes, scoring_keys, score_sizes,
-                            target_table, task_rows, training_ratios, weight_matrices)
+                            target_table, task_rows, train_sizes, training_ratios, weight_matrices)
 
 
 @pytest.fixture(scope="module")
@@ -337,12 +337,12 @@ def test_the_table_says_what_is_met():
 
 
 def test_pictures_and_details():
-    result = {"d": [6, 20], "score_sizes": [1, 10], "score_sizes_seconds": [1e-3, 2e-3]}
+    result = {"d": [6, 20], "score_sizes": [1, 10], "score_sizes_seconds": [1e-3, 2e-3], "train_sizes": [10, 20], "train_sizes_seconds": [1, 2]}
     result |= {f"train_cold_cpu_{who}_d{d}": float(d) for who in ("nfad", "pzflow") for d in (6, 20)}
     axes = plot_cost(result, "train_cold_cpu", "s")
     assert len(axes.get_legend().get_texts()) == 2 and axes.get_yscale() == "log"
     assert plot_cost(result, "nothing", "s").get_legend() is None
-    assert plot_sizes(result).get_xscale() == "log"
+    for what in ("score", "train"): assert plot_sizes(result, what, "rows", "s").get_lines()[0].get_xdata().tolist() == result[f"{what}_sizes"]
     assert by_dimension(result).index.tolist() == ["train_cold_cpu_nfad", "train_cold_cpu_pzflow"]
 
 
@@ -356,13 +356,18 @@ def test_sizes_of_calls():
     assert found["score_sizes"] == [1, 5] and len(found["score_sizes_seconds"]) == 2
 
 
+def test_sizes_of_a_training():
+    found = train_sizes(lambda n: heavy_tailed(n, 3), sizes=(200, 800), repeats=1, epochs=3)
+    assert found["train_sizes"] == [200, 800] and found["train_sizes_seconds"][1] > 0
+
+
 def test_a_benchmark_leaves_a_record_after_each_step(tmp_path, monkeypatch):
     class Fast:
         @classmethod
         def preset(cls, name, **settings): return cls()
         def fit(self, X): return self
     monkeypatch.setattr(b, "FlowDetector", Fast)
-    for name, value in (("measure_start", {"warm_start_seconds": 1.0}), ("measure_latency", {}), ("score_sizes", {}), ("measure_memory", {}), ("matmul_peak", {})):
+    for name, value in (("measure_start", {"warm_start_seconds": 1.0}), ("measure_latency", {}), ("score_sizes", {}), ("train_sizes", {}), ("measure_memory", {}), ("matmul_peak", {})):
         monkeypatch.setattr(b, name, lambda *a, value=value, **k: value)
     def dimension(d, *rest):
         if d == 7: raise RuntimeError("cut off")

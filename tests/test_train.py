@@ -33,7 +33,7 @@ from nfad import train
 from nfad.train import (BLOCK, FLOOR, PRESETS, SMALL_BLOCK, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
                         StudentT, TrainingDiverged, Bin, autoregressive_masks, autoregressive_terms, bin_shares, build_flow, find_bin, flow_forward,
                         flow_inverse, in_blocks, init_params, inverse_spline, load_detector, mask_params, noisy_blocks, one_cycle, plan_blocks,
-                        prepare, spline, spline_flow, terms_function, train_flow, train_run)
+                        network_width, prepare, spline, spline_flow, terms_function, train_flow, train_run)
 
 BOUND = 5.0
 STEADY = 2 * BOUND  # beyond it a feature no longer steers the terms of others, and its own tail alone decides
@@ -776,18 +776,18 @@ def test_law_one_compilation_catches_one_per_number_of_records(detector):
 
 
 def test_scoring_compiles_nothing_after_fit(detector):
-    frame = pd.concat([X] * 4, ignore_index=True)
+    frame = pd.concat([X] * (BLOCK // len(X) + 2), ignore_index=True)
     with compilations() as seen:
-        for n in (1, 7, 1024, 1025): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
+        for n in (1, 7, BLOCK, BLOCK + 1): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
     assert not seen
 
 
 def law_independent_of_company(score):
     "A record's score does not depend, to the last bit, on the number and order of its neighbors."
-    frame = pd.concat([X] * 8, ignore_index=True)[:2500]
-    scores, order = score(frame), np.random.default_rng(0).permutation(2500)
+    frame = pd.concat([X] * (2 * BLOCK // len(X) + 2), ignore_index=True)[:2 * BLOCK + 400]
+    scores, order = score(frame), np.random.default_rng(0).permutation(len(frame))
     assert np.array_equal(score(frame.iloc[order]), scores[order])
-    for cut in (1, 13, 1023, 1024, 1025, 2048):
+    for cut in (1, 13, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK):
         assert np.array_equal(np.concatenate([score(frame[:cut]), score(frame[cut:])]), scores), cut
 
 
@@ -798,13 +798,37 @@ def test_law_independent_of_company_catches_statistics_of_the_batch(detector):
     with pytest.raises(AssertionError): law_independent_of_company(lambda f: detector.anomaly_score(f) - detector.anomaly_score(f).mean())
 
 
+def law_width(width):
+    "The wanted width, or a multiple of 32 with at least two units for each feature."
+    for d in (1, 6, 16, 17, 58):
+        assert width(7, d) == 7
+        assert width(None, d) % 32 == 0 and 2 * d <= width(None, d) < 2 * d + 32
+
+
+def test_law_width(): law_width(network_width)
+
+
+def test_law_width_catches_a_narrow_network():
+    with pytest.raises(AssertionError): law_width(lambda hidden, d: hidden or 32)
+
+
+def test_the_fast_preset_trains_saves_and_loads_by_the_number_of_features(tmp_path):
+    fast = FlowDetector.preset("fast", epochs=1).fit(MILD)
+    assert (fast.hidden, fast.optimizer, fast.flow_._bijector_info[1][2]) == (None, "adam_short", 32)
+    again = FlowDetector.load(fast.save(tmp_path / "fast.safetensors"))
+    assert np.array_equal(again.anomaly_score(MILD), fast.anomaly_score(MILD))
+    with pytest.raises(ValueError, match="optimizer"): FlowDetector.preset("paper", optimizer="adam_short").fit(MILD)
+    with pytest.raises(ValueError, match="hidden"): FlowDetector(hidden=0).fit(MILD)
+
+
 def law_any_number_of_records(evaluate):
     "The first record of each of many tables, and the last, have the same bits in every table they are in."
-    Z = np.random.default_rng(0).normal(0, 3, (2100, 4)).astype(np.float32)
+    most = 2 * BLOCK + 52
+    Z = np.random.default_rng(0).normal(0, 3, (most, 4)).astype(np.float32)
     whole = evaluate(Z)
-    for n in [*range(1, 70), *range(97, 2100, 131), *(b + i for b in (BLOCK, 2 * BLOCK) for i in (-1, 0, 1)), 2100]:
+    for n in [*range(1, 70), *range(97, most, 263), *(b + i for b in (BLOCK, 2 * BLOCK) for i in (-1, 0, 1)), most]:
         assert np.array_equal(evaluate(Z[:n]), whole[:n]), n
-        assert np.array_equal(evaluate(Z[::-1][:n])[::-1], whole[2100 - n:]), n
+        assert np.array_equal(evaluate(Z[::-1][:n])[::-1], whole[most - n:]), n
 
 
 def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector._terms, Z)[0])
@@ -1564,7 +1588,7 @@ def tuned(): return FlowDetector.preset("tuned", epochs=2, batch_size=144).fit(M
 def test_the_tuned_preset_is_a_strong_rival(tuned):
     "Four couplings of eight bins and 64 hidden units, Adam, one cycle of rates."
     assert (tuned.architecture, tuned.optimizer, FlowDetector.preset("tuned").epochs) == ("coupling", "adam", 100)
-    couplings = tuned.flow_._bijector_info[1][1]
+    couplings = tuned.flow_._bijector_info
     assert sum(part[0] == "NeuralSplineCoupling" for part in couplings[1]) == 4 and "64" in repr(couplings) and "(8" in repr(couplings)
     assert tuned.log_prob_terms(MILD).shape == (320, 1) and np.isfinite(tuned.anomaly_score(MILD)).all() and tuned.history_.validation_loss[-1] < 20
     with pytest.raises(ValueError, match="n_members"): FlowDetector.preset("tuned", n_members=2).fit(MILD)
