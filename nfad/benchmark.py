@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
@@ -384,7 +385,7 @@ def weight_matrices(
 def matmul_actions(
     params: Any,         # weights of a flow
     block: int = BLOCK,  # rows at a time
-    calls: int = 20,     # blocks per measurement
+    calls: int = 50,     # blocks per measurement
 ) -> dict[str, Callable]: # two ways to do all products of calls * block rows
     "What is to be timed for the matmul-only bound."
     matrices = [jnp.asarray(m, dtype=jnp.float32) for m in weight_matrices(params)]
@@ -392,8 +393,9 @@ def matmul_actions(
     left = jax.jit(lambda ms, zs: [m @ z for m, z in zip(ms, zs)])
     right = jax.jit(lambda ms, zs: [z @ m for m, z in zip(ms, zs)])
     turned = [m.T.copy() for m in matrices], [z.T.copy() for z in columns]
-    return {"matmul_left": lambda: [jax.block_until_ready(left(matrices, columns)) for _ in range(calls)] and None,
-            "matmul_right": lambda: [jax.block_until_ready(right(*turned)) for _ in range(calls)] and None}
+    def repeat(product, *arrays):
+        with ThreadPoolExecutor(os.cpu_count()) as threads: list(threads.map(lambda _: jax.block_until_ready(product(*arrays)), range(calls)))
+    return {"matmul_left": partial(repeat, left, matrices, columns), "matmul_right": partial(repeat, right, *turned)}
 
 
 def matmul_peak(
@@ -457,7 +459,7 @@ def take_turns(
     cost = interleave(actions, repeats)
     scale = lambda c, n: Cost(c.wall / n, c.cpu / n)
     matmul = min(cost["matmul_left"], cost["matmul_right"], key=lambda c: c.cpu)
-    found = {"nfad_row": scale(cost["nfad_score"], rows), "matmul_row": scale(matmul, 20 * BLOCK),
+    found = {"nfad_row": scale(cost["nfad_score"], rows), "matmul_row": scale(matmul, 50 * BLOCK),
              "nfad_epoch": Cost(*(np.subtract(cost["nfad_long"], cost["nfad_short"]) / epochs)),
              "nfad_row_bytes": peak_memory(actions["nfad_score"]) * 1e6 / rows}
     for peer in peers:
