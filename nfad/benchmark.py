@@ -84,7 +84,7 @@ def in_fresh_process(
     "Runs something in a new Python process and waits for it."
     arguments = json.dumps(arguments or {})
     command = [sys.executable, "-W", "ignore", "-c", *([function] if "\n" in function else [_CALL, function, arguments])]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION_CACHE")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION_CACHE", "PYTHONDONTWRITE"))}
     environment |= {"NFAD_COMPILATION_CACHE": "off"} if cache == "off" else {"NFAD_COMPILATION_CACHE": "on", "NFAD_CACHE": str(cache)}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent) if "__file__" in globals()
                                                                else str(repository_root()), os.environ.get("PYTHONPATH")]))
@@ -778,5 +778,7 @@ def plot_sizes(
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(4.5, 3.5), layout="constrained")[1]
     ax.plot(result[f"{what}_sizes"], result[f"{what}_sizes_seconds"], marker="o")
-    ax.set(xscale="log", yscale="log", xlabel=f"{xlabel} (d = {min(result['d'])})", ylabel=ylabel)
+    ticks = result[f"{what}_sizes"]
+    ax.set(xscale="log", yscale="log", xlabel=f"{xlabel} (d = {min(result['d'])})", ylabel=ylabel, xticks=ticks, xticklabels=[f"{n:,}" for n in ticks])
+    ax.minorticks_off()
     return ax

@@ -111,16 +111,20 @@ NO_PAPER6 = ("tor2016", "tor2016_15s", "ciciot2023")  # the paper's six are not 
 
 
 def run_protocol(dataset: str, protocol: str) -> str:
-    "Trains and scores one data set by one protocol, unless that is done; returns '' or the error that ended it."
+    "Trains and scores one data set by one protocol, unless that was done or had failed; returns '' or the error that ended it."
     from papermill import PapermillExecutionError, execute_notebook
     out_dir, parameters = PROTOCOLS[protocol]
-    if list((ROOT / out_dir / dataset).glob("*/score.json")): return ""
+    failed = ROOT / out_dir / dataset / "error.txt"
+    if list(failed.parent.glob("*/score.json")): return ""
+    if failed.is_file(): return failed.read_text()
     shared = {"dataset": dataset, "out_dir": out_dir}
     if protocol == "paper" and dataset not in NO_PAPER6: shared["feature_set"] = "paper6"
+    failed.parent.mkdir(parents=True, exist_ok=True)
     for name, extra in (("03_train", parameters), ("04_score", {"pairs": False})):
-        (ROOT / out_dir / dataset).mkdir(parents=True, exist_ok=True)
-        try: execute_notebook(NBS / f"{name}.ipynb", ROOT / out_dir / dataset / f"{name}.ipynb", shared | extra, cwd=ROOT, progress_bar=False)
-        except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
+        try: execute_notebook(NBS / f"{name}.ipynb", failed.parent / f"{name}.ipynb", shared | extra, cwd=ROOT, progress_bar=False)
+        except PapermillExecutionError as error:
+            failed.write_text(f"{error.ename}: {error.evalue}")
+            return failed.read_text()
     return ""
 
 
