@@ -869,7 +869,7 @@ def _give_back(background: Background, x: np.ndarray, found: np.ndarray, thresho
         found = tried[scores.argmin()]
     return Counterfactual(found, found != x, float(scored(background.score_fn, found[None])[0]))
 
-# %% ../nbs/05_explain.ipynb #a288db02
+# %% ../nbs/05_explain.ipynb #f239ae05
 def explain_records(
     background: Background,      # benign records and the score function
     records: pd.DataFrame,       # (n, d) records, columns as in the background
@@ -883,6 +883,7 @@ def explain_records(
 ) -> "Explanation":
     "Explains the most anomalous records."
     if "groups" in budget: raise TypeError("explain_records explains features; use shapley_values for groups")
+    if not np.size(calibration): raise ValueError("calibration must hold benign scores, got none")
     records = _ordered(records, background.names)
     scores = scored(background.score_fn, _checked(records, background.names))
     top = np.argsort(-scores, kind="stable")[:require_positive_int(n_alerts, "n_alerts")]
