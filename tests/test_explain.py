@@ -195,8 +195,9 @@ def test_named_groups_of_features():
 def test_blocks_and_column_order_change_nothing(game):
     frame = pd.DataFrame(records(30), columns=list("abcde"))
     b, X = Background(bent, frame), pd.DataFrame(records(4, seed=2), columns=list("abcde"))
-    one, other = shapley_values(b, X, game, k=4), shapley_values(b, X[list("edcba")], game, k=4, block=17)
-    assert np.allclose(one.values, other.values) and np.array_equal(one.n_evaluations, other.n_evaluations)
+    one, other = shapley_values(b, X, game, k=4), shapley_values(b, X[list("edcba")], game, k=4, block=17, workers=2)
+    many = shapley_values(b, X, game, k=4, workers=2)
+    assert np.allclose(one.values, other.values) and np.allclose(one.values, many.values) and np.array_equal(one.n_evaluations, other.n_evaluations)
 
 
 def test_conditional_donors_agree_with_what_is_present():
@@ -380,6 +381,14 @@ def test_every_method_finds_a_shouting_feature(setting, benign, method):
     values = attribute(method, setting, planted.records)
     assert values.shape == (len(planted.records), 7)
     if method in ("nearest", "marginal", "minimised", "occlusion", "kernelshap", "z_score"): assert attribution_metrics(values, planted.truth)["hit_at_1"].mean() > 0.8
+
+
+@pytest.mark.parametrize("method", ["lime", "marginal", "nearest", "occlusion"])
+def test_signs(benign, method):
+    scale = Transform("log").fit(benign)
+    rising = Setting(Background(lambda X: scale.transform(X).sum(axis=1), benign), 20)
+    values = attribute(method, rising, plant(benign[:4], benign, "global", 1, size=4).records)
+    assert (values.max(axis=1) > 2 * -values.min(axis=1)).all()
 
 
 def test_measured_methods_and_record(setting, benign):
