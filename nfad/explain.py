@@ -15,6 +15,7 @@ __all__ = ['MAX_EXACT', 'GAMES', 'PLANTS', 'METHODS', 'SLOW', 'QUALITY', 'STYLE'
 # %% ../nbs/05_explain.ipynb #58a81604
 import warnings
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
@@ -242,8 +243,8 @@ def summarize_background(
 # %% ../nbs/05_explain.ipynb #c50045a8
 class _Queue:
     "Rows that wait for the score function, until a block is full."
-    def __init__(self, score_fn: Callable, n_features: int, block: int):
-        self.score_fn, self.block, self.targets, self.fill = score_fn, block, [], 0
+    def __init__(self, score_fn: Callable, n_features: int, block: int, workers: int = 1):
+        self.score_fn, self.block, self.workers, self.targets, self.fill = score_fn, block, workers, [], 0
         self.rows = np.empty((block, n_features))
 
     def add(self, make: Callable, out: np.ndarray) -> None:
@@ -259,7 +260,10 @@ class _Queue:
     def flush(self) -> None:
         "Scores what waits."
         if not self.fill: return
-        scores, start = scored(self.score_fn, self.rows[:self.fill]), 0
+        parts, start = np.array_split(self.rows[:self.fill], min(self.workers, -(-self.fill // 1024))), 0
+        if len(parts) == 1: scores = scored(self.score_fn, parts[0])
+        else:
+            with ThreadPoolExecutor(self.workers) as threads: scores = np.concatenate(list(threads.map(lambda rows: scored(self.score_fn, rows), parts)))
         for target in self.targets:
             target[:] = scores[start:start + len(target)]
             start += len(target)
@@ -416,12 +420,13 @@ def shapley_values(
     max_walks: int = 8192,               # where walking on ends, with an error
     seed: int = 0,                       # of the walks
     block: int = 32_768,                 # records scored at a time
+    workers: int = 1,                    # threads that score; more only for a score function that allows it, as a flow's does
     progress: bool = False,              # show a bar
 ) -> Attributions:                       # (n, p)
     "Shapley values of scores; exact, or with standard errors; base value and values always add up to the score."
     X, players = _checked(X, background.names), _players(background.names, groups)
     budget = _budget(require_choice(game, GAMES, "game"), n_walks, k, len(background.records), len(players.names), exact)
-    queue = _Queue(background.score_fn, X.shape[1], require_positive_int(block, "block"))
+    queue = _Queue(background.score_fn, X.shape[1], require_positive_int(block, "block"), require_positive_int(workers, "workers"))
     scores, ledger = scored(background.score_fn, X) if len(X) else np.zeros(0), _Ledger(len(X), exact)
     walk = lambda rows, **how: _walk_all(ledger, X, scores, rows, background, queue, bar, game=game, players=players, k=budget.k, exact=exact, **how)
     with tqdm(total=len(X), desc=f"{game} values", disable=not progress) as bar:
@@ -592,7 +597,7 @@ def lime(
     values, Z = np.zeros(X.shape), transform.transform(pd.DataFrame(X, columns=b.names)).astype(np.float64)
     for i, z in enumerate(Z):
         told = explainer.explain_instance(z, predict, num_features=len(z), num_samples=n_samples).local_exp
-        slopes = dict(next(iter(told.values())))
+        slopes = dict(told[1])  # entry 0 holds the same slopes negated
         values[i, b.varies] = [slopes[j] for j in range(len(z))] * explainer.scaler.transform([z])[0]
     return values
 
@@ -847,6 +852,7 @@ def counterfactual(
     now, scores, d = np.tile(x, (len(donors), 1)), np.full(len(donors), scored(background.score_fn, x[None])[0]), len(x)
     while scores.min() > threshold:  # ends at a donor, at the latest
         open_ = now != donors
+        if not open_.any(): break  # rounding: a donor's score among other records
         a, j = np.nonzero(open_)
         tried = now[a]
         tried[np.arange(len(a)), j] = donors[a, j]
@@ -919,7 +925,7 @@ def readable(
     unit: str = "",  # as in `feature_table`
 ) -> str:            # the number and a unit that suits its size
     "A number for people."
-    factor, shown = next(((f, u) for f, u in _SCALES.get(unit, ()) if abs(value) >= f), (1, unit))
+    factor, shown = next(((f, u) for f, u in _SCALES.get(unit, ()) if abs(value) >= f), (1, "" if unit in ("count", "ratio", "flag") else unit))
     number = value / factor
     text = f"{number:,.0f}" if number == round(number) and abs(number) < 1e9 else f"{number:,.3g}" if abs(number) < 1e4 else f"{number:,.0f}"
     return f"{text} {shown}".strip() if abs(number) < 1e9 else f"{number:.3g} {shown}".strip()
@@ -1021,7 +1027,8 @@ def alert_html(
     words = ", ".join(f"{escape(row.feature)} = {readable(row.counterfactual, row.unit)} (was {readable(row.observed, row.unit)})" for row in changes.head(6).itertuples())
     more = f" and {len(changes) - 6} more" if len(changes) > 6 else ""
     verdict = "an anomaly" if first.is_anomaly else "below the threshold"
-    normal = f"It would be normal (score {first.counterfactual_score:.1f}) with {words}{more}." if len(changes) else ""
+    few = "" if len(changes) <= 6 else f"; no change of few features was found, this one takes {len(changes)}"
+    normal = f"It would be normal (score {first.counterfactual_score:.1f}) with {words}{more}{few}." if len(changes) else ""
     lowered = "Lowered the score: " + ", ".join(f"{escape(row.feature)} ({row.attribution:+.2f})" for row in eased.itertuples()) + "." if len(eased) else "Nothing lowered the score."
     rest = table["attribution"].iloc[n_features:].sum()
     head = "".join(f"<th>{name}</th>" for name in ("feature", "observed", "typical, given the rest", "attribution (nats)", "", "nearest benign record", "would be normal"))
