@@ -197,7 +197,9 @@ class Background:
         if self.transform: Z[:, self.varies] = self.transform.transform(pd.DataFrame(X, columns=self.names))
         return Z
 
-    def gaps(self, x: np.ndarray) -> np.ndarray:  # (d,) record -> (m, d) squared differences, at most `reach` squared
+    def gaps(
+        self, x: np.ndarray,  # (d,) record
+    ) -> np.ndarray:          # (m, d) squared differences, at most `reach` squared
         "How far a record is from each background record, feature by feature."
         return np.minimum(np.square(self._scaled(x[None]) - self.places), self.reach ** 2)
 
