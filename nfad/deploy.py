@@ -959,7 +959,7 @@ def from_suricata(
 
 CONVERTERS = {"none": dict, "zeek": from_zeek, "suricata": from_suricata}  # sensor -> features of a record
 
-# %% ../nbs/11_deploy.ipynb #37439c3c
+# %% ../nbs/11_deploy.ipynb #341d0757
 def read_lines(
     stream: Any,             # a binary file, such as sys.stdin.buffer
     limit: int = 1 << 20,    # bytes of a line; a longer one is skipped
@@ -978,17 +978,19 @@ def in_bursts(
     most: int = 1024,      # lines in a burst
 ) -> Iterator[list[Any]]:  # lists of those that wait
     "Groups what is waiting; never waits for a second line."
-    waiting, end = queue.Queue(4 * most), object()
+    waiting, end, errors = queue.Queue(4 * most), object(), []
     def pump():
         try:
             for line in lines: waiting.put(line)
+        except Exception as error: errors.append(error)  # raised below, in the thread of the caller
         finally: waiting.put(end)
     threading.Thread(target=pump, daemon=True).start()
     while (first := waiting.get()) is not end:
         burst = [first]
         while len(burst) < most and not waiting.empty() and burst[-1] is not end: burst.append(waiting.get())
         yield burst if burst[-1] is not end else burst[:-1]
-        if burst[-1] is end: return
+        if burst[-1] is end: break
+    if errors: raise errors[0]
 
 # %% ../nbs/11_deploy.ipynb #5a3083a9
 def parse_line(
