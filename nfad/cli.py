@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
 
-# %% ../nbs/13_cli.ipynb #22181668
+# %% ../nbs/13_cli.ipynb #41c4a001
 COMMANDS: dict[str, Callable] = {}  # name -> function
 
 
@@ -48,12 +48,12 @@ def add_options(
     notes = docments(function)
     for name, parameter in inspect.signature(function).parameters.items():
         note, flag = (notes.get(name) or "").replace("%", "%%"), f"--{name.rstrip('_').replace('_', '-')}"
+        shown = "" if parameter.default in (None, "", parameter.empty) else f" (default: {parameter.default})"
         if parameter.default is parameter.empty: parser.add_argument(name, help=note, type=_kind(parameter.annotation))
         elif parameter.default is False: parser.add_argument(flag, dest=name, help=note, action="store_true")
         elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and note.startswith("argument: "):
-            parser.add_argument(name, help=f"{note.removeprefix('argument: ')} (default: {parameter.default})", nargs="?", default=parameter.default, type=_kind(parameter.annotation))
+            parser.add_argument(name, help=note.removeprefix("argument: ") + shown, nargs="?", default=parameter.default, type=_kind(parameter.annotation))
         else:
-            shown = "" if parameter.default in (None, "") else f" (default: {parameter.default})"
             parser.add_argument(flag, dest=name, help=note + shown, default=parameter.default, type=_kind(parameter.annotation), metavar=name.rstrip("_").upper())
     return parser
 

@@ -260,7 +260,7 @@ def open_table(
     if path.stat().st_size == 0: raise ValueError("the file is empty (0 bytes)")
     return READERS[path.suffix.lower()](path, features, keep)
 
-# %% ../nbs/11_deploy.ipynb #fb9f4eec
+# %% ../nbs/11_deploy.ipynb #c992f27b
 def find_reasons(
     X: np.ndarray,                    # (n, d) features
     names: Sequence[str],             # (d,) their names
@@ -283,7 +283,7 @@ def score_rows(
 ) -> dict[str, np.ndarray]:  # the columns `RESULT`, (n,) each; NaN or None where there is a reason
     "Scores, p-values, decisions and reasons of any rows."
     reasons = find_reasons(X, model.features, broken)
-    good = np.array([reason is None for reason in reasons], dtype=bool)
+    good = np.equal(reasons, None).astype(bool)
     scores, p_values, flags = np.full(len(X), np.nan), np.full(len(X), np.nan), np.full(len(X), None, dtype=object)
     if good.any():
         scores[good] = model.detector.anomaly_score(X if good.all() else X[good])
@@ -331,7 +331,7 @@ def compare_batch(
     return [compare_window(model.reference, model.threshold, scores[good], X[good], model.features, first_row + start)
             for start, good in cuts if len(good) >= min(200, window)]
 
-# %% ../nbs/11_deploy.ipynb #4b5b2c54
+# %% ../nbs/11_deploy.ipynb #b6239df1
 def judge_windows(
     windows: Sequence[dict[str, Any]] | pd.DataFrame,  # from `compare_batch`, of all batches
     reference: Reference,   # the calibration
@@ -339,7 +339,7 @@ def judge_windows(
     least: float = 0.1,     # smallest distance that matters, in (0, 1)
 ) -> pd.DataFrame:          # one row per window, with `drifted` and `alarm_limit`
     "Decides which windows no longer look like the calibration."
-    table = pd.DataFrame(windows).reindex(columns=[*(c for c in ("file",) if len(windows) and "file" in pd.DataFrame(windows)), *WINDOW_COLUMNS])
+    table = pd.DataFrame(windows, columns=None if len(windows) else list(WINDOW_COLUMNS))
     for name, value in (("alpha", alpha), ("least", least)): require_between(value, 0, 1, name)
     if table.empty: return table.assign(drifted=np.zeros(0, bool), alarm_limit=np.zeros(0))
     changed = np.zeros(len(table), bool)
@@ -502,7 +502,7 @@ def plan_jobs(
     if twice: raise ValueError(f"two files of source would be scored into {twice[0]}; rename one")
     return jobs
 
-# %% ../nbs/11_deploy.ipynb #c600489b
+# %% ../nbs/11_deploy.ipynb #a7a59452
 FAILURES = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)  # of one file; anything else is an error of nfad
 
 
@@ -540,7 +540,7 @@ def _clear_leftovers(jobs: Sequence[Job]) -> None:
             pid = path.name.split(".")[-3]
             try: os.kill(int(pid) if pid.isdigit() else 0, 0)
             except ProcessLookupError: path.unlink(missing_ok=True)
-            except OSError: pass  # alive, and someone else's
+            except (OSError, OverflowError): pass  # alive and someone else's, or no process number
 
 # %% ../nbs/11_deploy.ipynb #88a29106
 def _account(results: Sequence[dict[str, Any]], model: LoadedModel, seconds: float) -> FilesReport:
@@ -575,7 +575,7 @@ def score_files(
             if strict and result["status"] == "failed": raise ValueError(f"{result['file']}: {result['error']}")
     return _account(results, loaded, time.perf_counter() - start)
 
-# %% ../nbs/11_deploy.ipynb #8ba8db5b
+# %% ../nbs/11_deploy.ipynb #e00505cf
 def _ready(content: bytes, threshold: float, reference: Reference, identity: str) -> LoadedModel:
     "A `LoadedModel` on a worker."
     return LoadedModel(restore_model(content), identity, threshold, reference)
@@ -587,22 +587,20 @@ def connect(
     processes: bool = True,         # of a local cluster: False uses threads of this process, for lessons
 ) -> Any:                           # a distributed.Client; close it, or use it in `with`
     "A client of a Dask cluster."
-    try: from distributed import Client, LocalCluster
-    except ImportError as error: raise ImportError("a cluster needs Dask: pip install 'nfad[cluster]', or dask[dataframe] and distributed") from error
+    from distributed import Client, LocalCluster
     if scheduler != "local": return Client(scheduler, timeout="30s")
     n_workers = require_positive_int(os.cpu_count() if n_workers is None else n_workers, "n_workers")
     cluster = LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=processes, dashboard_address=None)
-    client = Client(cluster)
-    client._nfad_cluster = cluster  # closed with the client below
-    return client
+    return Client(cluster)
 
 
 def disconnect(
     client: Any,  # from `connect`
 ) -> None:
     "Closes a client, and the local cluster that was started for it."
+    cluster = client.cluster
     client.close()
-    if hasattr(client, "_nfad_cluster"): client._nfad_cluster.close()
+    if cluster is not None: cluster.close()
 
 
 def _on_cluster(model: LoadedModel, jobs: Sequence[Job], bar: tqdm, scheduler: Any, n_workers: int | None) -> Iterator[dict[str, Any]]:
@@ -724,7 +722,7 @@ def find_alerts(
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return Alerts(table, int(counts.sum()), int(counts[:k + 1].sum()), k / (m + 1), fdr)
 
-# %% ../nbs/11_deploy.ipynb #8d888f20
+# %% ../nbs/11_deploy.ipynb #0573ffc5
 def alert_records(
     alerts: Alerts,          # from `find_alerts`
     source: str | Path,      # the file or folder that was scored
@@ -751,7 +749,7 @@ def surprising_features(
     n_names: int = 3,       # features to name
 ) -> list[str]:             # (n,) such as "Idle Max +7.2, Flow IAT Min +4.0"; nats above the median of benign records
     "Features whose values surprise most, given the features before them; broken constants come first."
-    terms, names = detector.log_prob_terms(records), list(detector.feature_names_out_)
+    terms, names = detector.log_prob_terms(records), list(detector.transform_.feature_names_out_)
     usual = detector.transform_.inverse(np.zeros((1, len(names)), np.float32)).iloc[0]
     broken = [[f"{c} is not {usual[c]:g}" for c in detector.constant_ if abs(row[c] - usual[c]) > 1e-6 * max(abs(usual[c]), 1)] for _, row in records.iterrows()]
     if terms.shape[1] != len(names): return [", ".join(found[:n_names]) for found in broken]
@@ -824,7 +822,7 @@ def write_alerts(
     with atomic_path(page) as temporary: temporary.write_text(alerts_html(alerts, title, warning), encoding="utf-8")
     return page
 
-# %% ../nbs/11_deploy.ipynb #073b0a6e
+# %% ../nbs/11_deploy.ipynb #1472952f
 class Alert(NamedTuple):
     "What is said of one record."
     anomaly_score: float | None  # nats, higher is more anomalous; None with a reason
@@ -849,7 +847,7 @@ class _FewRows:
 
     def __init__(self, detector: Any):
         import jax
-        self.detector, self.statistic, d = detector, detector.statistic_, len(detector.feature_names_out_)
+        self.detector, self.statistic, d = detector, detector.statistic_, len(detector.transform_.feature_names_out_)
         self.flow = jax.jit(lambda Z: detector._terms(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
         self.near = [_Nearest(points) for points in (self.statistic.points_, self.statistic.profiles_)]
 
@@ -863,7 +861,7 @@ class _FewRows:
         constants = self.detector.transform_.constant_deviation(X, cost=self.detector.constant_cost_) if self.detector.constant_ else np.zeros(len(X))
         return np.hstack([total, constants[:, None]]).sum(axis=1)
 
-# %% ../nbs/11_deploy.ipynb #a3d137fd
+# %% ../nbs/11_deploy.ipynb #7234a0db
 @lru_cache(maxsize=256)
 def _known_layout(header: tuple[str, ...], features: tuple[str, ...]) -> tuple[str | None, ...]:
     "For each feature the key of a record that holds it, or None."
@@ -911,7 +909,7 @@ class Scorer:
         "Scores of a few records, or of many."
         X = self._array(records)
         reasons = find_reasons(X, self.features)
-        good = np.array([reason is None for reason in reasons], dtype=bool)
+        good = np.equal(reasons, None).astype(bool)
         rows, scores = X[good], np.zeros(0)
         if len(rows): scores = self._few(rows) if self._few and len(rows) <= _FewRows.BLOCK else self.model.detector.anomaly_score(rows)
         m = len(self._calibration)
