@@ -222,7 +222,7 @@ def _text_header(path: Path, limit: int = 1 << 20) -> list[str]:
     if not any(names): raise ValueError("the first line holds no column names")
     return names
 
-# %% ../nbs/11_deploy.ipynb #72f79e5b
+# %% ../nbs/11_deploy.ipynb #f3079746
 _MISSING = ["", "nan", "NaN", "NA", "null", "NULL", "None", "?", "-"]
 
 
@@ -236,8 +236,7 @@ def _open_text(path: Path, features: Sequence[str], keep: Any) -> Table:
             file.readline()
             frames = pd.read_csv(_Lines(file, width + 1), header=None, names=range(width + 1), usecols=sorted({*layout.features, *texts}), dtype=texts,
                                  na_values={i: _MISSING for i in layout.features if i not in texts}, keep_default_na=False, chunksize=rows, index_col=False,
-                                 encoding="utf-8", encoding_errors="replace", skipinitialspace=True, low_memory=False, skip_blank_lines=False,
-                                 float_precision="round_trip")
+                                 encoding="utf-8", encoding_errors="replace", skipinitialspace=True, low_memory=False, skip_blank_lines=False)
             for number, frame in enumerate(frames):
                 if number == 0: frame = frame.iloc[1:]  # the made-up line
                 X = _matrix((frame[i] for i in layout.features), features, len(frame))
@@ -542,12 +541,12 @@ def _clear_leftovers(jobs: Sequence[Job]) -> None:
             except ProcessLookupError: path.unlink(missing_ok=True)
             except (OSError, OverflowError): pass  # alive and someone else's, or no process number
 
-# %% ../nbs/11_deploy.ipynb #88a29106
+# %% ../nbs/11_deploy.ipynb #6f36e4ae
 def _account(results: Sequence[dict[str, Any]], model: LoadedModel, seconds: float) -> FilesReport:
     "The report of a run, files in the order of their names."
     results = sorted(results, key=lambda r: r["file"])
     windows = judge_windows([{"file": r["file"]} | w for r in results for w in r["windows"]], model.reference)
-    files = pd.DataFrame(results).reindex(columns=["file", "status", "rows", "bad", "alarms", "seconds", "error"]).fillna({"error": ""})
+    files = pd.DataFrame([{"error": ""} | r for r in results])[["file", "status", "rows", "bad", "alarms", "seconds", "error"]]
     reasons = sum((Counter(r["reasons"]) for r in results), Counter())
     return FilesReport(files, windows, dict(reasons.most_common()), drift_warning(windows, model.reference.fpr), seconds)
 
