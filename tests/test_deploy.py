@@ -254,7 +254,7 @@ def test_places_are_checked(tmp_path):
 
 
 MEMORY = """
-import resource, sys
+import sys
 import numpy as np
 from nfad import deploy
 class Sum:
@@ -266,7 +266,7 @@ for name in ("small", "large"):
     source = f"{sys.argv[1]}/{name}"
     if sys.argv[2] == "stream": deploy.score_files(model, source, source + "-scores", progress=False)
     else: import pandas; model.detector.anomaly_score(pandas.read_parquet(source).to_numpy())
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peaks.append(deploy.peak_memory())
 print(peaks[1] - peaks[0])
 """
 
