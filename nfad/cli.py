@@ -173,7 +173,7 @@ def _from_standard_input(model: str, fpr: float | None, sensor: str, alerts_only
             sys.stdout.flush()
     return Shown(counts, "")
 
-# %% ../nbs/13_cli.ipynb #d3d6308d
+# %% ../nbs/13_cli.ipynb #c9a18c0c
 @command
 def score(
     model: str,                  # path of a model file
@@ -193,14 +193,13 @@ def score(
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
     if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only)
     if not target: raise ValueError("target must be given: a folder for the scores, or a .parquet file")
-    import resource
     import pandas as pd
-    from nfad.deploy import load_model, score_files
+    from nfad.deploy import load_model, peak_memory, score_files
     beside = Path(reference) if reference else Path(model).parent / "calibration.parquet"
     compared = pd.read_parquet(beside) if reference or beside.is_file() else None
     loaded = load_model(model, fpr, compared)
     report = score_files(loaded, source, target, keep if keep in ("identifiers", "all", "none") else keep.split(","), strict, scheduler, workers, window, not quiet)
-    totals = report.totals() | {"warning": report.warning, "reasons": report.reasons, "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    totals = report.totals() | {"warning": report.warning, "reasons": report.reasons, "peak_memory_mb": peak_memory()}
     failed = report.files[report.files["status"] == "failed"]
     lines = [f"{totals['rows']:,} records of {totals['files']} files, {totals['alarms']:,} above the threshold, {totals['bad']:,} without a score; {totals['seconds']:.1f} s",
              *(f"  {n:,} rows: {reason}" for reason, n in list(report.reasons.items())[:5]), *(f"failed: {row.file}: {row.error}" for row in failed.itertuples()),

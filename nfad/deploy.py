@@ -12,7 +12,7 @@ __all__ = ['MAX_HEADER', 'MAX_MODEL', 'RESULT', 'MAX_COLUMNS', 'BATCH', 'READERS
            'surprising_features', 'explain_alerts', 'alerts_html', 'write_alerts', 'Alert', 'Scorer', 'from_zeek',
            'from_suricata', 'read_lines', 'in_bursts', 'parse_line', 'score_lines', 'recalibrate', 'capacity_plan',
            'Cell', 'notebook_parameters', 'without_lessons', 'run_cell', 'plan_grid', 'run_grid', 'write_many',
-           'measure_files']
+           'peak_memory', 'measure_files']
 
 # %% ../nbs/11_deploy.ipynb #a61fd6ed
 import csv
@@ -501,8 +501,8 @@ def plan_jobs(
     if twice: raise ValueError(f"two files of source would be scored into {twice[0]}; rename one")
     return jobs
 
-# %% ../nbs/11_deploy.ipynb #a7a59452
-FAILURES = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)  # of one file; anything else is an error of nfad
+# %% ../nbs/11_deploy.ipynb #f9433b60
+FAILURES = (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException)  # of one file; anything else is an error of nfad
 
 
 def _failed(job: Job, error: BaseException) -> dict[str, Any]:
@@ -1111,7 +1111,7 @@ def without_lessons(
     with atomic_path(path) as temporary: nbformat.write(nb, temporary)
     return path
 
-# %% ../nbs/11_deploy.ipynb #c96fb436
+# %% ../nbs/11_deploy.ipynb #0ae72705
 def _papermill(notebook: Path, out: Path, parameters: dict[str, Any]) -> None:
     "Runs a notebook in a process of its own; an error holds the last lines that it printed."
     own = {"JUPYTER_PATH": os.pathsep.join(filter(None, [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH")])), "JUPYTER_PREFER_ENV_PATH": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -1134,6 +1134,7 @@ def run_cell(
     if (cell.folder / "score.json").is_file() and done.is_file() and read_json(done) == json.loads(json.dumps(cell.settings())):
         return said | {"status": "was done", "seconds": 0.0, "error": ""}
     done.unlink(missing_ok=True)
+    cell.folder.mkdir(parents=True, exist_ok=True)
     try:
         for step in STEPS:
             known = notebook_parameters(step)
@@ -1186,7 +1187,7 @@ def run_grid(
     rows = [figures[c.seed].loc[tuple(c.folder.parts[-2:])] if c in good else pd.Series(dtype=float) for c in cells]
     return pd.concat([table, pd.DataFrame(rows).reset_index(drop=True)], axis=1)
 
-# %% ../nbs/11_deploy.ipynb #244ccfd9
+# %% ../nbs/11_deploy.ipynb #82586514
 def write_many(
     records: pd.DataFrame,  # (n, d) to draw from
     folder: str | Path,     # for the files
@@ -1206,6 +1207,14 @@ def write_many(
                 writer.write_table(pa.Table.from_arrays(list(map(pa.array, drawn.T)), schema=writer.schema))
     return sum(p.stat().st_size for p in Path(folder).iterdir())
 
+# %% ../nbs/11_deploy.ipynb #ebb17f9d
+def peak_memory() -> float:  # MB
+    "Largest resident memory of this process so far."
+    try: return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+    except OSError:  # no Linux
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
 
 def measure_files(
     model: str | Path,             # model file
@@ -1215,10 +1224,10 @@ def measure_files(
     n_workers: int | None = None,  # see `score_files`
 ) -> dict[str, float]:             # totals of the report, wall_seconds of the whole process and its peak memory_mb
     "Runs `score_files` in a fresh process and watches it."
-    code = ("import sys, json, resource\nfrom nfad.deploy import score_files\nif __name__ == '__main__':\n"
+    code = ("import sys, json\nfrom nfad.deploy import peak_memory, score_files\nif __name__ == '__main__':\n"
             "    model, source, target, scheduler, n = json.loads(sys.argv[1])\n"
             "    totals = score_files(model, source, target, scheduler=scheduler, n_workers=n, progress=False).totals()\n"
-            "    print(json.dumps(totals | {'memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))\n")
+            "    print(json.dumps(totals | {'memory_mb': peak_memory()}))\n")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "measure.py"

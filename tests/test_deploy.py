@@ -317,8 +317,8 @@ def test_a_killed_worker_loses_nothing(model, client, tmp_path):
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(score_files, model, source, tmp_path / "there", scheduler=client, progress=False)
         begun = time.monotonic()
-        while len(list((tmp_path / "there").glob("part-*"))) < 2 and not running.done() and time.monotonic() - begun < 300: time.sleep(0.02)
-        assert not running.done()
+        while not list((tmp_path / "there").glob(".part-*")) and not running.done() and time.monotonic() - begun < 300: time.sleep(0.005)
+        assert not running.done()  # the first file is begun
         os.kill(next(iter(client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
         report = running.result(timeout=300)
     assert set(report.files["status"]) == {"scored"} and report.totals()["rows"] == 200_000
@@ -456,6 +456,10 @@ def test_without_the_explanation_module_it_says_so(model, scored, monkeypatch):
 
 # ---------------------------------------------------------------- one record at a time
 
+@pytest.fixture(scope="module")
+def scorer(model) -> Scorer: return Scorer(model)
+
+
 def law_online(score, detector):
     "One record at a time, as a dict in any order or as numbers, gets the detector's score to the last bit."
     X, wanted = records()[NAMES].dropna(), None
@@ -465,19 +469,17 @@ def law_online(score, detector):
     assert [score(dict(reversed(row.items()))) for row in X[:50].to_dict("records")] == wanted[:50].tolist()
 
 
-def test_law_online(model, detector):
-    scorer = Scorer(model)
+def test_law_online(scorer, detector):
     law_online(lambda record: scorer.score_one(record).anomaly_score, detector)
 
 
-def test_law_online_catches(model, detector):
-    scorer = Scorer(model)
+def test_law_online_catches(scorer, detector):
     with pytest.raises(AssertionError): law_online(lambda r: scorer.score_one(list(r.values()) if isinstance(r, dict) else r).anomaly_score, detector)
     with pytest.raises(AssertionError): law_online(lambda r: float(np.float32(scorer.score_one(r).anomaly_score)), detector)
 
 
-def test_online_few_many_and_from_threads(model, detector):
-    scorer, X = Scorer(model), traffic(500, 20)
+def test_online_few_many_and_from_threads(scorer, detector):
+    X = traffic(500, 20)
     wanted = detector.anomaly_score(X).tolist()
     for n in (1, 2, 31, 32, 33, 500): assert [a.anomaly_score for a in scorer.score(X.to_numpy()[:n])] == wanted[:n]
     assert [a.anomaly_score for a in scorer.score(X)] == wanted
@@ -488,8 +490,8 @@ def test_online_few_many_and_from_threads(model, detector):
     ({}, "no number in 'Flow Duration'"), (dict.fromkeys(NAMES, None), "no number in 'Flow Duration'"), (dict.fromkeys(NAMES, 1) | {"Idle Max": "x"}, "no number in 'Idle Max'"),
     (dict.fromkeys(NAMES, 1) | {"Idle Max": 1e999}, "infinite in 'Idle Max'"), (dict.fromkeys(NAMES, 1) | {"Idle Max": [1]}, "no number in 'Idle Max'"),
     (dict.fromkeys(NAMES, 1) | {"Idle Max": 10**400}, "no number in 'Idle Max'"), (dict.fromkeys(NAMES, "1"), None)])
-def test_online_reasons(model, record, reason):
-    alert = Scorer(model).score_one(record)
+def test_online_reasons(scorer, record, reason):
+    alert = scorer.score_one(record)
     assert alert.reason == reason and (alert.anomaly_score is None) == (alert.is_anomaly is None) == (reason is not None)
 
 
@@ -509,10 +511,10 @@ def test_bursts_keep_order_and_errors():
     with pytest.raises(KeyError, match="stream"): list(in_bursts(broken()))
 
 
-def test_a_lone_line_is_answered_at_once(model):
+def test_a_lone_line_is_answered_at_once(scorer):
     import queue
     waiting = queue.Queue()
-    answers = score_lines(Scorer(model), iter(waiting.get, None))
+    answers = score_lines(scorer, iter(waiting.get, None))
     for _ in range(3):
         waiting.put(json.dumps(dict.fromkeys(NAMES, 3)))
         assert next(answers)["nfad"]["anomaly_score"] is not None  # would wait forever for a full burst
@@ -535,9 +537,9 @@ def test_fuzz_json_lines(line):
             if np.isfinite(value): assert float(features[name]) == value
 
 
-def test_hostile_lines(model):
+def test_hostile_lines(scorer):
     lines = [b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000, b"\xff\xfe", None, b"{}", b"NaN", b'{"Flow Duration": 1' + b"0" * 4000 + b"}"]
-    answers = list(score_lines(Scorer(model), lines))
+    answers = list(score_lines(scorer, lines))
     assert len(answers) == len(lines) and all(a["nfad"]["reason"] for a in answers)
     json.dumps(answers, allow_nan=False)
 
@@ -591,7 +593,7 @@ def test_fuzz_parquet(tmp_path_factory, how):
     damaged.write_bytes(damage(path.read_bytes(), *how))
     try:
         for batch in open_table(damaged, NAMES).batches(1000): assert batch.X.shape[1] == 4
-    except (*deploy.FAILURES, MemoryError): pass
+    except deploy.FAILURES: pass
     read_scored(damaged)
 
 
