@@ -194,7 +194,7 @@ def _matrix(columns: Iterable[Any], names: Sequence[str], n: int) -> np.ndarray:
         except (TypeError, OverflowError, pa.ArrowException) as error: raise TypeError(f"column {name!r} {error}") from error
     return X
 
-# %% ../nbs/11_deploy.ipynb #cd494ad9
+# %% ../nbs/11_deploy.ipynb #5723883b
 def _open_parquet(path: Path, features: Sequence[str], keep: Any) -> Table:
     "A Parquet file as a `Table`."
     schema = pq.read_schema(path)
@@ -203,7 +203,7 @@ def _open_parquet(path: Path, features: Sequence[str], keep: Any) -> Table:
     columns = sorted({names[i] for i in (*layout.features, *layout.kept)})
     if len(set(names)) < len(names): raise ValueError(f"columns must have distinct names, got {[n for n, k in Counter(names).items() if k > 1][:3]} more than once")
     def batches(rows):
-        with pq.ParquetFile(path, buffer_size=1 << 18) as file:  # buffered: a large row group is not read at once
+        with pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:  # a large row group is not read at once
             total, seen = max(file.metadata.num_rows, 1), 0
             for batch in file.iter_batches(batch_size=rows, columns=columns):
                 seen += len(batch)

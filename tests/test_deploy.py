@@ -280,7 +280,7 @@ def test_memory_is_flat(tmp_path):
         pq.write_table(table, tmp_path / name / "a.parquet", row_group_size=rows)  # one row group: the worst case
     del table
     grown = {way: float(subprocess.run([sys.executable, "-c", MEMORY, tmp_path, way], cwd=ROOT, check=True, capture_output=True, text=True).stdout) for way in ("stream", "whole")}
-    assert grown["stream"] < 30 < grown["whole"], grown  # MB for 1.8 million records more
+    assert grown["stream"] < 40 < grown["whole"], grown  # MB for 1.8 million records more
 
 
 # ---------------------------------------------------------------- many machines
