@@ -757,12 +757,13 @@ def surprising_features(
     most = [[f"{names[j]} {row[j]:+.1f}" for j in np.argsort(-row)[:n_names] if row[j] > 0] for row in above]
     return [", ".join((a + b)[:n_names]) for a, b in zip(broken, most)]
 
-# %% ../nbs/11_deploy.ipynb #bae62fb4
+# %% ../nbs/11_deploy.ipynb #1e985e57
 def _attributions(score_fn: Callable, records: pd.DataFrame, background: pd.DataFrame) -> np.ndarray:
     "(n, d) attributions of the anomaly score, from the explanation module."
-    if importlib.util.find_spec("nfad.explain") is None:
+    name = "nfad.explain"  # an optional module
+    if importlib.util.find_spec(name) is None:
         raise ImportError("attributions need the module nfad.explain, which this installation does not have; leave background out to do without")
-    explain = importlib.import_module("nfad.explain").explain_records
+    explain = importlib.import_module(name).explain_records
     return np.asarray(explain(score_fn, records, background).attributions)
 
 
