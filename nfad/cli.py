@@ -57,7 +57,7 @@ def add_options(
             parser.add_argument(flag, dest=name, help=note + shown, default=parameter.default, type=_kind(parameter.annotation), metavar=name.rstrip("_").upper())
     return parser
 
-# %% ../nbs/13_cli.ipynb #52a3eac1
+# %% ../nbs/13_cli.ipynb #cb543102
 @command
 def datasets(
     name: str = "",  # argument: a data set to say more about: its official files, where to get them, what to cite
@@ -75,7 +75,7 @@ def datasets(
             "looked_for": list(source.patterns)}
     return Shown(said, "\n".join(f"{key:<11}{', '.join(value) if isinstance(value, list) else value}" for key, value in said.items()))
 
-
+# %% ../nbs/13_cli.ipynb #f653149c
 @command
 def info(
     model: str,  # path of a model file
@@ -242,7 +242,7 @@ def recalibrate(
     return Shown(said, f"{target}: threshold {said['old_threshold']:.3f} -> {said['threshold']:.3f} from {said['n_calibration']:,} records "
                        f"({said['alarm_rate_before']:.2%} of them were above the old one)")
 
-# %% ../nbs/13_cli.ipynb #efbda9c4
+# %% ../nbs/13_cli.ipynb #24b7f0bc
 def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float) -> dict[str, Any]:
     "Metrics on a file of benign and a file of attack records."
     import numpy as np
@@ -270,7 +270,7 @@ def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     write_json(folder / "score.json", result)
     return result
 
-
+# %% ../nbs/13_cli.ipynb #df6f4dfb
 @command
 def evaluate(
     model: str,                # path of a model file, or the folder of a run
@@ -288,7 +288,7 @@ def evaluate(
              "precision", "recall", "f1", "accuracy", "true_negatives", "false_positives", "false_negatives", "true_positives", "oracle_threshold", "oracle_f1")
     return Shown(result, "\n".join(f"{key:<20}{result[key]:.4f}" if isinstance(result[key], float) else f"{key:<20}{result[key]:,}" for key in shown if key in result))
 
-# %% ../nbs/13_cli.ipynb #0312f4c9
+# %% ../nbs/13_cli.ipynb #652ff162
 def _value(text: str) -> Any:
     "A word of the command line as a number, a truth value or text."
     try: return json.loads(text.lower() if text.lower() in ("true", "false", "null") else text)
@@ -321,7 +321,7 @@ def run(
     shown = said[[c for c in ("dataset", "feature_set", "seed", "status", "seconds", "auroc", "macro_auroc", "tpr_at_fpr_0.01", "realised_fpr", "error") if c in said]]
     return Shown({"cells": json.loads(said.to_json(orient="records")), "failed": failed}, shown.to_string(index=False, float_format="{:.4g}".format), 3 if failed else 0)
 
-
+# %% ../nbs/13_cli.ipynb #fe4b53d4
 @command
 def demo(
     out_dir: str = "runs/nfad-demo",  # for everything that it makes

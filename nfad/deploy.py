@@ -861,7 +861,7 @@ class _FewRows:
         constants = self.detector.transform_.constant_deviation(X, cost=self.detector.constant_cost_) if self.detector.constant_ else np.zeros(len(X))
         return np.hstack([total, constants[:, None]]).sum(axis=1)
 
-# %% ../nbs/11_deploy.ipynb #7234a0db
+# %% ../nbs/11_deploy.ipynb #6602d1d4
 @lru_cache(maxsize=256)
 def _known_layout(header: tuple[str, ...], features: tuple[str, ...]) -> tuple[str | None, ...]:
     "For each feature the key of a record that holds it, or None."
@@ -877,7 +877,7 @@ def _cell(value: Any) -> float:
     try: return float(value) if not isinstance(value, (list, dict)) else np.nan
     except (TypeError, ValueError, OverflowError): return np.nan
 
-
+# %% ../nbs/11_deploy.ipynb #0b54ef40
 class Scorer:
     "Scores one record or a few at once, from any thread."
     def __init__(
@@ -1061,7 +1061,7 @@ def capacity_plan(
     return pd.DataFrame({"records a day": n, "cores": cores.astype(int), "read (TB a day)": n * bytes_in / 1e12, "written (TB a day)": n * bytes_out / 1e12,
                          "network (Gbit/s)": n * (bytes_in + bytes_out) * 8 / 86_400 / 1e9})
 
-# %% ../nbs/11_deploy.ipynb #3bed612f
+# %% ../nbs/11_deploy.ipynb #f578b1da
 STEPS = ("03_train", "04_score")  # notebooks of a cell, in order
 
 
@@ -1095,7 +1095,7 @@ def notebook_parameters(
     if not path.is_file(): raise FileNotFoundError(f"{path} does not exist: the grid runs the notebooks of a clone of the repository")
     return set(inspect_notebook(str(path)))
 
-
+# %% ../nbs/11_deploy.ipynb #8c6f91b6
 def without_lessons(
     step: str,      # of `STEPS`
     path: Path,     # notebook to write
