@@ -447,7 +447,7 @@ def score_file(
             writer.add_key_value_metadata({"nfad": json.dumps({"task": task, "result": result})})
     return result | {"file": job.name, "status": "scored", "seconds": time.perf_counter() - start}
 
-# %% ../nbs/11_deploy.ipynb #be6acf47
+# %% ../nbs/11_deploy.ipynb #fd7c3527
 class FilesReport(NamedTuple):
     "What became of a folder of files."
     files: pd.DataFrame     # one row per file: file, status, rows, bad, alarms, seconds, error
@@ -468,7 +468,7 @@ class FilesReport(NamedTuple):
         shown = self.files.to_html(index=False, border=0, formatters={"rows": "{:,}".format, "seconds": "{:.2f}".format})
         return shown + (f"<div><b>Warning:</b> {html.escape(self.warning)}</div>" if self.warning else "")
 
-
+# %% ../nbs/11_deploy.ipynb #0e6c1501
 def find_sources(
     source: str | Path,  # a file, or a folder; hidden files are left out
 ) -> dict[str, Path]:    # name within the folder -> path, sorted
@@ -877,7 +877,7 @@ def _cell(value: Any) -> float:
     try: return float(value) if not isinstance(value, (list, dict)) else np.nan
     except (TypeError, ValueError, OverflowError): return np.nan
 
-# %% ../nbs/11_deploy.ipynb #0b54ef40
+# %% ../nbs/11_deploy.ipynb #b48115d9
 class Scorer:
     "Scores one record or a few at once, from any thread."
     def __init__(
@@ -912,8 +912,7 @@ class Scorer:
         good = np.equal(reasons, None).astype(bool)
         rows, scores = X[good], np.zeros(0)
         if len(rows): scores = self._few(rows) if self._few and len(rows) <= _FewRows.BLOCK else self.model.detector.anomaly_score(rows)
-        m = len(self._calibration)
-        p_values = (1 + m - np.searchsorted(self._calibration, scores, side="left")) / (m + 1)
+        p_values = (1 + len(self._calibration) - np.searchsorted(self._calibration, scores, side="left")) / (len(self._calibration) + 1)
         scored = iter(zip(scores.tolist(), p_values.tolist(), (scores > self.model.threshold).tolist()))
         return [Alert(*next(scored), None) if reason is None else Alert(None, None, None, reason) for reason in reasons]
 
