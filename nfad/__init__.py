@@ -10,6 +10,7 @@ _HOME = {
     "feature_names": "prep", "Transform": "prep",
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "score",
     "ProfileStatistic": "statistics",
+    "score_files": "deploy", "score_frame": "deploy", "Scorer": "deploy",
 }
 __all__ = ["__version__", *_HOME]
 
