@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['PEERS', 'SCHEDULES', 'MATMUL_CALLS', 'TARGETS', 'LABELS', 'Cost', 'clock', 'cost_of', 'interleave',
            'in_fresh_process', 'private_memory', 'return_free_memory', 'peak_memory', 'heavy_tailed', 'Task',
-           'make_task', 'task_rows', 'Peer', 'pzflow_default', 'pzflow_tuned', 'BudgetSpent', 'EpochClock',
-           'train_peer', 'processor', 'save_task', 'job_train_peer', 'peer_record', 'Arrival', 'arrival', 'train_nfad',
-           'shortest_schedule', 'job_train_nfad', 'weight_matrices', 'matmul_actions', 'matmul_peak', 'peer_actions',
-           'nfad_actions', 'take_turns', 'training_ratios', 'find_target', 'measure_training', 'scoring_keys',
-           'measure_start', 'measure_latency', 'job_score_memory', 'measure_memory', 'measure_seed_setting',
-           'benchmark_dimension', 'score_sizes', 'train_sizes', 'benchmark', 'target_table', 'by_dimension',
-           'plot_cost', 'plot_sizes']
+           'make_task', 'task_rows', 'Peer', 'build_peer', 'BudgetSpent', 'EpochClock', 'train_peer', 'processor',
+           'save_task', 'job_train_peer', 'peer_record', 'Arrival', 'arrival', 'train_nfad', 'shortest_schedule',
+           'job_train_nfad', 'weight_matrices', 'matmul_actions', 'matmul_peak', 'peer_actions', 'nfad_actions',
+           'take_turns', 'training_ratios', 'find_target', 'measure_training', 'scoring_keys', 'measure_start',
+           'measure_latency', 'job_score_memory', 'measure_memory', 'measure_seed_setting', 'benchmark_dimension',
+           'score_sizes', 'train_sizes', 'benchmark', 'target_table', 'by_dimension', 'plot_cost', 'plot_sizes']
 
 # %% ../nbs/12_benchmark.ipynb #bc17a971
 import ctypes
@@ -189,7 +188,7 @@ def task_rows(
 # %% ../nbs/12_benchmark.ipynb #40cd8149
 class Peer(NamedTuple):
     "A flow of pzflow and how it is trained."
-    build: Callable         # build(names, rows) -> untrained pzflow.Flow
+    architecture: str       # a name of `ARCHITECTURES` of `03_train`
     batch_size: int         # rows per step
     schedules: tuple        # epochs of the trainings to try, in this order, until the target is reached
     optimizer: Callable     # optimizer(steps) -> optax optimizer
@@ -198,24 +197,18 @@ class Peer(NamedTuple):
 def _names(k: int) -> list[str]: return [f"x{i}" for i in range(k)]
 
 
-def pzflow_default(
-    names: Sequence[str],  # (k,) feature names
-    rows: np.ndarray,      # (n, k) all rows that must have a density
-) -> Flow:                 # untrained
-    "pzflow's default flow."
-    return build_flow("pzflow", names, range(len(names)), np.stack([rows.min(axis=0), rows.max(axis=0)]))
+PEERS = {"pzflow": Peer("pzflow", 1024, (100,), lambda steps: optax.adam(1e-3)),
+         "tuned": Peer("coupling", 256, (30, 100), lambda steps: optax.adam(optax.cosine_onecycle_schedule(steps, 3e-3, 0.2, 10, 100)))}
 
 
-def pzflow_tuned(
-    names: Sequence[str],  # (k,) feature names
-    rows: np.ndarray,      # (n, k) all rows that must have a density
-) -> Flow:                 # untrained
-    "A small and fast coupling flow of pzflow."
-    return build_flow("coupling", names, range(len(names)), np.stack([rows.min(axis=0), rows.max(axis=0)]))
-
-
-PEERS = {"pzflow": Peer(pzflow_default, 1024, (100,), lambda steps: optax.adam(1e-3)),
-         "tuned": Peer(pzflow_tuned, 256, (30, 100), lambda steps: optax.adam(optax.cosine_onecycle_schedule(steps, 3e-3, 0.2, 10, 100)))}
+def build_peer(
+    peer: str,         # a name of `PEERS`
+    rows: np.ndarray,  # (n, k) all rows that must have a density; their columns become x0, x1, ...
+) -> Flow:             # untrained
+    "A flow of pzflow whose box holds all rows."
+    k = rows.shape[1]
+    return build_flow(PEERS[require_choice(peer, list(PEERS), "peer")].architecture, _names(k), range(k),
+                      np.stack([rows.min(axis=0), rows.max(axis=0)]))
 
 # %% ../nbs/12_benchmark.ipynb #2ad94612
 class BudgetSpent(Exception):
@@ -254,10 +247,9 @@ def train_peer(
 ) -> dict[str, list[float]]:        # see `EpochClock.record`
     "Trains a peer by pzflow's own loop, as long as the budget allows."
     settings = PEERS[require_choice(peer, list(PEERS), "peer")]
-    names = _names(task.Z.shape[1])
-    flow = settings.build(names, np.concatenate([task.noisy, task.noisy_validation]))
+    flow = build_peer(peer, np.concatenate([task.noisy, task.noisy_validation]))
     watch = EpochClock(flow, budget)
-    frames = [pd.DataFrame(part, columns=names) for part in (task.noisy, task.noisy_validation)]
+    frames = [pd.DataFrame(part, columns=flow.data_columns) for part in (task.noisy, task.noisy_validation)]
     steps = epochs * -(-len(task.noisy) // settings.batch_size)
     try: flow.train(*frames, epochs=epochs, batch_size=settings.batch_size, optimizer=settings.optimizer(steps), loss_fn=watch, seed=seed)
     except BudgetSpent: pass
@@ -418,9 +410,8 @@ def peer_actions(
     rows: int,   # rows to score in one call
 ) -> dict[str, Callable]:  # score and step
     "What is to be timed of a peer."
-    names = _names(task.Z.shape[1])
-    flow = PEERS[peer].build(names, np.concatenate([task.noisy, task.noisy_validation]))
-    frame = pd.DataFrame(task.noisy[np.arange(rows) % len(task.noisy)], columns=names)
+    flow = build_peer(peer, np.concatenate([task.noisy, task.noisy_validation]))
+    frame = pd.DataFrame(task.noisy[np.arange(rows) % len(task.noisy)], columns=flow.data_columns)
     batch = jnp.asarray(task.noisy[np.arange(PEERS[peer].batch_size) % len(task.noisy)])
     optimizer = PEERS[peer].optimizer(1000)
     none, weights = jnp.zeros((len(batch), 1)), jnp.ones(len(batch))
