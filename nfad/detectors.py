@@ -169,7 +169,7 @@ def choose_configuration(
             "configuration": {"transform": kind, **options, "criterion": value}, "fit_cpu_seconds": seconds}
     return best[1:]
 
-
+# %% ../nbs/07_detectors.ipynb #7ab3f019
 def run_peer(
     peer: Peer,                     # an entry of `PEERS`
     parts: dict[str, pd.DataFrame], # train, reference, calibration and test records

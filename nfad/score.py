@@ -331,7 +331,7 @@ def plot_scores(
     if threshold is not None:
         ax.axvline(threshold, color="black", linestyle="--")
         ax.annotate("threshold", (threshold, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
-    ax.set(xlabel="anomaly score, -log p (nats); outermost 0.2 % drawn at the edges", ylabel="density")
+    ax.set(xlabel="anomaly score (nats); outermost 0.2 % drawn at the edges", ylabel="density")
     return ax
 
 # %% ../nbs/04_score.ipynb #a0b3c746

@@ -355,16 +355,16 @@ def AutoregressiveSpline(
 
     return init_fun, ("AutoregressiveSpline", (order, n_layers, hidden, n_bins, bound))
 
-# %% ../nbs/03_train.ipynb #b78add88
-ARCHITECTURES = ("autoregressive", "pzflow", "coupling")
-
-
+# %% ../nbs/03_train.ipynb #56d86d1c
 def network_width(
     hidden: int | None,  # the wanted width; None: by the number of features
     n_features: int,     # d
-) -> int:                # the width, or the smallest multiple of 32 that gives each feature two units
+) -> int:                # the width, or the smallest multiple of 16, at least 32, that gives each feature two units
     "Width of the masked network."
-    return hidden or 32 * -(-n_features // 16)
+    return hidden or max(32, 16 * -(-n_features // 8))
+
+# %% ../nbs/03_train.ipynb #b78add88
+ARCHITECTURES = ("autoregressive", "pzflow", "coupling")
 
 
 def build_flow(
@@ -467,8 +467,7 @@ class TrainingDiverged(RuntimeError):
     "The loss became NaN or infinite; no model was kept."
 
 
-OPTIMIZERS = {"adam": partial(optax.adam, 1.0), "sgd": partial(optax.sgd, 1.0),
-              "adam_short": partial(optax.adam, 1.0, b2=0.99)}  # remembers a hundred steps instead of a thousand: for short trainings
+OPTIMIZERS = {"adam": partial(optax.adam, 1.0), "sgd": partial(optax.sgd, 1.0), "adam_short": partial(optax.adam, 1.0, b2=0.99)}
 
 
 def make_optimizer(

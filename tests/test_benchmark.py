@@ -185,9 +185,9 @@ def test_real_rows(data_dir):
 @pytest.mark.parametrize("peer", PEERS)
 def test_peers_have_densities_in_the_units_of_the_rows(peer):
     grid = np.linspace(-3, 3, 121)
-    cells = pd.DataFrame(np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2), columns=["a", "b"])
+    cells = pd.DataFrame(np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2), columns=["x0", "x1"])
     rows = cells.to_numpy() * (0.8 if peer == "pzflow" else 1)  # the bounded latent fills 5/4 of the range of the rows
-    mass = float(np.exp(np.asarray(PEERS[peer].build(["a", "b"], rows).log_prob(cells))).sum() * 0.05**2)
+    mass = float(np.exp(np.asarray(b.build_peer(peer, rows).log_prob(cells))).sum() * 0.05**2)
     assert abs(mass - 1) < 0.03
 
 

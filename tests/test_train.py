@@ -799,10 +799,10 @@ def test_law_independent_of_company_catches_statistics_of_the_batch(detector):
 
 
 def law_width(width):
-    "The wanted width, or a multiple of 32 with at least two units for each feature."
+    "The wanted width, or a multiple of 16, at least 32, with at least two units for each feature."
     for d in (1, 6, 16, 17, 58):
         assert width(7, d) == 7
-        assert width(None, d) % 32 == 0 and 2 * d <= width(None, d) < 2 * d + 32
+        assert width(None, d) % 16 == 0 and max(32, 2 * d) <= width(None, d) < 2 * d + 32
 
 
 def test_law_width(): law_width(network_width)
