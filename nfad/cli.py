@@ -82,11 +82,9 @@ def info(
 ) -> Shown:      # what its header says
     "Says what a model file holds: features, training, threshold, versions."
     from safetensors import SafetensorError, safe_open
-    path = Path(model)
-    if not path.is_file(): raise FileNotFoundError(f"{path} does not exist")
-    with open(path, "rb") as file: length = int.from_bytes(file.read(8), "little")
+    from nfad.core import require_model_size
+    path = require_model_size(model)
     try:
-        if length > min(16 << 20, path.stat().st_size): raise ValueError(f"its header would be {length:,} bytes long")
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("nfad", "null"))
             sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}
@@ -135,7 +133,6 @@ def train(
     quiet: bool = False,          # no progress and no summary
 ) -> Shown:                       # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
-    from nfad.core import atomic_path
     from nfad.train import FlowDetector, prepare, train_run
     if feature_indexes and feature_set != "default": raise ValueError("give feature_set or feature_indexes, not both")
     sizes = _sizes(train_size, val_size, test_size) or ("paper" if preset == "paper" else None)
@@ -144,7 +141,6 @@ def train(
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer, transform=transform, fpr=fpr, seed=seed, progress=not quiet)
     record = train_run(prepared, detector, settings)
-    with atomic_path(prepared.folder / "calibration.parquet") as temporary: prepared.part("calibration")[:5000].to_parquet(temporary, index=False)
     said = {"model": str(prepared.folder / "model.safetensors"), **{key: record[key] for key in ("n_train", "n_calibration", "n_features", "n_epochs", "validation_nll", "threshold", "train_seconds")}}
     return Shown(said, f"{said['model']}\n{said['n_train']:,} benign records, {said['n_features']} features, {said['n_epochs']} epochs, {said['train_seconds']:.1f} s; "
                        f"validation {said['validation_nll']:.3f} nats, threshold {said['threshold']:.3f} from {said['n_calibration']:,} records")
@@ -215,14 +211,17 @@ def explain(
     out: str = "alerts",    # folder for alerts.html and alerts.parquet
     fdr: float = 0.1,       # share of false alarms allowed among the flagged
     top: int = 100,         # alerts to list
-    background: str = "",   # file of benign records: adds attributions, by the module nfad.explain
+    background: str = "",   # file of benign records to compare with; calibration.parquet beside the model is found by itself
+    quick: bool = False,    # no attributions: features are named by their conditional surprise only
+    quiet: bool = False,    # no progress and no summary
 ) -> Shown:                 # where the page is, and the first alerts
     "Ranks the alerts of all scored files and says what is strange about each."
     import pandas as pd
     from nfad.deploy import explain_alerts, find_alerts, load_model, write_alerts
     loaded = load_model(model)
-    benign = pd.read_parquet(background) if background else None
-    alerts = explain_alerts(loaded, find_alerts(target, fdr, top), source, benign)
+    beside = Path(background) if background else Path(model).parent / "calibration.parquet"
+    benign = pd.read_parquet(beside) if (background or beside.is_file()) and not quick else None
+    alerts = explain_alerts(loaded, find_alerts(target, fdr, top), source, benign, progress=not quiet)
     page = write_alerts(alerts, out, title=f"Alerts in {Path(source).name}")
     shown = alerts.table[[c for c in ("rank", "file", "row", "anomaly_score", "p_value", "surprising") if c in alerts.table]].head(10)
     said = {"page": str(page), "n_records": alerts.n_records, "n_flagged": alerts.n_flagged, "p_limit": alerts.p_limit, "fdr": fdr, "alerts": json.loads(shown.to_json(orient="records"))}
@@ -337,7 +336,7 @@ def demo(
     for i in range(2):
         with atomic_path(source / f"night-{i}.parquet") as temporary: night.iloc[i::2].to_parquet(temporary, index=False)
     scored = score(str(model), str(source), str(model.parent / "scores"), quiet=quiet)
-    found = explain(str(model), str(source), str(model.parent / "scores"), out=str(model.parent), top=20)
+    found = explain(str(model), str(source), str(model.parent / "scores"), out=str(model.parent), top=20, quiet=quiet)
     texts = ["1. nfad train demo --feature-set timing", trained.text, "2. nfad score MODEL RECORDS SCORES", scored.text, "3. nfad explain MODEL RECORDS SCORES", found.text]
     return Shown({"train": trained.content, "score": scored.content, "explain": found.content}, "\n".join(texts))
 

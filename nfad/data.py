@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'CHUNK_ROWS', 'READER_VERSION', 'PARTS', 'DEFAULT_SIZES', 'SIZE_CAPS', 'SIZE_PRESETS', 'LoadReport',
-           'Dataset', 'DatasetSource', 'list_datasets', 'find_files', 'row_ids', 'count_ambiguous', 'load_dataset',
-           'split_units', 'Split', 'split_dataset', 'plot_classes']
+           'Dataset', 'DatasetSource', 'list_datasets', 'find_files', 'PaddedLines', 'row_ids', 'count_ambiguous',
+           'load_dataset', 'split_units', 'Split', 'split_dataset', 'plot_classes']
 
 # %% ../nbs/01_data.ipynb #75242038
 import csv
@@ -247,15 +247,22 @@ def _mark_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
     if before is not None: yield before, True
 
 # %% ../nbs/01_data.ipynb #de20d24b
-class _Lines(io.RawIOBase):
-    "The rest of a file behind one made-up line of `width` empty fields, which tells the parser how many columns to expect."
+class PaddedLines(io.RawIOBase):
+    "The rest of a file behind one made-up line of empty fields, which tells pandas how many columns to expect."
     mode = "rb"
 
-    def __init__(self, file: Any, width: int): self.file, self.before = file, b"," * (width - 1) + b"\n"
+    def __init__(
+        self,
+        file: Any,   # open for reading bytes
+        width: int,  # fields of the made-up line
+    ): self.file, self.before = file, b"," * (width - 1) + b"\n"
 
     def readable(self) -> bool: return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(
+        self, buffer: Any,  # what to fill
+    ) -> int:               # bytes read
+        "Reads the made-up line first."
         part, self.before = self.before[:len(buffer)], self.before[len(buffer):]
         part = part or self.file.read(len(buffer))
         buffer[:len(part)] = part
@@ -272,7 +279,7 @@ def _text_frames(path: Path, names: dict[int, str], account: _Account, advance: 
         file.seek(start)
         if path.suffix != ".arff": lines_before = len(file.readline()) and 1
         try:
-            frames = pd.read_csv(_Lines(file, width + 1), header=None, names=range(width + 1), usecols=[*names, width],
+            frames = pd.read_csv(PaddedLines(file, width + 1), header=None, names=range(width + 1), usecols=[*names, width],
                                  chunksize=CHUNK_ROWS, encoding="utf-8", encoding_errors="replace", skipinitialspace=True,
                                  low_memory=False, index_col=False, na_values=["?"], skip_blank_lines=False, **dialect)
             for frame, last in _mark_last(frames):

@@ -44,7 +44,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from .core import (allowed_alarms, atomic_path, cache_dir, fingerprint, package_versions, require_between, require_choice, require_finite,
-                       require_positive_int, run_dir, save_figure, write_json)
+                       require_model_size, require_positive_int, run_dir, save_figure, write_json)
 from .data import Dataset, Split, load_dataset, split_dataset
 from .prep import (TRANSFORMS, Transform, columns_to_load, default_feature_set, feature_names, index_base, noise_scale,
                        set_slug)
@@ -1197,6 +1197,7 @@ def _read_model_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     "Arrays and header of a model file, checked against each other."
     if not path.is_file(): raise FileNotFoundError(f"{path} does not exist; papermill nbs/03_train.ipynb makes a model file")
     try:
+        require_model_size(path)
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("nfad", "null"))
             if not isinstance(header, dict) or header.get("format") != FILE_FORMAT:
@@ -1314,7 +1315,7 @@ def train_run(
     detector: FlowDetector,    # unfitted
     settings: dict[str, Any],  # arguments of `prepare`
 ) -> dict[str, Any]:           # content of train.json
-    "Fits on the train part, calibrates on the calibration part, writes `train.json` and `model.safetensors`."
+    "Fits on the train part, calibrates on the calibration part, writes `train.json`, `model.safetensors` and `calibration.parquet`."
     paper = settings.get("sizes") == "paper"  # its 1,000 validation records choose the epoch and stand in for calibration
     checkpoint = prepared.folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
     held_out = "calibration" if paper else "reference" if detector.statistic == "profile" and len(prepared.split.reference) >= 20 else None
@@ -1323,5 +1324,6 @@ def train_run(
     record = train_record(detector, prepared, settings)
     (prepared.folder / "model.safetensors").unlink(missing_ok=True)  # an old model must not stand beside a new record
     write_json(prepared.folder / "train.json", record)
+    with atomic_path(prepared.folder / "calibration.parquet") as temporary: prepared.part("calibration")[:5000].to_parquet(temporary, index=False)
     detector.save(prepared.folder / "model.safetensors")
     return record

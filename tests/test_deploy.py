@@ -433,9 +433,14 @@ def test_alerts_get_their_records_and_reasons(model, scored):
     alerts = find_alerts(scored / "out", fdr=0.2, top=10)
     X = alert_records(alerts, scored / "in", NAMES)
     assert np.array_equal(model.detector.anomaly_score(X), alerts.table["anomaly_score"])
-    told = explain_alerts(model, alerts, scored / "in", background=traffic(100), explainer=lambda f, X, B: np.ones(X.shape))
-    assert told.table["surprising"].str.contains("Total Fwd Packets|Idle Max").all() and (told.table["attribution: Idle Max"] == 1).all()
-    with pytest.raises(ValueError, match="attributions must be finite"): explain_alerts(model, alerts, scored / "in", traffic(100), lambda f, X, B: np.full(X.shape, np.nan))
+    told = explain_alerts(model, alerts, scored / "in", background=traffic(100))
+    assert told.table["surprising"].str.contains("Total Fwd Packets|Idle Max").all()
+    shares = told.table.filter(like="attribution: ").to_numpy()
+    np.testing.assert_allclose(shares.sum(axis=1) + told.explanation.attributions.base_values, told.table["anomaly_score"], atol=1e-4)
+    assert np.array_equal(told.explanation.records.to_numpy(), X)  # the reports stand in the order of the alerts
+    page = alerts_html(told)
+    assert page.count("<section>") == 10 and f"record {told.table['file'][0]}, row {told.table['row'][0]:,}" in page
+    with pytest.raises(KeyError, match="background lack"): explain_alerts(model, alerts, scored / "in", traffic(100)[NAMES[:2]])
 
 
 def test_broken_constants_are_named(tmp_path):
@@ -447,11 +452,6 @@ def test_alerts_notice_changed_records(model, scored, tmp_path):
     alerts = find_alerts(scored / "out", fdr=0.2, top=10)
     for i in range(3): pd.read_parquet(scored / "in" / f"{i}.parquet")[::-1].to_parquet(tmp_path / f"{i}.parquet")
     with pytest.raises(ValueError, match="score them again"): explain_alerts(model, alerts, tmp_path)
-
-
-def test_without_the_explanation_module_it_says_so(model, scored, monkeypatch):
-    monkeypatch.setattr(deploy.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="nfad.explain"): explain_alerts(model, find_alerts(scored / "out", 0.2, 3), scored / "in", background=traffic(100))
 
 
 # ---------------------------------------------------------------- one record at a time

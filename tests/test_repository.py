@@ -28,7 +28,7 @@ LIBRARY = sorted(NBS.glob("[0-9][0-9]_*.ipynb"))
 MODULES = [path.stem[3:] for path in LIBRARY]
 INDEX = NBS / "index.ipynb"
 HEAVY = {"jax", "pzflow", "shap", "lime", "matplotlib", "seaborn", "torch"}
-LIGHT = ("nfad", "nfad.core", "nfad.vocabulary", "nfad.simulate", "nfad.data", "nfad.prep", "nfad.score")
+LIGHT = ("nfad", "nfad.core", "nfad.vocabulary", "nfad.simulate", "nfad.data", "nfad.prep", "nfad.score", "nfad.explain", "nfad.deploy", "nfad.cli")
 by_notebook = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 
 
