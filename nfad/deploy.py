@@ -766,7 +766,7 @@ def explain_alerts(
         raise ValueError(f"the records in {source} are not those that were scored: scores differ; score them again")
     table, told = alerts.table.assign(surprising=surprising_features(detector, records)), None
     if background is not None:
-        require_columns(background, model.features, "background")
+        require_columns(background, model.features, "the background of attributions")
         benign = Background(detector.anomaly_score, summarize_background(background[model.features], n_background))
         records.index = [f"{file}, row {row:,}" for file, row in zip(table["file"], table["row"])]
         told = explain_records(benign, records, detector.calibration_scores_, model.reference.fpr, len(records), progress=progress)

@@ -440,7 +440,7 @@ def test_alerts_get_their_records_and_reasons(model, scored):
     assert np.array_equal(told.explanation.records.to_numpy(), X)  # the reports stand in the order of the alerts
     page = alerts_html(told)
     assert page.count("<section>") == 10 and f"record {told.table['file'][0]}, row {told.table['row'][0]:,}" in page
-    with pytest.raises(KeyError, match="background lack"): explain_alerts(model, alerts, scored / "in", traffic(100)[NAMES[:2]])
+    with pytest.raises(KeyError, match="the background of attributions needs"): explain_alerts(model, alerts, scored / "in", traffic(100)[NAMES[:2]])
 
 
 def test_broken_constants_are_named(tmp_path):
