@@ -757,7 +757,7 @@ def plot_cost(
     rows = [{"d": d, "who": label, "cost": 1e6 / value if invert else value} for d, label, value in values if value is not None]
     if rows: sns.lineplot(pd.DataFrame(rows), x="d", y="cost", hue="who", style="who", markers=True, dashes=False, ax=ax)
     ax.set(xscale="log", yscale="log" if rows else "linear", xlabel="features d", ylabel=ylabel, xticks=result["d"], xticklabels=result["d"])
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(plt.NullLocator())
     if rows: ax.legend(title=None, fontsize="small")
     return ax
 
@@ -775,5 +775,5 @@ def plot_sizes(
     ticks = result[f"{what}_sizes"]
     ax.plot(ticks, result[f"{what}_sizes_seconds"], marker="o")
     ax.set(xscale="log", yscale="log", xlabel=f"{xlabel} (d = {min(result['d'])})", ylabel=ylabel, xticks=ticks, xticklabels=[f"{n:,}" for n in ticks])
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(plt.NullLocator())
     return ax
