@@ -836,7 +836,7 @@ class _FewRows:
     def __init__(self, detector: Any):
         import jax
         self.detector, self.statistic, d = detector, detector.statistic_, len(detector.transform_.feature_names_out_)
-        self.flow = jax.jit(lambda Z: detector._terms(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
+        self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
         self.near = [_Nearest(points) for points in (self.statistic.points_, self.statistic.profiles_)]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
@@ -844,7 +844,7 @@ class _FewRows:
         block = np.zeros((self.BLOCK, Z.shape[1]), np.float32)
         block[:len(Z)] = Z
         F = self.statistic.profile(-np.asarray(self.flow(block))[:len(Z)].astype(np.float64))
-        distances = self.near[0](Z), self.near[1](F), self.statistic._mahalanobis(F)
+        distances = self.near[0](Z), self.near[1](F), self.statistic.mahalanobis(F)
         total = np.stack([tail.surprise(x) for tail, x in zip(self.statistic.tails_, distances)], axis=1)
         constants = self.detector.transform_.constant_deviation(X, cost=self.detector.constant_cost_) if self.detector.constant_ else np.zeros(len(X))
         return np.hstack([total, constants[:, None]]).sum(axis=1)

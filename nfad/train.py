@@ -993,7 +993,7 @@ class ParquetSource:
 class _Building(_Settings):
     "How the detector builds its flows and its statistic."
     def _set_flow(self, bounds: np.ndarray) -> None:
-        "Builds the untrained flow, and the one compiled function that evaluates it."
+        "Builds the untrained flow, and `terms_`, the one compiled function that evaluates it: scaled records -> terms, latent coordinates."
         names, self._bounds = self.transform_.feature_names_out_, bounds
         self.flows_ = [build_flow(self.architecture, names, _feature_order(self.feature_order, names, self.seed + i), bounds, self.n_layers,
                                   self.hidden, self.n_bins, self.latent_df, self.seed + i) for i in range(self.n_members)]
@@ -1001,11 +1001,11 @@ class _Building(_Settings):
         def mean_terms(Z):
             each = [terms(flow._params, Z) for flow, terms in zip(self.flows_, functions)]
             return sum(terms for terms, _ in each) / len(each), each[0][1]
-        self._terms = mean_terms
+        self.terms_ = mean_terms
 
     def _fit_statistic(self, Z: np.ndarray, Z_validation: np.ndarray) -> None:
         "Learns how benign records score, and what a broken constant costs: no less than the strangest of them, or one in n for each part."
-        surprises = [-in_blocks(lambda rows: self._terms(rows)[:1], part)[0].astype(np.float64) for part in (Z, Z_validation)]
+        surprises = [-in_blocks(lambda rows: self.terms_(rows)[:1], part)[0].astype(np.float64) for part in (Z, Z_validation)]
         if self.statistic == "profile":
             self.statistic_ = ProfileStatistic().fit(Z, surprises[0], Z_validation, surprises[1])
             scores, n_parts = self.statistic_.score(Z_validation, surprises[1]), 3
@@ -1024,7 +1024,7 @@ class _Fitting(_Building):
     ) -> "FlowDetector":                              # self
         "Learns the density of benign records."
         _check_settings(self)
-        for name in [name for name in vars(self) if name.endswith("_") or name in ("_terms", "_bounds")]: delattr(self, name)
+        for name in [name for name in vars(self) if name.endswith("_") or name == "_bounds"]: delattr(self, name)
         files = ParquetSource(X, self.validation_fraction, self.seed) if isinstance(X, ParquetRecords) else None
         if self.architecture != "autoregressive" and (checkpoint is not None or isinstance(X, ParquetRecords)):
             raise ValueError(f"architecture {self.architecture!r} trains by pzflow's own loop: checkpoint must be None and X a table, not ParquetRecords")
@@ -1049,7 +1049,7 @@ class _Copying(_Fitting):
     def __getstate__(self) -> dict[str, Any]:
         "What copies and other processes need: weights as arrays, since a flow holds functions."
         state = dict(vars(self))
-        for name in ("_terms", "flow_"): state.pop(name, None)
+        for name in ("terms_", "flow_"): state.pop(name, None)
         if "flows_" in state: state["flows_"] = [jax.tree.map(np.asarray, flow._params) for flow in self.flows_]
         return state
 
@@ -1084,7 +1084,7 @@ class _Scoring(_Copying):
         for start in range(0, max(len(X), 1), CHUNK):
             chunk = rows(slice(start, start + CHUNK))
             Z = self.transform_.transform(chunk)
-            values = function(chunk, Z, *in_blocks(self._terms, Z))
+            values = function(chunk, Z, *in_blocks(self.terms_, Z))
             if result is None: result = np.empty((len(X), *values.shape[1:]), values.dtype)
             result[start:start + CHUNK] = values
         return result

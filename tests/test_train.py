@@ -404,7 +404,7 @@ def test_law_integrates_to_one_in_two_dimensions(order):
 
 
 def test_law_integrates_to_one_for_a_trained_flow(pair):
-    law_integrates_to_one(lambda Z: in_blocks(pair._terms, Z)[0].sum(axis=1), *plane(12, 481))
+    law_integrates_to_one(lambda Z: in_blocks(pair.terms_, Z)[0].sum(axis=1), *plane(12, 481))
 
 
 def test_law_integrates_to_one_catches_a_forgotten_determinant():
@@ -831,13 +831,13 @@ def law_any_number_of_records(evaluate):
         assert np.array_equal(evaluate(Z[::-1][:n])[::-1], whole[most - n:]), n
 
 
-def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector._terms, Z)[0])
+def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector.terms_, Z)[0])
 
 
 def test_law_any_number_of_records_catches_padding_that_leaks(detector):
     def wrong(Z):
         padded = np.concatenate([Z, np.zeros((-len(Z) % BLOCK, 4), np.float32)])
-        return in_blocks(detector._terms, padded - padded.mean(axis=0))[0][:len(Z)]
+        return in_blocks(detector.terms_, padded - padded.mean(axis=0))[0][:len(Z)]
     with pytest.raises(AssertionError): law_any_number_of_records(wrong)
 
 
@@ -1950,7 +1950,7 @@ def test_figures(pair):
         warnings.simplefilter("error")
         for history in (pair.history_, History([1.0], [2.0], 1, 0.1)): assert train.plot_loss(history).get_xlabel() == "epoch"
         Z = pair.transform_.transform(X)
-        log_prob = lambda points: in_blocks(pair._terms, points)[0].sum(axis=1)
+        log_prob = lambda points: in_blocks(pair.terms_, points)[0].sum(axis=1)
         for is_attack in (None, np.arange(len(Z)) % 3 == 0, np.zeros(len(Z), bool)):
             assert train.plot_density(log_prob, Z, is_attack, labels=["a", "b"]).get_xlabel() == "a"
         for axes in plt.get_fignums(): plt.figure(axes).canvas.draw()
