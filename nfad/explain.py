@@ -844,25 +844,20 @@ class Counterfactual(NamedTuple):
 def counterfactual(
     background: Background,  # benign records and the score function
     x: np.ndarray,           # (d,) record
+    values: np.ndarray,      # (d,) its attributions
     threshold: float,        # scores above it are anomalies
     n_donors: int = 8,       # benign records to take values from
 ) -> Counterfactual:         # fewest changes, then lowest score, of those found
     "The smallest change found that makes a record normal."
-    normal = np.flatnonzero(background.scores <= threshold)
+    normal, order = np.flatnonzero(background.scores <= threshold), np.argsort(-values, kind="stable")
     if not len(normal): raise ValueError(f"threshold must leave a background record normal; the lowest score is {background.scores.min():.4g}, got {threshold:.4g}")
     donors = background.records[normal[np.argsort(background.gaps(x)[normal].sum(axis=1), kind="stable")[:n_donors]]]
-    now, scores, d = np.tile(x, (len(donors), 1)), np.full(len(donors), scored(background.score_fn, x[None])[0]), len(x)
-    while scores.min() > threshold:  # ends at a donor, at the latest
-        open_ = now != donors
-        if not open_.any(): break  # rounding: a donor's score among other records
-        a, j = np.nonzero(open_)
-        tried = now[a]
-        tried[np.arange(len(a)), j] = donors[a, j]
-        table = np.full((len(donors), d), np.inf)
-        table[a, j] = scored(background.score_fn, tried)
-        best, rows = table.argmin(axis=1), np.flatnonzero(open_.any(axis=1))
-        now[rows, best[rows]], scores[rows] = donors[rows, best[rows]], table[rows, best[rows]]
-    return _give_back(background, x, now[scores.argmin()], threshold)
+    place = np.argsort(order)  # of each feature in the order of its attribution
+    steps = np.where(place < np.arange(len(x) + 1)[:, None], donors[:, None], x)  # (donors, d + 1, d): step j takes over j features
+    scores = scored(background.score_fn, steps.reshape(-1, len(x))).reshape(steps.shape[:2])
+    changes = np.where(scores <= threshold, (steps != x).sum(axis=2), len(x) + 1)  # all of a donor is normal, at the latest
+    donor, step = np.unravel_index(np.lexsort((scores.ravel(), changes.ravel()))[0], changes.shape)
+    return _give_back(background, x, steps[donor, step], threshold)
 
 
 def _give_back(background: Background, x: np.ndarray, found: np.ndarray, threshold: float) -> Counterfactual:
@@ -910,7 +905,7 @@ def _alert_table(background: Background, x: np.ndarray, told: Attributions, i: i
     "What there is to say about each feature of one record, largest attribution first."
     values, described = told.values[i], feature_table(background.names)
     ranges, nearest = typical_ranges(background, x, accused(values)), background.records[background.gaps(x).sum(axis=1).argmin()]
-    other = counterfactual(background, x, threshold)
+    other = counterfactual(background, x, values, threshold)
     table = pd.DataFrame({"feature": background.names, "group": described["group"], "unit": described["unit"], "observed": x, "attribution": values,
                           "standard_error": told.standard_errors[i], "typical_low": ranges[:, 0], "typical_high": ranges[:, 1], "nearest_benign": nearest,
                           "counterfactual": np.where(other.changed, other.record, np.nan), "counterfactual_score": other.score})

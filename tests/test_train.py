@@ -30,7 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from nfad import train
-from nfad.train import (BLOCK, FLOOR, PRESETS, SMALL_BLOCK, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
+from nfad.train import (BLOCK, BLOCKS, FLOOR, PRESETS, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
                         StudentT, TrainingDiverged, Bin, autoregressive_masks, autoregressive_terms, bin_shares, build_flow, find_bin, flow_forward,
                         flow_inverse, in_blocks, init_params, inverse_spline, load_detector, mask_params, noisy_blocks, one_cycle, plan_blocks,
                         network_width, prepare, spline, spline_flow, terms_function, train_flow, train_run)
@@ -752,8 +752,8 @@ def compilations():
 
 
 def law_one_compilation(score):
-    "Scoring compiles once for a few records, and once for all larger numbers."
-    for sizes in ((1, 7, SMALL_BLOCK, 0), (SMALL_BLOCK + 1, 1024, 5000)):
+    "Scoring compiles once for each size of blocks."
+    for sizes in ((1, 7, BLOCKS[0], 0), (BLOCKS[0] + 1, BLOCKS[1]), (BLOCKS[1] + 1, 1024, 5000)):
         with compilations() as seen:
             for n in sizes: score(np.zeros((n, 4), np.float32))
         assert len(seen) == 1, (sizes, len(seen))
@@ -843,14 +843,14 @@ def test_law_any_number_of_records_catches_padding_that_leaks(detector):
 
 def law_blocks_are_put_together(in_blocks):
     "Each record goes through the function once, in its place, in blocks of one size."
-    for n, block in ((0, None), (1, None), (32, None), (33, None), (5000, None), (7, 3), (9, 3)):
+    for n, block in ((0, None), (1, None), (32, None), (33, None), (257, None), (5000, None), (7, 3), (9, 3)):
         Z, sizes = np.arange(2 * n, dtype=np.float32).reshape(n, 2), []
         def function(rows):
             sizes.append(len(rows))
             return rows * 2, rows.sum(axis=1)
         double, total = in_blocks(function, Z, block)
         assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
-        assert set(sizes) == {block or (SMALL_BLOCK if n <= SMALL_BLOCK else BLOCK)} and len(sizes) == max(-(-n // sizes[0]), 1)
+        assert set(sizes) == {block or min(size for size in (32, 256, 2048) if n <= size or size == 2048)} and len(sizes) == max(-(-n // sizes[0]), 1)
 
 
 def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
