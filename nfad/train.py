@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['FLOOR', 'LIMIT', 'ARCHITECTURES', 'BLOCKS', 'BLOCK', 'CHUNK', 'OPTIMIZERS', 'MAX_STEPS', 'PRESETS', 'FILE_FORMAT',
            'use_compilation_cache', 'bin_exponentials', 'bin_shares', 'Bin', 'find_bin', 'spline', 'inverse_spline',
-           'Masks', 'autoregressive_masks', 'param_shapes', 'init_params', 'mask_params', 'conditioner', 'spline_flow',
-           'inverse_spline_flow', 'flow_forward', 'flow_inverse', 'StudentT', 'AutoregressiveSpline', 'network_width',
-           'build_flow', 'autoregressive_terms', 'terms_function', 'spread', 'in_blocks', 'History', 'TrainingDiverged',
-           'make_optimizer', 'start_training', 'one_cycle', 'TrainState', 'train_steps', 'train_together',
-           'stack_trees', 'ArraySource', 'plan_blocks', 'noisy_blocks', 'Progress', 'write_checkpoint',
-           'read_checkpoint', 'train_flow', 'train_pzflow', 'plot_density', 'plot_loss', 'Estimator', 'hold_out',
-           'ParquetRecords', 'ParquetSource', 'FlowDetector', 'save_detector', 'load_detector', 'Prepared', 'prepare',
-           'train_record', 'train_run']
+           'Masks', 'autoregressive_masks', 'param_shapes', 'init_params', 'product', 'mask_params', 'conditioner',
+           'spline_flow', 'inverse_spline_flow', 'flow_forward', 'flow_inverse', 'StudentT', 'AutoregressiveSpline',
+           'network_width', 'build_flow', 'autoregressive_terms', 'terms_function', 'spread', 'in_blocks', 'History',
+           'TrainingDiverged', 'make_optimizer', 'start_training', 'one_cycle', 'TrainState', 'train_steps',
+           'train_together', 'stack_trees', 'ArraySource', 'plan_blocks', 'noisy_blocks', 'Progress',
+           'write_checkpoint', 'read_checkpoint', 'train_flow', 'train_pzflow', 'plot_density', 'plot_loss',
+           'Estimator', 'hold_out', 'ParquetRecords', 'ParquetSource', 'FlowDetector', 'save_detector', 'load_detector',
+           'Prepared', 'prepare', 'train_record', 'train_run']
 
 # %% ../nbs/03_train.ipynb #a9aae50c
 import inspect
@@ -222,6 +222,14 @@ def init_params(
         return rng.standard_normal(shape, np.float32) * np.float32(gains.get(name, 1.0) * math.sqrt(2 / shape[-1]))
     return {name: jax.device_put(draw(name, shape)) for name, shape in param_shapes(*sizes).items()}
 
+# %% ../nbs/03_train.ipynb #6bdaf23a
+def product(
+    w: jnp.ndarray,  # (m, k)
+    h: jnp.ndarray,  # (k, n)
+) -> jnp.ndarray:    # (m, n)
+    "The product of two matrices, summed in the same order for any n."
+    return (jnp.pad(w, ((0, max(64 - len(w), 0)), (0, 0))) @ h)[:len(w)]
+
 # %% ../nbs/03_train.ipynb #1c46955d
 def mask_params(
     params: dict[str, jnp.ndarray],  # of all layers
@@ -239,7 +247,7 @@ def conditioner(
     bound: float,                    # B
 ) -> jnp.ndarray:                    # (3 K - 1, d, n) numbers that describe the d curves of each record
     "The masked residual network."
-    def linear(name, h): return params[f"w_{name}"] @ h + params[f"b_{name}"][:, None]
+    def linear(name, h): return product(params[f"w_{name}"], h) + params[f"b_{name}"][:, None]
     h = linear("in", jnp.clip(x, -bound, bound))
     h = h + linear("2", jax.nn.relu(linear("1", jax.nn.relu(h))))
     return linear("out", jax.nn.relu(h)).reshape(len(params["b_out"]) // len(x), *x.shape)

@@ -821,10 +821,10 @@ def test_the_fast_preset_trains_saves_and_loads_by_the_number_of_features(tmp_pa
     with pytest.raises(ValueError, match="hidden"): FlowDetector(hidden=0).fit(MILD)
 
 
-def law_any_number_of_records(evaluate):
+def law_any_number_of_records(evaluate, d=4):
     "The first record of each of many tables, and the last, have the same bits in every table they are in."
     most = 2 * BLOCK + 52
-    Z = np.random.default_rng(0).normal(0, 3, (most, 4)).astype(np.float32)
+    Z = np.random.default_rng(0).normal(0, 3, (most, d)).astype(np.float32)
     whole = evaluate(Z)
     for n in [*range(1, 70), *range(97, most, 263), *(b + i for b in (BLOCK, 2 * BLOCK) for i in (-1, 0, 1)), most]:
         assert np.array_equal(evaluate(Z[:n]), whole[:n]), n
@@ -832,6 +832,13 @@ def law_any_number_of_records(evaluate):
 
 
 def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector.terms_, Z)[0])
+
+
+@pytest.mark.parametrize("d, hidden", [(2, 24), (6, 32), (20, 48), (70, 40)])
+def test_law_any_number_of_records_for_narrow_networks(d, hidden):
+    flow = build_flow("autoregressive", [f"x{i}" for i in range(d)], range(d), None, hidden=hidden)
+    terms = terms_function(flow)
+    law_any_number_of_records(lambda Z: in_blocks(lambda rows: terms(flow._params, rows), Z)[0], d)
 
 
 def test_law_any_number_of_records_catches_padding_that_leaks(detector):
@@ -1916,7 +1923,7 @@ def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
     d = quick(epochs=2)
     record = train_run(prepared, d, SETTINGS)
     stored = json.loads((prepared.folder / "train.json").read_text())
-    assert sorted(p.name for p in prepared.folder.iterdir()) == ["model.safetensors", "train.json"]
+    assert sorted(p.name for p in prepared.folder.iterdir()) == ["calibration.parquet", "model.safetensors", "train.json"]
     assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
     assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
     assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
