@@ -368,7 +368,8 @@ def plot_drift(
     if (judged["feature"] != "").any(): axes[1].plot(at, judged["feature_distance"], color="tab:orange", label="most changed feature", **size)
     for i in np.flatnonzero(judged["drifted"]): axes[1].axvspan(i + 0.5, i + 1.5, color="tab:red", alpha=0.12, linewidth=0, label="drifted" if i == np.argmax(judged["drifted"]) else None)
     axes[1].set(xlabel="window of the stream", ylabel="distance (0 to 1)", ylim=(0, 1))
-    for ax in axes: ax.legend(loc="upper left", fontsize="small")
+    axes[1].xaxis.get_major_locator().set_params(integer=True)
+    for ax in axes: ax.legend(fontsize="small")
     return axes
 
 # %% ../nbs/11_deploy.ipynb #a6f6bd54

@@ -924,7 +924,7 @@ def readable(
     "A number for people."
     factor, shown = next(((f, u) for f, u in _SCALES.get(unit, ()) if abs(value) >= f), (1, "" if unit in ("count", "ratio", "flag") else unit))
     number = value / factor
-    text = f"{number:,.0f}" if number == round(number) and abs(number) < 1e9 else f"{number:,.3g}" if abs(number) < 1e4 else f"{number:,.0f}"
+    text = f"{number:,.0f}" if number == round(number) and abs(number) < 1e9 else f"{number:,.3g}" if abs(number) < 1e3 else f"{number:,.0f}"
     return f"{text} {shown}".strip() if abs(number) < 1e9 else f"{number:.3g} {shown}".strip()
 
 
