@@ -866,6 +866,19 @@ def _cell(value: Any) -> float:
     try: return float(value) if not isinstance(value, (list, dict)) else np.nan
     except (TypeError, ValueError, OverflowError): return np.nan
 
+
+def _few_numbers(records: Any, features: tuple[str, ...]) -> np.ndarray:
+    "(n, d) numbers of a frame, dicts or arrays, NaN where there is none."
+    if isinstance(records, pd.DataFrame): return _matrix((records.iloc[:, i] for i in plan_columns(records.columns, features, "none").features), features, len(records))
+    if len(records) and not isinstance(records[0], dict):
+        X = np.asarray(records, dtype=np.float64)
+        if X.ndim != 2 or X.shape[1] != len(features): raise ValueError(f"records must have shape (n, {len(features)}), got {X.shape}")
+        return X
+    X = np.full((len(records), len(features)), np.nan)
+    for i, record in enumerate(records):
+        X[i] = [np.nan if key is None else _cell(record[key]) for key in _known_layout(tuple(record), features)]
+    return X
+
 # %% ../nbs/11_deploy.ipynb #b48115d9
 class Scorer:
     "Scores one record or a few at once, from any thread."
@@ -879,24 +892,11 @@ class Scorer:
         self._few = _FewRows(self.model.detector) if hasattr(self.model.detector, "statistic_") else None
         self.score([[1.0] * len(self.features)])  # all is compiled before the first record comes
 
-    def _array(self, records: Any) -> np.ndarray:
-        "(n, d) numbers of dicts or arrays, NaN where there is none."
-        if isinstance(records, pd.DataFrame): return _matrix((records.iloc[:, i] for i in plan_columns(records.columns, self.features, "none").features), self.features, len(records))
-        if len(records) and not isinstance(records[0], dict):
-            X = np.asarray(records, dtype=np.float64)
-            if X.ndim != 2 or X.shape[1] != len(self.features): raise ValueError(f"records must have shape (n, {len(self.features)}), got {X.shape}")
-            return X
-        X = np.full((len(records), len(self.features)), np.nan)
-        for i, record in enumerate(records):
-            keys = _known_layout(tuple(record), self.features)
-            X[i] = [np.nan if key is None else _cell(record[key]) for key in keys]
-        return X
-
     def score(
         self, records: Any,  # list of dicts by name, (n, d) array in the model's order, or a DataFrame
     ) -> list[Alert]:        # one per record
         "Scores of a few records, or of many."
-        X = self._array(records)
+        X = _few_numbers(records, self.features)
         reasons = find_reasons(X, self.features)
         good = np.equal(reasons, None).astype(bool)
         rows, scores = X[good], np.zeros(0)

@@ -16,25 +16,24 @@ __all__ = ['MAX_EXACT', 'GAMES', 'PLANTS', 'METHODS', 'SLOW', 'QUALITY', 'STYLE'
 import warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from io import BytesIO
 from math import comb
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, spearmanr, t as student_t
+from scipy.stats import rankdata, spearmanr
 from tqdm import tqdm
 
-from .core import (atomic_path, fingerprint, package_versions, require_between, require_choice, require_columns, require_finite,
+from .core import (atomic_path, package_versions, require_between, require_choice, require_columns, require_finite,
                        require_positive_int)
 from .prep import Transform, feature_table
 from .score import conformal_p_values, threshold_at_fpr
-from .statistics import farthest_first
 
 # %% ../nbs/05_explain.ipynb #3368da01
 MAX_EXACT = 16  # players; the matrix for p of them has p 2^p numbers
@@ -292,7 +291,7 @@ def _players(names: Sequence[str], groups: Any) -> _Players:
     label = {name: i for i, members in enumerate(groups.values()) for name in members}
     return _Players(list(groups), np.array([label[name] for name in names]))
 
-
+# %% ../nbs/05_explain.ipynb #638d3e0d
 class _Task:
     "One record of one game: what to score, and what the scores are worth."
     def __init__(self, x: np.ndarray, end: float, background: Background, game: str, players: _Players, k: int, n_walks: int, exact: bool, seed: Any):
@@ -1003,7 +1002,7 @@ class Explanation:
         first = self.frame[self.frame["alert"] <= 2].groupby("alert")
         return f'{STYLE}<div class="nfad">' + "".join(alert_html(table, self, 8) for _, table in first) + f"<p><small>{self.frame['alert'].nunique()} alerts in all</small></p></div>"
 
-
+# %% ../nbs/05_explain.ipynb #ca642419
 def _encoded(axes: Any) -> str:
     "A figure as text; the figure is closed."
     import matplotlib.pyplot as plt

@@ -44,7 +44,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from .core import (allowed_alarms, atomic_path, cache_dir, fingerprint, package_versions, require_between, require_choice, require_finite,
-                       require_model_size, require_positive_int, run_dir, save_figure, write_json)
+                       require_model_size, require_positive_int, run_dir, write_json)
 from .data import Dataset, Split, load_dataset, split_dataset
 from .prep import (TRANSFORMS, Transform, columns_to_load, default_feature_set, feature_names, index_base, noise_scale,
                        set_slug)

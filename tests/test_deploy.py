@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfad import deploy
-from nfad.deploy import (RESULT, Cell, LoadedModel, Reference, Scorer, alerts_html, alert_records, capacity_plan, compare_batch, explain_alerts, find_alerts,
+from nfad.deploy import (RESULT, Cell, LoadedModel, Scorer, alerts_html, alert_records, capacity_plan, compare_batch, explain_alerts, find_alerts,
                          find_reasons, from_suricata, from_zeek, in_bursts, judge_windows, load_model, model_bytes, open_table, p_value_limit, parse_line,
                          plan_columns, plan_grid, plan_jobs, read_lines, read_scored, recalibrate, restore_model, run_grid, score_files, score_frame, score_lines,
-                         score_partition, score_rows, surprising_features, write_alerts, write_many)
+                         score_partition, surprising_features, write_alerts, write_many)
 from nfad.score import flag_batch
 from nfad.train import FlowDetector
 from notebooks import ROOT

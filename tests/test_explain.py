@@ -10,7 +10,7 @@ import pytest
 from nfad import explain
 from nfad.explain import (GAMES, METHODS, PLANTS, Background, Setting, accused, agreement, attribute, attribution_metrics, counterfactual,
                           curve_share, explain_record, explain_records, irrelevant_credit, kernelshap, latin_orders, mean_spearman, measure_methods, occlusion,
-                          plan_coalitions, plan_walks, plant, race_kernelshap, readable, relatives, replacement_curves, shapley_matrix, shapley_values,
+                          plan_coalitions, plant, race_kernelshap, readable, relatives, replacement_curves, shapley_matrix, shapley_values,
                           standard_errors, summarize_background, summarize_methods, typical_ranges)
 from nfad.prep import Transform
 from nfad.statistics import GaussianSurprise

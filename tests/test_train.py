@@ -10,16 +10,14 @@ import sys
 import warnings
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from pzflow import Flow
-from pzflow.bijectors import Chain, NeuralSplineCoupling, ShiftBounds, UniformDequantizer
+from pzflow.bijectors import NeuralSplineCoupling, ShiftBounds, UniformDequantizer
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.stats import t as scipy_t
