@@ -19,7 +19,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check readme notebooks results export lab clean
+.PHONY: help venv demo test check readme notebooks results benchmark export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -64,6 +64,9 @@ readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
+
+benchmark: venv  ## measure speed beside pzflow, on synthetic and real records, into figures/benchmark.json (over an hour)
+	$(BIN)/python tests/notebooks.py benchmark
 
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/

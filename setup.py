@@ -21,5 +21,6 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=[settings["lib_name"]],
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split()},
+    entry_points={"console_scripts": settings["console_scripts"].split()},
+    extras_require={"dev": settings["dev_requirements"].split(), "peers": settings["peers_requirements"].split()},
 )

@@ -8,7 +8,9 @@ _HOME = {
     "FlowDetector": "train",
     "load_dataset": "data", "split_dataset": "data",
     "feature_names": "prep", "Transform": "prep",
-    "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score",
+    "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "score",
+    "ProfileStatistic": "statistics",
+    "score_files": "deploy", "score_frame": "deploy", "Scorer": "deploy",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'CHUNK_ROWS', 'READER_VERSION', 'PARTS', 'DEFAULT_SIZES', 'SIZE_CAPS', 'SIZE_PRESETS', 'LoadReport',
-           'Dataset', 'DatasetSource', 'list_datasets', 'find_files', 'row_ids', 'count_ambiguous', 'load_dataset',
-           'split_units', 'Split', 'split_dataset', 'plot_classes']
+           'Dataset', 'DatasetSource', 'list_datasets', 'find_files', 'PaddedLines', 'row_ids', 'count_ambiguous',
+           'load_dataset', 'split_units', 'Split', 'split_dataset', 'plot_classes']
 
 # %% ../nbs/01_data.ipynb #75242038
 import csv
@@ -23,8 +23,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from .core import atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns, require_positive_int, suggest
@@ -248,22 +246,29 @@ def _mark_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
         before = item
     if before is not None: yield before, True
 
-# %% ../nbs/01_data.ipynb #de20d24b
-class _Lines(io.RawIOBase):
-    "The rest of a file behind one made-up line of `width` empty fields, which tells the parser how many columns to expect."
+# %% ../nbs/01_data.ipynb #e280b75e
+class PaddedLines(io.RawIOBase):
+    "The rest of a file behind one made-up line of empty fields, which tells pandas how many columns to expect."
     mode = "rb"
 
-    def __init__(self, file: Any, width: int): self.file, self.before = file, b"," * (width - 1) + b"\n"
+    def __init__(
+        self,
+        file: Any,   # open for reading bytes
+        width: int,  # fields of the made-up line
+    ): self.file, self.before = file, b"," * (width - 1) + b"\n"
 
     def readable(self) -> bool: return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(
+        self, buffer: Any,  # what to fill
+    ) -> int:               # bytes read
+        "Reads the made-up line first."
         part, self.before = self.before[:len(buffer)], self.before[len(buffer):]
         part = part or self.file.read(len(buffer))
         buffer[:len(part)] = part
         return len(part)
 
-
+# %% ../nbs/01_data.ipynb #de20d24b
 def _text_frames(path: Path, names: dict[int, str], account: _Account, advance: Callable[[int], Any]) -> Iterator[pd.DataFrame]:
     "Frames of a CSV or ARFF file: the columns at the positions `names`, renamed; the index is the line in the file."
     width = len(_header(path))
@@ -274,7 +279,7 @@ def _text_frames(path: Path, names: dict[int, str], account: _Account, advance: 
         file.seek(start)
         if path.suffix != ".arff": lines_before = len(file.readline()) and 1
         try:
-            frames = pd.read_csv(_Lines(file, width + 1), header=None, names=range(width + 1), usecols=[*names, width],
+            frames = pd.read_csv(PaddedLines(file, width + 1), header=None, names=range(width + 1), usecols=[*names, width],
                                  chunksize=CHUNK_ROWS, encoding="utf-8", encoding_errors="replace", skipinitialspace=True,
                                  low_memory=False, index_col=False, na_values=["?"], skip_blank_lines=False, **dialect)
             for frame, last in _mark_last(frames):
@@ -725,6 +730,8 @@ def split_units(
     known = named != ""
     group = pd.factorize(named[known])[0] + n
     edges = np.concatenate([np.stack([vector + 2 * n, np.arange(n)]), np.stack([group, np.flatnonzero(known)])], axis=1)
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
     graph = coo_matrix((np.ones(edges.shape[1], bool), edges), shape=(3 * n, 3 * n))
     return pd.factorize(connected_components(graph, directed=False)[1][:n])[0]
 

@@ -14,7 +14,6 @@ from typing import Any, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from .core import read_json, require_between, require_choice, require_columns, suggest
 from .vocabulary import ON_REQUEST, canonical_columns, column_role
@@ -505,6 +504,7 @@ def _quantile_knots(
     knots = np.unique(ordered)
     if len(knots) > _MAX_KNOTS: knots = np.unique(np.quantile(ordered, np.linspace(0, 1, _MAX_KNOTS), method="inverted_cdf"))
     below, up_to = np.searchsorted(ordered, knots, "left"), np.searchsorted(ordered, knots, "right")
+    from scipy.special import ndtri
     return knots, ndtri((below + up_to) / (2 * len(y)))
 
 

@@ -4,22 +4,26 @@
 
 # %% auto #0
 __all__ = ['DECISIONS', 'SHOWN', 'threshold_at_fpr', 'threshold_youden', 'conformal_p_values', 'rate_interval', 'fpr_band',
-           'tpr_at_fpr', 'ranking_metrics', 'class_metrics', 'decision_metrics', 'auroc_of_ranks', 'bootstrap_interval',
-           'evaluate', 'plot_scores', 'plot_roc', 'plot_precision_recall', 'plot_classes_found', 'read_train_record',
-           'require_same_records', 'score_table', 'score_record', 'collect_scores', 'plot_pair']
+           'threshold_with_confidence', 'mondrian_p_values', 'flag_batch', 'threshold_by_tail', 'repetition',
+           'WindowScores', 'score_window', 'tpr_at_fpr', 'ranking_metrics', 'class_metrics', 'decision_metrics',
+           'auroc_of_ranks', 'bootstrap_interval', 'evaluate', 'plot_scores', 'plot_roc', 'plot_precision_recall',
+           'plot_classes_found', 'read_train_record', 'require_same_records', 'score_table', 'score_record',
+           'collect_scores', 'plot_pair']
 
 # %% ../nbs/04_score.ipynb #5fa3b3bd
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import betabinom, binomtest
+from scipy.stats import betabinom, binom, binomtest, false_discovery_control
 from sklearn.metrics import (accuracy_score, average_precision_score, confusion_matrix, precision_recall_curve,
                              precision_recall_fscore_support, roc_auc_score, roc_curve)
+from sklearn.neighbors import NearestNeighbors
 
-from .core import (allowed_alarms, atomic_path, fingerprint, package_versions, read_json, repository_root, require_between,
+from .core import (allowed_alarms, fingerprint, package_versions, read_json, repository_root, require_between,
                        require_file, require_finite, require_positive_int)
+from .statistics import Tail
 
 # %% ../nbs/04_score.ipynb #18bb0693
 def threshold_at_fpr(
@@ -94,6 +98,110 @@ def fpr_band(
     above = allowed_alarms(m, fpr)
     low, high = betabinom.interval(confidence, n, above + 1, m - above)
     return float(low / n), float(high / n)
+
+# %% ../nbs/04_score.ipynb #8b367257
+def threshold_with_confidence(
+    scores: np.ndarray,        # (m,) anomaly scores of benign calibration records
+    fpr: float = 0.01,         # false-alarm rate, in (0, 1)
+    confidence: float = 0.95,  # over the draw of the calibration records, in (0, 1)
+) -> float:                    # an observed score; flag scores > it
+    "Lowest observed threshold whose true false-alarm rate is at most `fpr` with the wished confidence."
+    for name, value in (("fpr", fpr), ("confidence", confidence)): require_between(value, 0, 1, name)
+    scores = np.sort(_require_scores(scores, "scores"))[::-1]
+    kept = int(binom.ppf(1 - confidence, len(scores), fpr))  # largest k with P(Beta(k, m + 1 - k) > fpr) = P(Bin(m, fpr) < k) <= 1 - confidence
+    if not kept: raise ValueError(f"scores must hold at least {int(np.ceil(np.log(1 - confidence) / np.log(1 - fpr)))} records "
+                                  f"to promise {fpr:g} with confidence {confidence:g}, got {len(scores)}")
+    return float(scores[kept - 1])
+
+# %% ../nbs/04_score.ipynb #f905baab
+def mondrian_p_values(
+    scores: np.ndarray,              # (n,) anomaly scores
+    groups: np.ndarray,              # (n,) group of each record
+    calibration: np.ndarray,         # (m,) anomaly scores of benign calibration records
+    calibration_groups: np.ndarray,  # (m,) their groups
+    minimum: int = 50,               # groups with fewer calibration records are calibrated together, as one group
+) -> np.ndarray:                     # (n,) in (0, 1]; small is anomalous
+    "Conformal p-values within groups."
+    scores, calibration = _require_scores(scores, "scores"), _require_scores(calibration, "calibration")
+    groups, known = np.asarray(groups).astype(str), np.asarray(calibration_groups).astype(str)
+    if groups.shape != scores.shape or known.shape != calibration.shape: raise ValueError(f"groups must go with scores, got {groups.shape} and {scores.shape}, {known.shape} and {calibration.shape}")
+    names, sizes = np.unique(known, return_counts=True)
+    large = names[sizes >= require_positive_int(minimum, "minimum")]
+    p = np.ones(len(scores))
+    for name in large: p[groups == name] = conformal_p_values(scores[groups == name], calibration[known == name]) if (groups == name).any() else 1
+    rest, others = ~np.isin(groups, large), calibration[~np.isin(known, large)]
+    if rest.any(): p[rest] = conformal_p_values(scores[rest], others if len(others) >= minimum else calibration)
+    return p
+
+# %% ../nbs/04_score.ipynb #be13c68d
+def flag_batch(
+    p_values: np.ndarray,  # (n,) conformal p-values of a batch
+    fdr: float = 0.1,      # allowed share of false alarms among the flagged, in (0, 1)
+) -> np.ndarray:           # (n,) bool
+    "Which records of a batch to flag so that at most a share `fdr` of them is benign, in the mean."
+    require_between(fdr, 0, 1, "fdr")
+    p = _require_scores(p_values, "p_values")
+    if p.min() <= 0 or p.max() > 1: raise ValueError(f"p_values must lie in (0, 1], got {p.min():g} to {p.max():g}")
+    return false_discovery_control(p) <= fdr
+
+# %% ../nbs/04_score.ipynb #1ccdc579
+def threshold_by_tail(
+    scores: np.ndarray,  # (m,) anomaly scores of benign calibration records
+    fpr: float = 1e-5,   # false-alarm rate, in (0, 1); above 1 / (m + 1) the empirical quantile is used
+) -> float:              # flag scores > it
+    "Threshold for a rate that is too small to be observed, by an extreme-value tail."
+    require_between(fpr, 0, 1, "fpr")
+    scores = _require_scores(scores, "scores")
+    return threshold_at_fpr(scores, fpr) if fpr >= 1 / (len(scores) + 1) else Tail(scores).threshold(fpr)
+
+# %% ../nbs/04_score.ipynb #2074ab26
+def repetition(
+    window: np.ndarray,      # (n, d) positions of the records of a window, such as scaled records and profiles side by side
+    benign: np.ndarray,      # (m, d) positions of benign records
+    k: int = 3,              # neighbors; an attack with fewer records in the window does not stand out
+    resolution: float = 0.05,  # distances below this are the same, in units of the positions, > 0
+) -> np.ndarray:             # (n,) log ratio; higher means denser in the window than among benign records
+    "How much more crowded a record's place is in the window than among benign records."
+    require_between(resolution, 0, np.inf, "resolution")
+    if min(len(window) - 1, len(benign)) < require_positive_int(k, "k"): raise ValueError(f"window and benign must have more than k = {k} records, got {len(window)} and {len(benign)}")
+    among = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(benign).kneighbors(window)[0][:, -1]
+    within = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(window).kneighbors()[0][:, -1]  # a record is not its own neighbor
+    return np.log((among + resolution) / (within + resolution))
+
+
+class WindowScores(NamedTuple):
+    "What a window of traffic says."
+    scores: np.ndarray     # (n,) nats, surprise of the record and of its repetition; higher is more anomalous
+    p_values: np.ndarray   # (n,) against records of benign windows
+    repetition: np.ndarray # (n,) log ratio, see `repetition`
+    window_p_value: float  # is this window as a whole like benign windows?
+
+# %% ../nbs/04_score.ipynb #798fbf59
+def score_window(
+    scores: np.ndarray,              # (n,) anomaly scores of the records of the window
+    window: np.ndarray,              # (n, d) their positions
+    benign: np.ndarray,              # (m, d) positions of benign records, to compare with
+    calibration_scores: np.ndarray,  # (c,) anomaly scores of other benign records, c >= n
+    calibration: np.ndarray,         # (c, d) their positions
+    k: int = 3,                      # see `repetition`
+    n_windows: int = 20,             # benign windows drawn from the calibration records
+    seed: int = 0,                   # of the draw
+) -> WindowScores:                   # scores, p-values, and a p-value of the whole window
+    "Scores of a window of unlabelled traffic that know about repetition."
+    scores, known = _require_scores(scores, "scores"), _require_scores(calibration_scores, "calibration_scores")
+    n = len(scores)
+    if n != len(window) or len(known) != len(calibration): raise ValueError("scores and positions must have one length")
+    if n > len(known): raise ValueError(f"calibration must hold at least {n} records, as many as the window, got {len(known)}")
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(len(known))[:n] for _ in range(require_positive_int(n_windows, "n_windows"))]
+    ratio, usual = repetition(window, benign, k), [repetition(calibration[rows], benign, k) for rows in drawn]
+    own, crowd = Tail(known), Tail(np.concatenate(usual))
+    total = own.surprise(scores) + crowd.surprise(ratio)
+    null = [own.surprise(known[rows]) + crowd.surprise(values) for rows, values in zip(drawn, usual)]
+    top = max(n // 50, 1)  # a window is judged by the mean of its strangest 2 %
+    strangest = [np.sort(values)[-top:].mean() for values in (total, *null)]
+    whole = (1 + sum(value >= strangest[0] for value in strangest[1:])) / (1 + n_windows)
+    return WindowScores(total, conformal_p_values(total, np.concatenate(null)), ratio, float(whole))
 
 # %% ../nbs/04_score.ipynb #48cb6a70
 def tpr_at_fpr(
@@ -223,7 +331,7 @@ def plot_scores(
     if threshold is not None:
         ax.axvline(threshold, color="black", linestyle="--")
         ax.annotate("threshold", (threshold, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
-    ax.set(xlabel="anomaly score, -log p (nats); outermost 0.2 % drawn at the edges", ylabel="density")
+    ax.set(xlabel="anomaly score (nats); outermost 0.2 % drawn at the edges", ylabel="density")
     return ax
 
 # %% ../nbs/04_score.ipynb #a0b3c746
@@ -327,7 +435,7 @@ def score_record(
     test, attack = prepared.part("test"), prepared.dataset.attack[prepared.split.test]
     y, calibration = attack != "benign", detector.calibration_scores_
     broken = detector.transform_.constant_deviation(test) > 0
-    flow_only = -detector.log_prob_terms(test).sum(axis=1, dtype=np.float64)
+    varying = detector.score_parts(test).drop(columns="constants").to_numpy().sum(axis=1)
     result = evaluate(attack, scores, calibration, fpr, seed)
     if len(prepared.split.labelled):
         validation = np.concatenate([calibration, detector.anomaly_score(prepared.part("labelled"))])
@@ -335,7 +443,7 @@ def score_record(
         result |= {f"youden_{key}": decided[key] for key in DECISIONS}
     return result | {
         "dataset": trained["settings"]["dataset"], "feature_set": prepared.folder.name, "seed": trained["settings"]["seed"],
-        "n_train": trained["n_train"], "auroc_without_constants": ranking_metrics(y, np.nan_to_num(flow_only))["auroc"],
+        "n_train": trained["n_train"], "auroc_without_constants": ranking_metrics(y, varying)["auroc"],
         "n_broken_constants_benign": int(broken[~y].sum()), "n_broken_constants_attack": int(broken[y].sum()),
         "parameters": trained["parameters"], "fingerprint": trained["fingerprint"], "versions": package_versions()}
 

@@ -1,9 +1,10 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | benchmark`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
+benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 """
 import os
 import re
@@ -110,16 +111,20 @@ NO_PAPER6 = ("tor2016", "tor2016_15s", "ciciot2023")  # the paper's six are not 
 
 
 def run_protocol(dataset: str, protocol: str) -> str:
-    "Trains and scores one data set by one protocol, unless that is done; returns '' or the error that ended it."
+    "Trains and scores one data set by one protocol, unless that was done or had failed; returns '' or the error that ended it."
     from papermill import PapermillExecutionError, execute_notebook
     out_dir, parameters = PROTOCOLS[protocol]
-    if list((ROOT / out_dir / dataset).glob("*/score.json")): return ""
+    failed = ROOT / out_dir / dataset / "error.txt"
+    if list(failed.parent.glob("*/score.json")): return ""
+    if failed.is_file(): return failed.read_text()
     shared = {"dataset": dataset, "out_dir": out_dir}
     if protocol == "paper" and dataset not in NO_PAPER6: shared["feature_set"] = "paper6"
+    failed.parent.mkdir(parents=True, exist_ok=True)
     for name, extra in (("03_train", parameters), ("04_score", {"pairs": False})):
-        (ROOT / out_dir / dataset).mkdir(parents=True, exist_ok=True)
-        try: execute_notebook(NBS / f"{name}.ipynb", ROOT / out_dir / dataset / f"{name}.ipynb", shared | extra, cwd=ROOT, progress_bar=False)
-        except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
+        try: execute_notebook(NBS / f"{name}.ipynb", failed.parent / f"{name}.ipynb", shared | extra, cwd=ROOT, progress_bar=False)
+        except PapermillExecutionError as error:
+            failed.write_text(f"{error.ename}: {error.evalue}")
+            return failed.read_text()
     return ""
 
 
@@ -143,7 +148,22 @@ def results(names: list[str]) -> int:
     return 0
 
 
+def benchmark(names: list[str]) -> int:
+    "Runs 12_benchmark on the named rows (synthetic and cicids2017), and keeps its ratios in figures/benchmark.json."
+    from papermill import execute_notebook
+    from nfad.core import read_json, write_json
+    folder, kept = ROOT / "runs" / "benchmark", ROOT / "figures" / "benchmark.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = read_json(kept) if kept.is_file() else {}
+    for rows in names or ["synthetic", "cicids2017"]:
+        parameters = {"dataset": rows} | ({} if rows == "synthetic" else {"n_memory": 0, "budget": 300})
+        execute_notebook(NBS / "12_benchmark.ipynb", folder / f"{rows}.ipynb", parameters, cwd=NBS, progress_bar=False)
+        table[rows] = read_json(folder / ("benchmark.json" if rows == "synthetic" else f"benchmark_{rows}.json"))
+    write_json(kept, table)
+    return 0
+
+
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "benchmark": benchmark}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -28,7 +28,7 @@ LIBRARY = sorted(NBS.glob("[0-9][0-9]_*.ipynb"))
 MODULES = [path.stem[3:] for path in LIBRARY]
 INDEX = NBS / "index.ipynb"
 HEAVY = {"jax", "pzflow", "shap", "lime", "matplotlib", "seaborn", "torch"}
-LIGHT = ("nfad", "nfad.core", "nfad.vocabulary", "nfad.simulate", "nfad.data", "nfad.prep", "nfad.score")
+LIGHT = ("nfad", "nfad.core", "nfad.vocabulary", "nfad.simulate", "nfad.data", "nfad.prep", "nfad.score", "nfad.explain", "nfad.deploy", "nfad.cli")
 by_notebook = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 
 
@@ -228,7 +228,8 @@ def undocumented(thing, owner: type | None = None) -> list[str]:
     clear = lambda annotation: getattr(annotation, "__name__", annotation) in known | {"Self"}
     plain = {"self", "cls", "X", "y"} if owner else set()
     faults += [f"{name}({key}): no comment" for key, parameter in signature.parameters.items()
-               if key not in plain and not clear(parameter.annotation) and not notes.get(key, {}).get("docment")]
+               if key not in plain and parameter.kind is not parameter.VAR_KEYWORD and not clear(parameter.annotation)
+               and not notes.get(key, {}).get("docment")]  # docments do not see the comment beside **name
     returns = signature.return_annotation
     if returns is inspect.Parameter.empty: faults.append(f"{name}: no return annotation")
     elif returns is not None and not clear(returns) and not notes.get("return", {}).get("docment"): faults.append(f"{name}: no comment beside the return")

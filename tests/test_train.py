@@ -1,37 +1,42 @@
 """Laws of nfad.train: the flow, its training, the detector and its file."""
 import builtins
 import json
+import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 import warnings
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from pzflow import Flow
-from pzflow.bijectors import Chain, NeuralSplineCoupling, ShiftBounds, UniformDequantizer
+from pzflow.bijectors import NeuralSplineCoupling, ShiftBounds, UniformDequantizer
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.stats import t as scipy_t
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from nfad import train
-from nfad.train import (ARCHITECTURES, BLOCK, PRESETS, AutoregressiveSpline, FlowDetector, History, StudentT, TrainingDiverged,
-                        build_flow, flow_terms, in_blocks, init_params, inverse_spline_flow, load_detector, make_epoch,
-                        make_optimizer, mask_params, prepare, spline, spline_flow, train_flow, train_record, train_run)
+from nfad.train import (BLOCK, BLOCKS, FLOOR, PRESETS, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
+                        StudentT, TrainingDiverged, Bin, autoregressive_masks, autoregressive_terms, bin_shares, build_flow, find_bin, flow_forward,
+                        flow_inverse, in_blocks, init_params, inverse_spline, load_detector, mask_params, noisy_blocks, one_cycle, plan_blocks,
+                        network_width, prepare, spline, spline_flow, terms_function, train_flow, train_run)
 
 BOUND = 5.0
 STEADY = 2 * BOUND  # beyond it a feature no longer steers the terms of others, and its own tail alone decides
 UNBOUNDED = ["log", "standard", "quantile", "none"]
-quick = partial(FlowDetector, hidden=16, epochs=6, batch_size=64)
+quick = partial(FlowDetector, statistic="log_prob", hidden=16, epochs=6, batch_size=64)
 
 
 def records(n=320, seed=0):
@@ -71,6 +76,10 @@ MILD = np.log(X[["duration", "bytes"]])  # on heavier tails pzflow's default flo
 def paper(): return FlowDetector.preset("paper", epochs=2, batch_size=144).fit(MILD)
 
 
+@pytest.fixture(scope="module")
+def trio(): return quick(n_members=3, epochs=3, feature_order="shuffled").fit(X)
+
+
 @pytest.fixture
 def untrained(monkeypatch):
     "Skips the training itself, for tests of what is around it."
@@ -87,14 +96,14 @@ def wild_params(d, seed=0, size=0.1, hidden=16, n_layers=2):
                      "b_out": jnp.asarray(rng.normal(0, size, params["b_out"].shape), jnp.float32)}
 
 
-@partial(jax.jit, static_argnums=2)
+def masks_for(params, order): return autoregressive_masks(order, params["w_in"].shape[1])
+
+
 def forward(params, x, order):  # (n, d) -> latent (n, d), log slopes (n, d)
-    return jax.vmap(partial(spline_flow, mask_params(params, order), bound=BOUND))(x)
+    return flow_forward(params, masks_for(params, order), x, BOUND)
 
 
-@partial(jax.jit, static_argnums=2)
-def backward(params, u, order):
-    return jax.vmap(partial(inverse_spline_flow, mask_params(params, order), bound=BOUND))(u)
+def backward(params, u, order): return flow_inverse(params, masks_for(params, order), u, BOUND)
 
 
 def points(n, d, seed=0, scale=3.0): return jnp.asarray(np.random.default_rng(seed).normal(0, scale, (n, d)), jnp.float32)
@@ -129,8 +138,8 @@ def law_log_det(forward):
     "The sum of the log slopes is the log determinant that automatic differentiation finds."
     for order in ORDERS:
         params, x = wild_params(3, seed=order[0]), points(64, 3, 2)
-        one = lambda point: spline_flow(mask_params(params, order), point, BOUND)[0]
-        jacobian = jax.jit(jax.vmap(jax.jacfwd(one)))(x)
+        one = lambda point: spline_flow(mask_params(params, masks_for(params, order)), point[:, None], BOUND)[0][:, 0]
+        jacobian = jax.jit(jax.vmap(jax.jacrev(one)))(x)
         sign, log_det = np.linalg.slogdet(np.asarray(jacobian, dtype=np.float64))
         assert (sign > 0).all()
         assert np.abs(log_det - np.asarray(forward(params, x, order)[1]).sum(axis=1)).max() < 1e-3
@@ -164,15 +173,15 @@ def test_law_autoregressive(): law_autoregressive(forward)
 
 
 def test_law_autoregressive_catches_missing_masks():
-    unmasked = jax.jit(lambda params, x: jax.vmap(partial(spline_flow, params, bound=BOUND))(x))
-    with pytest.raises(AssertionError): law_autoregressive(lambda params, x, order: unmasked(params, x))
+    ones = jax.tree.map(np.ones_like, autoregressive_masks((0, 1, 2), 16))
+    with pytest.raises(AssertionError): law_autoregressive(lambda params, x, order: flow_forward(params, ones, x, BOUND))
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 7, 30])
 @pytest.mark.parametrize("hidden", [1, 4, 33])
 def test_masks_leave_every_feature_only_those_before_it(d, hidden):
     order = np.random.default_rng(d).permutation(d)
-    sees, passes, reads = map(np.asarray, train.autoregressive_masks(order, hidden))
+    sees, passes, reads = autoregressive_masks(order, hidden)
     reach = (reads @ passes @ sees > 0)[np.ix_(order, order)]
     assert not np.triu(reach).any()
     if hidden >= d: assert reach[np.tril_indices(d, -1)].all()  # and those fully, when the network is wide enough
@@ -226,6 +235,144 @@ def test_law_monotone_curve_catches_a_scaled_tail():
         law_monotone_curve(lambda x, raw, bound: tuple(jnp.where(jnp.abs(x) > bound, 1.1 * v, v) for v in spline(x, raw, bound)))
 
 
+# --- the spline, against a reference ------------------------------------------------------------------------
+
+def naive_edges(raw, x_or_y):
+    "Edges of the bins along one axis of the unit box: a softmax with a floor, added up."
+    n_bins = (len(raw) + 1) // 3
+    shares = FLOOR + (1 - FLOOR * n_bins) * jax.nn.softmax(raw[x_or_y * n_bins:(x_or_y + 1) * n_bins])
+    return jnp.concatenate([jnp.zeros(1), jnp.cumsum(shares)])
+
+
+def naive_bin(value, raw, by_height=False):
+    "The bin of one value, by search; differentiated as it stands."
+    x, y = naive_edges(raw, 0), naive_edges(raw, 1)
+    slopes = jnp.concatenate([jnp.zeros(1), raw[2 * (len(x) - 1):], jnp.zeros(1)])
+    k = jnp.clip(jnp.searchsorted(y if by_height else x, value, side="right") - 1, 0, len(x) - 2)
+    return Bin(x[k], y[k], x[k + 1] - x[k], y[k + 1] - y[k], slopes[k], slopes[k + 1])
+
+
+def naive_spline(x, raw, bound):
+    "Eq. 4 and 5 of Durkan et al. (2019) for one value in [-B, B]."
+    b = naive_bin((x + bound) / (2 * bound), raw)
+    left, right = (FLOOR + jax.nn.softplus(number + jnp.log(jnp.expm1(1 - FLOOR))) for number in (b.left, b.right))
+    t, r = ((x + bound) / (2 * bound) - b.x) / b.width, b.height / b.width
+    bottom = r + (left + right - 2 * r) * t * (1 - t)
+    y = b.y + b.height * (r * t**2 + left * t * (1 - t)) / bottom
+    return 2 * bound * y - bound, jnp.log(r**2 * (right * t**2 + 2 * r * t * (1 - t) + left * (1 - t)**2) / bottom**2)
+
+
+def curves(n_bins, size, n=40, seed=0):
+    "Random values inside, none of them on an edge, and the numbers of a curve for each; double precision."
+    rng = np.random.default_rng([seed, n_bins])
+    return rng.uniform(-0.999 * BOUND, 0.999 * BOUND, n), rng.normal(0, size, (3 * n_bins - 1, n)), rng.normal(size=(6, n))
+
+
+BINS, SIZES_OF_RAW = (3, 8), (0.1, 1, 4)
+
+
+def weighted(function):
+    "Values, and gradient of their weighted sum by value and raw numbers; compiled."
+    def total(x, raw, weights): return sum((w * part).sum() for w, part in zip(weights, function(x, raw)))
+    return jax.jit(lambda x, raw, weights: (tuple(function(x, raw)), jax.grad(total, argnums=(0, 1))(x, raw, weights)))
+
+
+def law_same_derivatives(ours, theirs, tolerance=1e-7):
+    "Values and gradients of two functions of value and raw numbers agree, in double precision."
+    with jax.enable_x64(True):
+        ours, theirs = weighted(ours), weighted(jax.vmap(theirs, (0, 1)))
+        for n_bins in BINS:
+            for size in SIZES_OF_RAW:
+                got, wanted = (jax.tree.leaves(f(*curves(n_bins, size))) for f in (ours, theirs))
+                assert len(got) == len(wanted) and all(np.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(got, wanted)), (n_bins, size)
+
+
+@pytest.mark.parametrize("by_height", [False, True])
+def test_law_same_derivatives_of_a_bin(by_height):
+    box = lambda find: lambda x, raw: find(jax.lax.stop_gradient(x) / (2 * BOUND) + 0.5, raw, by_height)
+    law_same_derivatives(box(find_bin), box(naive_bin))
+
+
+def test_law_same_derivatives_of_the_spline():
+    law_same_derivatives(lambda x, raw: spline(x, raw, BOUND), lambda x, raw: naive_spline(x, raw, BOUND))
+
+
+def test_law_same_derivatives_catches_edges_held_fast():
+    def wrong(x, raw):
+        n_bins = (len(raw) + 1) // 3
+        return spline(x, jnp.concatenate([jax.lax.stop_gradient(raw[:n_bins]), raw[n_bins:]]), BOUND)
+    with pytest.raises(AssertionError): law_same_derivatives(wrong, lambda x, raw: naive_spline(x, raw, BOUND))
+
+
+def law_differences(curve):
+    "The derivative is what differences show, along a random direction of values and raw numbers."
+    with jax.enable_x64(True):
+        total = jax.jit(lambda x, raw, weights: sum((w * part).sum() for w, part in zip(weights, curve(x, raw, BOUND))))
+        gradient, rng = jax.jit(jax.grad(total, argnums=(0, 1))), np.random.default_rng(2)
+        for n_bins in BINS:
+            for size in SIZES_OF_RAW:
+                x, raw, weights = curves(n_bins, size, seed=1)
+                way, turn = rng.normal(size=x.shape), rng.normal(size=raw.shape)
+                g, h = gradient(x, raw, weights)
+                slope, up, down = float((g * way).sum() + (h * turn).sum()), *(float(total(x + e * way, raw + e * turn, weights)) for e in (1e-6, -1e-6))
+                assert abs((up - down) / 2e-6 - slope) < 1e-4 * max(abs(slope), 1), (n_bins, size)
+
+
+def test_law_differences(): law_differences(spline)
+
+
+def test_law_differences_catches_a_log_slope_without_gradient():
+    with pytest.raises(AssertionError): law_differences(lambda x, raw, bound: (spline(x, raw, bound)[0], jax.lax.stop_gradient(spline(x, raw, bound)[1])))
+
+
+def slope_of(curve, x):
+    "What (value, aux) = curve(x) gives for every element of x, and the slope of the value there."
+    value, pull, aux = jax.vjp(curve, x, has_aux=True)
+    return value, pull(jnp.ones_like(value))[0], aux
+
+
+def law_inverse_spline(inverse_spline):
+    "The curve's inverse, inside and outside, to the precision of the numbers; its slope is one over the curve's."
+    with jax.enable_x64(True):
+        there = jax.jit(lambda x, raw: spline(x, raw, BOUND))
+        back = jax.jit(lambda y, raw: slope_of(lambda y: (inverse_spline(y, raw, BOUND), 0.0), y)[:2])
+        for n_bins in BINS:
+            for size in SIZES_OF_RAW:
+                x, raw, _ = curves(n_bins, size, seed=3)
+                x[:6] = [-BOUND, BOUND, -7.0, 7.0, 1e12, -1e12]
+                y, log_slope = there(x, raw)
+                again, slope = back(y, raw)
+                assert (np.abs(again - x) * np.exp(np.minimum(log_slope, 0)) < 1e-8).all()
+                assert np.allclose((slope * np.exp(log_slope))[6:], 1, rtol=1e-4), (n_bins, size)
+
+
+def test_law_inverse_spline(): law_inverse_spline(inverse_spline)
+
+
+def test_law_inverse_spline_catches_a_curve_with_axes_swapped():
+    def wrong(y, raw, bound):
+        n_bins = (len(raw) + 1) // 3
+        return inverse_spline(y, jnp.concatenate([raw[n_bins:2 * n_bins], raw[:n_bins], raw[2 * n_bins:]]), bound)
+    with pytest.raises(AssertionError): law_inverse_spline(wrong)
+
+
+def law_shares(shares):
+    "Positive shares that sum to one, whatever the numbers."
+    shares = jax.jit(shares)
+    for n_bins in (2, 8):
+        for size in (0.0, 1.0, 1e3, 1e30, 1e38):
+            raw = np.random.default_rng(n_bins).uniform(-size, size, (n_bins, 20)).astype(np.float32)
+            got = np.array(shares(raw))
+            assert (got >= 0.999 * FLOOR).all() and np.abs(got.sum(axis=0) - 1).max() < 1e-5, (n_bins, size)
+
+
+def test_law_shares(): law_shares(bin_shares)
+
+
+def test_law_shares_catches_an_exponential_that_overflows():
+    with pytest.raises(AssertionError): law_shares(lambda raw: [jnp.exp(r) / sum(map(jnp.exp, raw)) for r in raw])
+
+
 # --- the density --------------------------------------------------------------------------------------------
 
 def plane(reach, n):
@@ -255,7 +402,7 @@ def test_law_integrates_to_one_in_two_dimensions(order):
 
 
 def test_law_integrates_to_one_for_a_trained_flow(pair):
-    law_integrates_to_one(lambda Z: in_blocks(pair._terms, Z)[0].sum(axis=1), *plane(12, 481))
+    law_integrates_to_one(lambda Z: in_blocks(pair.terms_, Z)[0].sum(axis=1), *plane(12, 481))
 
 
 def test_law_integrates_to_one_catches_a_forgotten_determinant():
@@ -299,10 +446,15 @@ def law_finite_gradients(gradient):
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(x))), sign * size
 
 
+def loss_gradient(params, order=(0, 1)):
+    "Gradient of the training loss by weights and by records."
+    masks = masks_for(params, order)
+    def loss(p, x): return -autoregressive_terms(p, masks, x, BOUND, 5.0)[0].sum(axis=1).mean()
+    return jax.jit(lambda x: jax.grad(loss, argnums=(0, 1))(params, x))
+
+
 def test_law_finite_gradients():
-    flow = Flow(["a", "b"], AutoregressiveSpline((0, 1), hidden=8), StudentT(2), seed=0)
-    params = (flow._params[0], wild_params(2, hidden=8))
-    law_finite_gradients(jax.jit(lambda x: jax.grad(lambda p, z: -flow_terms(flow, p, z)[0].sum(axis=1).mean(), argnums=(0, 1))(params, x)))
+    law_finite_gradients(loss_gradient(wild_params(2, hidden=8)))
 
 
 def coupling_gradient():
@@ -319,6 +471,63 @@ def test_law_finite_gradients_catches_pzflow_couplings():
     with pytest.raises(AssertionError): law_finite_gradients(gradient)
     inside, outside = (jax.tree.leaves(gradient(jnp.asarray([[0.1, 0.0], [0.1, x]], jnp.float32))) for x in (9.9, 10.1))
     assert all(np.isfinite(leaf).all() for leaf in inside) and any(np.isnan(leaf).any() for leaf in outside)  # the trap starts at 2 B
+
+
+TINY = [0.0, -0.0, 1e-45, -1e-45, 1e-40, 1.2e-38, 1e-20, 6e-8]
+EDGES = [v for b in (BOUND, STEADY) for v in (b, np.nextafter(np.float32(b), 0), np.nextafter(np.float32(b), np.inf))]
+HUGE = [1e6, 1e12, 1e19, 2e19, 1e30, float(np.finfo(np.float32).max)]
+
+
+def hard_floats(params):
+    "All pairs of floats on which arithmetic breaks, inner edges of the bins among them; (n, 2) float32."
+    raw = np.asarray(params["b_out"], np.float64)[0].reshape(-1, 2)[:, 0]
+    inner = 2 * BOUND * np.asarray(naive_edges(jnp.asarray(raw, jnp.float32), 0)) - BOUND
+    values = np.array([*TINY, *EDGES, *HUGE, *(-np.array(EDGES + HUGE)), *inner], np.float32)
+    return np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2)
+
+
+def law_hard_floats(evaluate, gradient):
+    "Terms, latent coordinates and gradients are finite for every pattern of floats, alone or all at once; equal records score equally."
+    params = wild_params(2, seed=4, size=0.3)
+    params["w_out"] = params["w_out"].at[0, ::2].set(0)  # so that the bins of the first feature are where its biases say
+    x = hard_floats(params)
+    for part in evaluate(params, jnp.asarray(x)): assert np.isfinite(part).all()
+    terms, _ = evaluate(params, jnp.asarray(np.repeat(x[:3], 40, axis=0)))
+    assert all(len(np.unique(np.asarray(terms)[i:i + 40], axis=0)) == 1 for i in (0, 40, 80))
+    by_weights, by_records = gradient(params, jnp.asarray(x))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((by_weights, by_records)))
+
+
+def hard_evaluate(params, x): return autoregressive_terms(params, masks_for(params, (0, 1)), x, BOUND, 5.0)
+def hard_gradient(params, x): return loss_gradient(params)(x)
+
+
+def test_law_hard_floats(): law_hard_floats(hard_evaluate, hard_gradient)
+
+
+def test_law_hard_floats_catches_a_bad_branch_behind_where():
+    def selected(x, raw):  # evaluates the spline outside as well, where its quotient overflows
+        return jnp.where(jnp.abs(x) <= BOUND, naive_spline(x, raw, BOUND)[0], x)
+    def gradient(params, x): return jax.vmap(jax.grad(selected), (0, None))(x[:, 0], params["b_out"][0].reshape(-1, 2)[:, 0]), 0.0
+    with pytest.raises(AssertionError): law_hard_floats(hard_evaluate, gradient)
+
+
+def law_gradient_on_edges(curve):
+    "The curve is smooth: on an edge between bins, and at both ends, its slope is the one that it reports."
+    with jax.enable_x64(True):
+        raw = np.random.default_rng(5).normal(0, 1, 23)
+        slopes = jax.jit(lambda x, raw: slope_of(lambda x: curve(x, raw, BOUND), x))
+        even = np.concatenate([np.zeros(16), raw[16:]])  # eight bins of equal size: the inner edges are exact
+        for raw, x in ((even, 2 * BOUND * np.arange(1, 8) / 8 - BOUND), (raw, np.array([-BOUND, BOUND, 0.1, 1.7, 2.1, -3.0, -4.0]))):
+            _, slope, log_slope = slopes(x, np.tile(raw[:, None], (1, len(x))))
+            assert np.abs(slope - np.exp(log_slope)).max() < 1e-6, (slope, np.exp(log_slope))
+
+
+def test_law_gradient_on_edges(): law_gradient_on_edges(spline)
+
+
+def test_law_gradient_on_edges_catches_a_kink():
+    with pytest.raises(AssertionError): law_gradient_on_edges(lambda x, raw, bound: (jnp.abs(spline(x, raw, bound)[0]), spline(x, raw, bound)[1]))
 
 
 # --- item 2: the strangest records --------------------------------------------------------------------------
@@ -354,7 +563,7 @@ def test_law_strange_is_ordered_catches_pzflow(paper):
 
 def test_law_strange_is_ordered_catches_a_clipped_score(detector):
     class Clipped(FlowDetector):
-        def score_samples(self, X): return np.maximum(super().score_samples(X), -20.0)
+        def anomaly_score(self, X): return np.minimum(super().anomaly_score(X), 20.0)
     clipped = Clipped()
     vars(clipped).update(vars(detector))
     with pytest.raises(AssertionError): law_strange_is_ordered(clipped, X, ["gap"])
@@ -446,7 +655,7 @@ def test_law_constants_are_kept(detector): law_constants_are_kept(detector, X, "
 
 def test_law_constants_are_kept_catches_silence(detector):
     class Silent(FlowDetector):
-        def score_samples(self, X): return self.log_prob_terms(X).sum(axis=1)
+        def anomaly_score(self, X): return -self.log_prob_terms(X).sum(axis=1)
     silent = Silent()
     vars(silent).update(vars(detector))
     with pytest.raises(AssertionError): law_constants_are_kept(silent, X, "version")
@@ -471,15 +680,13 @@ def test_text_and_all_constant_columns_are_refused():
 
 @pytest.fixture(scope="module")
 def seen_in_training():
-    "Mean square of what the loss is given in each of four epochs, from nfad's own training step; all records are zero."
-    epoch = make_epoch(lambda params, z: jnp.square(z).mean() + 0 * params.sum(), optax.sgd(1.0), 64)
+    "Mean square of what the training step is given in each of four epochs; all records are zero."
     def seen(noise):
-        Z, state = jnp.zeros((256, 3)), train.TrainState(jnp.zeros(1), optax.sgd(1.0).init(jnp.zeros(1)), jnp.zeros(1), jnp.float32(np.inf))
-        squares = []
-        for i in range(4):
-            state, (loss, _) = epoch(state, jax.random.PRNGKey(i), np.zeros(4, np.float32), jnp.full(3, noise), Z, Z)
-            squares.append(float(loss))
-        return np.array(squares)
+        def listen(state, masks, batches, *settings): return state, jnp.square(batches).mean()
+        flow = build_flow("autoregressive", ["a", "b", "c"], [0, 1, 2], None, hidden=4, n_layers=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "train_steps", listen)
+            return np.array(train_flow(flow, np.zeros((256, 3)), np.zeros((4, 3)), epochs=4, batch_size=64, noise=noise).train_loss)
     return seen
 
 
@@ -543,15 +750,17 @@ def compilations():
 
 
 def law_one_compilation(score):
-    "Scoring compiles once for all numbers of records."
-    with compilations() as seen:
-        for n in (1, 7, 1024, 5000, 0): score(np.zeros((n, 4), np.float32))
-    assert len(seen) == 1, len(seen)
+    "Scoring compiles once for each size of blocks."
+    for sizes in ((1, 7, BLOCKS[0], 0), (BLOCKS[0] + 1, BLOCKS[1]), (BLOCKS[1] + 1, 1024, 5000)):
+        with compilations() as seen:
+            for n in sizes: score(np.zeros((n, 4), np.float32))
+        assert len(seen) == 1, (sizes, len(seen))
 
 
 def fresh_terms(detector):
     "The detector's evaluation of scaled records, not compiled yet."
-    return jax.jit(lambda params, Z: flow_terms(detector.flow_, params, Z))
+    masks = masks_for(detector.flow_._params[1], range(4))
+    return jax.jit(lambda params, Z: autoregressive_terms.__wrapped__(params[1], masks, Z, BOUND, 5.0))
 
 
 def test_law_one_compilation(detector):
@@ -561,33 +770,22 @@ def test_law_one_compilation(detector):
 
 def test_law_one_compilation_catches_one_per_number_of_records(detector):
     terms, params = fresh_terms(detector), detector.flow_._params
-    with pytest.raises(AssertionError): law_one_compilation(lambda Z: terms(params, Z))
+    with pytest.raises(AssertionError): law_one_compilation(lambda Z: terms(params, Z) if len(Z) else None)
 
 
 def test_scoring_compiles_nothing_after_fit(detector):
-    frame = pd.concat([X] * 4, ignore_index=True)
+    frame = pd.concat([X] * (BLOCK // len(X) + 2), ignore_index=True)
     with compilations() as seen:
-        for n in (1, 7, 1024, 1025): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
-    assert not seen
-
-
-def test_an_epoch_compiles_once_for_all_rates_and_noise():
-    Z, steps = points(128, 2), make_optimizer("adam")
-    epoch = make_epoch(lambda params, z: jnp.square(z - params).mean(), steps, 32)
-    state = train.TrainState(jnp.zeros(2), steps.init(jnp.zeros(2)), jnp.zeros(2), jnp.array(np.inf))
-    key, noise = jax.random.PRNGKey(0), jnp.full(2, 0.1)
-    for _ in range(2): state, _ = epoch(state, key, np.full(4, 0.1, np.float32), noise, Z, Z)
-    with compilations() as seen:
-        for rate in (1e-3, 0.5): state, _ = epoch(state, key, np.full(4, rate, np.float32), noise, Z, Z)
+        for n in (1, 7, BLOCK, BLOCK + 1): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
     assert not seen
 
 
 def law_independent_of_company(score):
     "A record's score does not depend, to the last bit, on the number and order of its neighbors."
-    frame = pd.concat([X] * 8, ignore_index=True)[:2500]
-    scores, order = score(frame), np.random.default_rng(0).permutation(2500)
+    frame = pd.concat([X] * (2 * BLOCK // len(X) + 2), ignore_index=True)[:2 * BLOCK + 400]
+    scores, order = score(frame), np.random.default_rng(0).permutation(len(frame))
     assert np.array_equal(score(frame.iloc[order]), scores[order])
-    for cut in (1, 13, 1023, 1024, 1025, 2048):
+    for cut in (1, 13, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK):
         assert np.array_equal(np.concatenate([score(frame[:cut]), score(frame[cut:])]), scores), cut
 
 
@@ -596,6 +794,99 @@ def test_law_independent_of_company(detector): law_independent_of_company(detect
 
 def test_law_independent_of_company_catches_statistics_of_the_batch(detector):
     with pytest.raises(AssertionError): law_independent_of_company(lambda f: detector.anomaly_score(f) - detector.anomaly_score(f).mean())
+
+
+def law_width(width):
+    "The wanted width, or a multiple of 16, at least 32, with at least two units for each feature."
+    for d in (1, 6, 16, 17, 58):
+        assert width(7, d) == 7
+        assert width(None, d) % 16 == 0 and max(32, 2 * d) <= width(None, d) < 2 * d + 32
+
+
+def test_law_width(): law_width(network_width)
+
+
+def test_law_width_catches_a_narrow_network():
+    with pytest.raises(AssertionError): law_width(lambda hidden, d: hidden or 32)
+
+
+def test_the_fast_preset_trains_saves_and_loads_by_the_number_of_features(tmp_path):
+    fast = FlowDetector.preset("fast", epochs=1).fit(MILD)
+    assert (fast.hidden, fast.optimizer, fast.flow_._bijector_info[1][2]) == (None, "adam_short", 32)
+    again = FlowDetector.load(fast.save(tmp_path / "fast.safetensors"))
+    assert np.array_equal(again.anomaly_score(MILD), fast.anomaly_score(MILD))
+    with pytest.raises(ValueError, match="optimizer"): FlowDetector.preset("paper", optimizer="adam_short").fit(MILD)
+    with pytest.raises(ValueError, match="hidden"): FlowDetector(hidden=0).fit(MILD)
+
+
+def law_any_number_of_records(evaluate, d=4):
+    "The first record of each of many tables, and the last, have the same bits in every table they are in."
+    most = 2 * BLOCK + 52
+    Z = np.random.default_rng(0).normal(0, 3, (most, d)).astype(np.float32)
+    whole = evaluate(Z)
+    for n in [*range(1, 70), *range(97, most, 263), *(b + i for b in (BLOCK, 2 * BLOCK) for i in (-1, 0, 1)), most]:
+        assert np.array_equal(evaluate(Z[:n]), whole[:n]), n
+        assert np.array_equal(evaluate(Z[::-1][:n])[::-1], whole[most - n:]), n
+
+
+def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector.terms_, Z)[0])
+
+
+@pytest.mark.parametrize("d, hidden", [(2, 24), (6, 32), (20, 48), (70, 40)])
+def test_law_any_number_of_records_for_narrow_networks(d, hidden):
+    flow = build_flow("autoregressive", [f"x{i}" for i in range(d)], range(d), None, hidden=hidden)
+    terms = terms_function(flow)
+    law_any_number_of_records(lambda Z: in_blocks(lambda rows: terms(flow._params, rows), Z)[0], d)
+
+
+def test_law_any_number_of_records_catches_padding_that_leaks(detector):
+    def wrong(Z):
+        padded = np.concatenate([Z, np.zeros((-len(Z) % BLOCK, 4), np.float32)])
+        return in_blocks(detector.terms_, padded - padded.mean(axis=0))[0][:len(Z)]
+    with pytest.raises(AssertionError): law_any_number_of_records(wrong)
+
+
+def law_blocks_are_put_together(in_blocks):
+    "Each record goes through the function once, in its place, in blocks of one size."
+    for n, block in ((0, None), (1, None), (32, None), (33, None), (257, None), (5000, None), (7, 3), (9, 3)):
+        Z, sizes = np.arange(2 * n, dtype=np.float32).reshape(n, 2), []
+        def function(rows):
+            sizes.append(len(rows))
+            return rows * 2, rows.sum(axis=1)
+        double, total = in_blocks(function, Z, block)
+        assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
+        assert set(sizes) == {block or min(size for size in (32, 256, 2048) if n <= size or size == 2048)} and len(sizes) == max(-(-n // sizes[0]), 1)
+
+
+def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
+
+
+def test_law_blocks_are_put_together_catches_a_lost_remainder():
+    with pytest.raises(AssertionError): law_blocks_are_put_together(lambda f, Z, block: in_blocks(f, Z[:len(Z) // 3 * 3], block))
+
+
+def law_second_fit_compiles_nothing(fit):
+    "Once a detector of the same sizes was fitted, another compiles nothing: other records, seed, order, rates, noise, latent, transform."
+    fit({})
+    for settings in ({}, {"seed": 7}, {"feature_order": ["gap", "flags", "version", "bytes", "duration"]}, {"feature_order": "shuffled", "seed": 3},
+                     {"learning_rate": 1e-3, "noise": 0.1, "fpr": 0.2}, {"transform": "standard"}):
+        with compilations() as seen: fit(settings)
+        assert not seen, settings
+
+
+def quick_scores(settings): return quick(**{"epochs": 2} | settings).fit(records(seed=settings.get("seed", 0))).anomaly_score(X[:50])
+
+
+def test_law_second_fit_compiles_nothing(): law_second_fit_compiles_nothing(quick_scores)
+
+
+def test_law_second_fit_compiles_nothing_catches_other_sizes():
+    with pytest.raises(AssertionError): law_second_fit_compiles_nothing(lambda settings: quick_scores(settings | {"batch_size": 40 + 3 * len(settings)}))
+
+
+def test_second_ensemble_compiles_nothing(trio):
+    with compilations() as seen: quick(n_members=3, epochs=3, feature_order="shuffled", seed=11).fit(X).anomaly_score(X)
+    assert not seen
 
 
 def test_no_records_give_no_scores(detector):
@@ -658,7 +949,7 @@ def law_best_epoch_is_kept(train_flow):
     flow = build_flow("autoregressive", ["a", "b"], [0, 1], None, hidden=16, seed=0)
     Z = np.asarray(points(320, 2, scale=1.0))
     history = train_flow(flow, Z[:288], Z[288:], epochs=8, batch_size=64, learning_rate=0.5, noise=0.0)  # too fast on purpose
-    kept = float(-flow_terms(flow, flow._params, jnp.asarray(Z[288:]))[0].sum(axis=1).mean())
+    kept = float(-terms_function(flow)(flow._params, jnp.asarray(Z[288:]))[0].sum(axis=1).mean())
     assert history.best_epoch == int(np.argmin(history.validation_loss)) + 1 and np.isfinite(history.validation_loss).all()
     assert kept == pytest.approx(min(history.validation_loss), abs=1e-4)
     assert history.best_epoch < 8 or len(history.validation_loss) == 8
@@ -680,25 +971,474 @@ def test_patience_ends_training():
     assert len(history.train_loss) < 40 and len(history.train_loss) - history.best_epoch <= 2
 
 
+# --- batches, schedule --------------------------------------------------------------------------------------
+
+def numbered(n): return ArraySource(np.arange(n, dtype=np.float32)[:, None])
+
+
+def law_every_record_once(blocks, batch_size=8):
+    "An epoch shows no record twice, all but less than a batch per block, in blocks of one shape, in a new order each time."
+    for n in (8, 9, 100, 1000):
+        epochs = [list(blocks(numbered(n), np.random.default_rng(i), batch_size, np.zeros(1, np.float32))) for i in (0, 1)]
+        for parts in epochs:
+            n_blocks, n_steps = plan_blocks(n, batch_size)
+            assert [part.shape for part in parts] == [(n_steps, batch_size, 1)] * n_blocks and n_steps <= train.MAX_STEPS
+            seen = np.concatenate([part.ravel() for part in parts])
+            assert len(np.unique(seen)) == len(seen) and n - len(seen) < batch_size * max(n_blocks, 1)
+        assert n < 10 or not np.array_equal(epochs[0][0], epochs[1][0])
+
+
+def test_law_every_record_once(monkeypatch):
+    law_every_record_once(noisy_blocks)
+    monkeypatch.setattr(train, "MAX_STEPS", 5)
+    law_every_record_once(noisy_blocks)
+
+
+def test_law_every_record_once_catches_draws_with_replacement():
+    def wrong(source, rng, batch_size, scale):
+        return noisy_blocks(ArraySource(source.sample[rng.integers(0, source.n_records, source.n_records)]), rng, batch_size, scale)
+    with pytest.raises(AssertionError): law_every_record_once(wrong)
+
+
+def law_one_cycle(rates):
+    "Up from a tenth of the peak for a fifth of the steps, then down to a thousandth; smooth."
+    for n in (50, 1000, 4321):
+        r = rates(n, 0.01)
+        assert r.shape == (n,) and r.dtype == np.float32 and r.max() == pytest.approx(0.01, rel=1e-2) and r[0] == pytest.approx(0.001)
+        assert abs(int(r.argmax()) - n / 5) <= 1 and r[-1] < 2e-4 and (np.diff(r[:n // 5]) > 0).all() and (np.diff(r[n // 5 + 1:]) < 0).all()
+
+
+def test_law_one_cycle(): law_one_cycle(one_cycle)
+
+
+def test_law_one_cycle_catches_a_constant_rate():
+    with pytest.raises(AssertionError): law_one_cycle(lambda n, peak: np.full(n, peak, np.float32))
+
+
+def test_blocks_of_any_size_train_alike(monkeypatch):
+    "An epoch cut into several compiled calls gives the same weights as one call."
+    def weights():
+        flow = build_flow("autoregressive", ["a", "b"], [0, 1], None, hidden=16, seed=0)
+        train_flow(flow, np.asarray(points(320, 2, scale=1.0)), np.zeros((8, 2)), epochs=2, batch_size=32, noise=0.0)
+        return flow._params[1]
+    whole = weights()
+    monkeypatch.setattr(train, "MAX_STEPS", 5)
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(weights())))
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+class Killed(BaseException):
+    "Stands in for the end of the process."
+
+
+@contextmanager
+def killed_after(epochs):
+    "Ends the training right after its checkpoint of an epoch."
+    write = train.write_checkpoint
+    def write_and_die(path, progress, identity):
+        write(path, progress, identity)
+        if len(progress.losses) == epochs: raise Killed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_checkpoint", write_and_die)
+        with pytest.raises(Killed): yield
+
+
+def same_model(a, b):
+    "Weights, losses, threshold and scores agree to the last bit."
+    weights = [jax.tree.leaves([flow._params for flow in d.flows_]) for d in (a, b)]
+    return (all(np.array_equal(u, v) for u, v in zip(*weights, strict=True)) and a.offset_ == b.offset_ and a.history_.train_loss == b.history_.train_loss
+            and a.history_.validation_loss == b.history_.validation_loss and a.history_.best_epoch == b.history_.best_epoch)
+
+
+def law_killed_goes_on(make, records, path, epochs=(1, 3)):
+    "A training killed after any epoch ends as one that never was, and leaves no checkpoint."
+    whole = make().fit(records)
+    for epoch in epochs:
+        with killed_after(epoch): make().fit(records, checkpoint=path)
+        assert path.is_file()
+        assert same_model(make().fit(records, checkpoint=path), whole), epoch
+        assert not list(path.parent.iterdir())
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run" / "checkpoint.safetensors"
+
+
+def test_law_killed_goes_on(checkpoint): law_killed_goes_on(partial(quick, epochs=4), X, checkpoint)
+
+
+def test_law_killed_goes_on_for_an_ensemble(checkpoint):
+    law_killed_goes_on(partial(quick, n_members=3, epochs=3, feature_order="shuffled"), X, checkpoint, epochs=(2,))
+
+
+def test_law_killed_goes_on_with_parquet(checkpoint, parquet):
+    law_killed_goes_on(partial(quick, epochs=3), ParquetRecords(parquet, chunk_rows=100), checkpoint, epochs=(2,))
+
+
+def test_law_killed_goes_on_catches_a_forgotten_optimizer(checkpoint, monkeypatch):
+    read = train.read_checkpoint
+    def forgetful(path, start, identity):
+        fresh = jax.tree.map(jnp.copy, start.state.optimizer)
+        found = read(path, start, identity)
+        return train.Progress(found.state._replace(optimizer=fresh), found.best_params, found.losses)
+    monkeypatch.setattr(train, "read_checkpoint", forgetful)
+    with pytest.raises(AssertionError): law_killed_goes_on(partial(quick, epochs=4), X, checkpoint)
+
+
+def test_a_finished_training_with_its_checkpoint_left_behind_trains_no_more(checkpoint, monkeypatch):
+    with killed_after(3): quick(epochs=3).fit(X, checkpoint=checkpoint)
+    monkeypatch.setattr(train._Loop, "epoch", lambda *args: pytest.fail("trained again"))
+    assert len(quick(epochs=3).fit(X, checkpoint=checkpoint).history_.train_loss) == 3 and not checkpoint.exists()
+
+
+def law_foreign_is_refused(fit, path):
+    "A checkpoint of other settings or other records is not used, and that is said."
+    for settings, frame in (({"seed": 1}, X), ({"learning_rate": 1e-3}, X), ({"epochs": 5}, X), ({"batch_size": 32}, X), ({"noise": 0.1}, X), ({}, X ** 1.1),
+                            ({"optimizer": "sgd"}, X), ({"latent_df": 3.0}, X), ({"hidden": 8}, X), ({"feature_order": list(X)[::-1]}, X), ({"patience": 3}, X)):
+        path.unlink(missing_ok=True)
+        with killed_after(1): quick(**{"epochs": 2}).fit(X, checkpoint=path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train._Loop, "epoch", lambda loop, at, rates: (_ for _ in ()).throw(Killed(len(at.losses))))  # how many epochs it starts from
+            with pytest.warns(UserWarning, match="another training"), pytest.raises(Killed) as caught: fit(settings, frame, path)
+        assert caught.value.args == (0,), settings
+
+
+def fit_from(settings, frame, path): quick(**{"epochs": 2} | settings).fit(frame, checkpoint=path)
+
+
+def test_law_foreign_is_refused(checkpoint): law_foreign_is_refused(fit_from, checkpoint)
+
+
+def test_law_foreign_is_refused_catches_a_checkpoint_of_no_one(checkpoint, monkeypatch):
+    write = train.read_checkpoint
+    def anyone(path, start, identity):
+        if not path.is_file(): return start
+        with safe_open(path, framework="numpy") as file: return write(path, start, file.metadata()["identity"])
+    monkeypatch.setattr(train, "read_checkpoint", anyone)
+    with pytest.raises((AssertionError, pytest.fail.Exception)): law_foreign_is_refused(fit_from, checkpoint)
+
+
+DAMAGE = {"truncated": lambda content: content[:len(content) // 2], "empty": lambda content: b"", "text": lambda content: b"epoch,loss\n" * 99,
+          "header only": lambda content: content[:8 + struct.unpack("<Q", content[:8])[0]]}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_an_error_that_names_it(kind, checkpoint):
+    with killed_after(1): quick(epochs=2).fit(X, checkpoint=checkpoint)
+    checkpoint.write_bytes(DAMAGE[kind](checkpoint.read_bytes()))
+    with pytest.raises(ValueError, match=re.escape(str(checkpoint))): quick(epochs=2).fit(X, checkpoint=checkpoint)
+
+
+def test_a_model_file_is_no_checkpoint_and_stays(saved, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(saved.read_bytes())
+    with pytest.raises(ValueError, match="checkpoint"): quick(epochs=1).fit(X, checkpoint=path)
+    assert path.read_bytes() == saved.read_bytes()
+
+
+def test_divergence_leaves_no_weights_behind(monkeypatch, checkpoint):
+    "Neither a checkpoint of NaN, nor changed weights of the flow."
+    flow = build_flow("autoregressive", ["a", "b"], [0, 1], None, hidden=16, seed=0)
+    before = [np.array(leaf) for leaf in jax.tree.leaves(flow._params)]
+    Z = np.asarray(points(320, 2, scale=1.0))
+    steps, calls = train.train_steps, []
+    def breaking(state, *rest):
+        calls.append(1)
+        state, loss = steps(state, *rest)
+        return (state, loss) if len(calls) < 3 else (jax.tree.map(lambda w: w * np.nan if w.dtype == np.float32 else w, state), loss)  # seen by validation only
+    monkeypatch.setattr(train, "train_steps", breaking)
+    with pytest.raises(TrainingDiverged, match="epoch 3"): train_flow(flow, Z, Z[:9], epochs=5, batch_size=64, checkpoint=checkpoint)
+    assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(flow._params)))
+    with safe_open(checkpoint, framework="numpy") as file:
+        assert all(np.isfinite(file.get_tensor(name)).all() for name in file.keys()) and len(json.loads(file.metadata()["losses"])) == 2
+
+
+# --- Parquet ------------------------------------------------------------------------------------------------
+
+def write_parquet(folder, frame, rows=(60, 45, 110, 85, 20), group=25):
+    "Several files of unequal length, in row groups."
+    folder.mkdir(parents=True, exist_ok=True)
+    edges = np.cumsum([0, *rows])
+    for i, (a, b) in enumerate(zip(edges[:-1], edges[1:])): frame.iloc[a:b].to_parquet(folder / f"{i}.parquet", row_group_size=group, index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory): return write_parquet(tmp_path_factory.mktemp("parquet") / "benign", X)
+
+
+@pytest.fixture(scope="module")
+def tickets(tmp_path_factory):
+    "Records that are their own number."
+    return write_parquet(tmp_path_factory.mktemp("parquet") / "tickets", pd.DataFrame({"ticket": np.arange(320.0), "other": np.arange(320.0)[::-1]}))
+
+
+def law_parquet_epochs(chunks):
+    "Every record once per epoch, none of the validation records, no chunk beyond `chunk_rows` and one row group, in a new order."
+    for chunk_rows, n_groups, fraction in ((1, 16, 0.1), (60, 4, 0.3), (100, 16, 0.5), (10**6, 3, 0.1)):
+        epochs, validation = chunks(chunk_rows, n_groups, fraction)
+        for parts in epochs:
+            seen = np.concatenate(parts)[:, 0]
+            assert len(validation) and not set(seen) & set(validation)
+            assert np.array_equal(np.sort([*seen, *validation]), np.arange(320))
+            assert all(len(part) < chunk_rows + 25 for part in parts) and all(len(part) >= chunk_rows for part in parts[:-1])
+        assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
+
+
+def ticket_chunks(folder, chunk_rows, n_groups, fraction, held_out=ParquetRecords.held_out):
+    source = ParquetSource(ParquetRecords(folder, chunk_rows=chunk_rows), fraction, 0, n_groups)
+    source.scale(train.Transform("none").fit(source.train))
+    assert source.n_records == 320 - len(source.validation) and len(source.sample) == len(source.train)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ParquetRecords, "held_out", held_out)
+        return [list(source.chunks(np.random.default_rng(i))) for i in (0, 1)], source.validation.ticket.to_numpy()
+
+
+def test_law_parquet_epochs(tickets): law_parquet_epochs(partial(ticket_chunks, tickets))
+
+
+def test_law_parquet_epochs_catches_validation_records_in_training(tickets):
+    def none(records, group, fraction, seed): return np.zeros(records.groups[group][2], bool)
+    with pytest.raises(AssertionError): law_parquet_epochs(partial(ticket_chunks, tickets, held_out=none))
+
+
+def test_law_parquet_epochs_catches_another_draw(tickets):
+    draw = ParquetRecords.held_out
+    with pytest.raises(AssertionError): law_parquet_epochs(partial(ticket_chunks, tickets, held_out=lambda self, group, fraction, seed: draw(self, group, fraction, seed + 1)))
+
+
+def test_law_parquet_epochs_catches_a_lost_chunk(tickets):
+    def wrong(*args):
+        epochs, validation = ticket_chunks(tickets, *args)
+        return [parts[:-1] or parts for parts in epochs], validation
+    with pytest.raises(AssertionError): law_parquet_epochs(wrong)
+
+
+def test_training_reads_parquet_like_a_frame(parquet):
+    d = quick().fit(ParquetRecords(parquet, chunk_rows=100))
+    assert d.n_train_ + len(d.calibration_scores_) == 320 and list(d.feature_names_in_) == list(X) and d.constant_ == ["version"]
+    scores = d.anomaly_score(X)
+    assert abs(np.median(scores) - np.median(quick().fit(X).anomaly_score(X))) < 0.7
+    assert np.array_equal(quick().fit(ParquetRecords(sorted(parquet.iterdir()), chunk_rows=100)).anomaly_score(X), scores)
+    narrow = quick(epochs=1).fit(ParquetRecords(str(parquet), columns=["gap", "bytes"]), validation=X[:40])
+    assert list(narrow.feature_names_in_) == ["gap", "bytes"] and len(narrow.calibration_scores_) == 40
+
+
+def test_memory_holds_one_chunk_of_parquet(parquet, monkeypatch):
+    "No more rows are ever put together than a chunk, a row group, and what a block waits for."
+    largest, concatenate = [0], np.concatenate
+    def watch(parts, *args, **settings):
+        result = concatenate(parts, *args, **settings)
+        if result.ndim == 2 and result.shape[1] == 4: largest.append(len(result))
+        return result
+    source = ParquetSource(ParquetRecords(parquet, chunk_rows=50), 0.1, 0, n_groups=4)
+    source.scale(train.Transform("log").fit(source.train))
+    monkeypatch.setattr(train, "MAX_STEPS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "concatenate", watch)
+        n = sum(block.shape[0] * block.shape[1] for block in noisy_blocks(source, np.random.default_rng(0), 16, np.zeros(4, np.float32)))
+    assert n >= 160 and max(largest) <= 50 + 25 + 2 * 16, max(largest)
+
+
+def test_parquet_errors_say_what_is_wrong(parquet, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Parquet"): ParquetRecords(tmp_path)
+    with pytest.raises(FileNotFoundError, match="none.parquet"): ParquetRecords(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="chunk_rows"): ParquetRecords(parquet, chunk_rows=0)
+    with pytest.raises((KeyError, ValueError), match="durations"): quick(epochs=1).fit(ParquetRecords(parquet, columns=["durations", "bytes", "gap"]))
+
+
+def test_a_file_that_is_no_parquet_is_named(parquet, tmp_path):
+    (tmp_path / "bad.parquet").write_text("duration,bytes\n")
+    with pytest.raises(ValueError, match="bad.parquet"): ParquetRecords(tmp_path)
+
+
+def test_parquet_without_rows_is_refused(tmp_path):
+    X[:0].to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(ValueError, match="at least 20 benign records"): quick(epochs=1).fit(ParquetRecords(tmp_path))
+
+
+def test_a_missing_number_in_parquet_names_its_file(tmp_path):
+    bad = X.copy()
+    bad.iloc[310, 1] = np.nan
+    with pytest.raises(ValueError, match="bytes.*4.parquet|4.parquet.*bytes"): quick(epochs=1).fit(ParquetRecords(write_parquet(tmp_path / "bad", bad)))
+
+
+def test_files_of_different_columns_are_refused(parquet, tmp_path):
+    X[["duration", "gap"]].to_parquet(tmp_path / "other.parquet")
+    with pytest.raises((KeyError, ValueError), match="bytes"): quick(epochs=1).fit(ParquetRecords([parquet, tmp_path / "other.parquet"]))
+
+
+@pytest.mark.parametrize("settings", [{"architecture": "coupling"}, {"architecture": "pzflow"}])
+def test_couplings_refuse_what_they_would_ignore(settings, parquet, checkpoint):
+    "pzflow's own loop needs all records in memory, and keeps no checkpoint."
+    with pytest.raises(ValueError, match="architecture"): quick(epochs=1, **settings).fit(ParquetRecords(parquet))
+    with pytest.raises(ValueError, match="checkpoint"): quick(epochs=1, **settings).fit(MILD, checkpoint=checkpoint)
+
+
+# --- ensembles ----------------------------------------------------------------------------------------------
+
+def alone(detector, i):
+    "Member i as a detector of its own."
+    single = FlowDetector(**detector.get_params() | {"n_members": 1, "seed": detector.seed + i})
+    vars(single).update({name: value for name, value in vars(detector).items() if name.endswith("_") and name != "flows_"})
+    single._set_flow(detector._bounds)
+    single.flow_._params = detector.flows_[i]._params
+    return single
+
+
+def law_mean_of_members(terms, trio):
+    "The terms of an ensemble are the mean over its members, which differ in weights and order."
+    each = np.stack([alone(trio, i).log_prob_terms(X) for i in range(3)])
+    assert np.allclose(terms(X), each.mean(axis=0), atol=1e-5) and np.abs(each[0] - each[1]).max() > 0.1
+    assert len({flow._bijector_info[1][0] for flow in trio.flows_}) > 1
+    assert np.allclose(trio.score_samples(X), each.mean(axis=0).sum(axis=1), atol=1e-4)
+
+
+def test_law_mean_of_members(trio): law_mean_of_members(trio.log_prob_terms, trio)
+
+
+def test_law_mean_of_members_catches_the_first_alone(trio):
+    with pytest.raises(AssertionError): law_mean_of_members(alone(trio, 0).log_prob_terms, trio)
+
+
+def test_law_round_trip_of_an_ensemble(trio, tmp_path):
+    law_round_trip(trio, load_detector, trio.save(tmp_path / "model.safetensors"), strange(X))
+
+
+def law_members_train_alike(together, Z, orders=((0, 1, 2), (2, 0, 1), (1, 2, 0)), epochs=3):
+    "Each member of an ensemble learns what it would learn alone from the same batches."
+    def flows(): return [build_flow("autoregressive", list("abc"), order, None, hidden=16, seed=i) for i, order in enumerate(orders)]
+    settings = dict(epochs=epochs, batch_size=64, patience=99, seed=4, learning_rate=1e-3)
+    members, singles = flows(), flows()
+    history = together(members, Z[:288], Z[288:], **settings)
+    apart = [train_flow(flow, Z[:288], Z[288:], **settings) for flow in singles]
+    assert all(h.best_epoch == epochs for h in (history, *apart))  # so that all keep their last weights
+    assert np.allclose(history.train_loss, np.mean([h.train_loss for h in apart], axis=0), atol=1e-3)
+    assert np.allclose(history.validation_loss, np.mean([h.validation_loss for h in apart], axis=0), atol=1e-3)
+    for a, b in zip(members, singles): assert np.allclose(terms_function(a)(a._params, Z)[0], terms_function(b)(b._params, Z)[0], atol=2e-2)
+
+
+RING = np.asarray(points(320, 3, seed=6, scale=1.0)) * np.float32([1, 0.2, 2])
+
+
+def test_law_members_train_alike(): law_members_train_alike(train_flow, RING)
+
+
+def test_law_members_train_alike_catches_batches_of_their_own():
+    def wrong(flows, *args, **settings):
+        histories = [train_flow(flow, *args, **settings | {"seed": i}) for i, flow in enumerate(flows)]
+        return History(*np.mean([[h.train_loss, h.validation_loss] for h in histories], axis=0).tolist(), 3, 0.0)
+    with pytest.raises(AssertionError): law_members_train_alike(wrong, RING)
+
+
+# --- several devices, and what is imported ------------------------------------------------------------------
+
+CHILD = """
+import sys, numpy as np, pandas as pd, jax
+from nfad.train import FlowDetector
+X = pd.read_csv(sys.argv[1])
+results = {"devices": jax.device_count()}
+for name, settings in {"single": {}, "odd batch": {"batch_size": 66}, "lonely batch": {"batch_size": 63}, "ensemble": {"n_members": 2, "epochs": 1}}.items():
+    d = FlowDetector(**{"statistic": "log_prob", "hidden": 16, "epochs": 2, "batch_size": 64} | settings).fit(X)
+    for part, values in {"loss": d.history_.train_loss, "validation": d.history_.validation_loss, "scores": d.anomaly_score(X), "few": d.anomaly_score(X[:5])}.items():
+        results[f"{name}: {part}"] = values
+np.savez(sys.argv[2], **results)
+"""
+
+
+def run_child(script, *args, **environment):
+    "Runs a script in a fresh process."
+    done = subprocess.run([sys.executable, "-c", script, *map(str, args)], env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def by_devices(tmp_path_factory):
+    "The same trainings on one device, and on four simulated ones."
+    folder = tmp_path_factory.mktemp("devices")
+    X.to_csv(folder / "X.csv", index=False)
+    for n in (1, 4): run_child(CHILD, folder / "X.csv", folder / f"{n}.npz", XLA_FLAGS=f"--xla_force_host_platform_device_count={n}")
+    return [dict(np.load(folder / f"{n}.npz")) for n in (1, 4)]
+
+
+def law_devices_agree(one, four):
+    "Losses and scores of data-parallel training are those of one device, up to rounding."
+    assert (one["devices"], four["devices"]) == (1, 4)
+    for key in set(one) - {"devices"}: assert np.allclose(one[key], four[key], rtol=5e-3, atol=5e-2), (key, np.abs(one[key] - four[key]).max())
+
+
+def test_law_devices_agree(by_devices): law_devices_agree(*by_devices)
+
+
+def test_law_devices_agree_catches_a_gradient_of_one_device(by_devices):
+    one, four = by_devices
+    with pytest.raises(AssertionError): law_devices_agree(one, four | {"single: scores": one["odd batch: scores"]})
+
+
+def test_scikit_learn_is_not_imported(saved, tmp_path):
+    "Neither by the module nor to load and score: that would double the time to the first score."
+    X.to_csv(tmp_path / "X.csv", index=False)
+    script = ("import sys, pandas as pd; import nfad.train as t; assert 'sklearn' not in sys.modules, 'by the import';"
+              "d = t.load_detector(sys.argv[1]); d.predict(pd.read_csv(sys.argv[2])); repr(d); assert 'sklearn' not in sys.modules, 'by the scores'")
+    run_child(script, saved, tmp_path / "X.csv")
+
+
 # --- the detector's contract --------------------------------------------------------------------------------
 
 def test_scikit_learn_contract():
     d = FlowDetector(hidden=24, fpr=0.05, feature_order=["a", "b"])
     copy = clone(d)
     assert copy is not d and copy.get_params() == d.get_params() and set(d.get_params()) == set(PRESETS["paper"]) | {
-        "feature_order", "n_layers", "hidden", "n_bins", "latent_df", "validation_fraction", "patience", "fpr", "seed", "progress"}
+        "feature_order", "n_layers", "hidden", "n_bins", "latent_df", "n_members", "validation_fraction", "patience", "fpr", "seed", "progress"}
     assert d.set_params(epochs=3).epochs == 3 and copy.epochs == FlowDetector().epochs
     with pytest.raises(ValueError, match="depth"): d.set_params(depth=3)
     with pytest.raises(TypeError): FlowDetector(depth=3)
-    assert is_outlier_detector(d)  # the mixin must come before BaseEstimator
+    assert is_outlier_detector(d)
+
+
+def test_a_detector_prints_what_is_not_usual():
+    assert repr(FlowDetector()) == "FlowDetector()" and repr(FlowDetector(hidden=16, feature_order=["a"])) == "FlowDetector(feature_order=['a'], hidden=16)"
+    assert eval(repr(quick(seed=3)), {"FlowDetector": FlowDetector}).get_params() == quick(seed=3).get_params()
+    assert "FlowDetector" in repr(FlowDetector(feature_order=np.array(["a", "b"])))
+
+
+def test_scikit_learn_tools_use_it(tmp_path):
+    "Pipelines, cross-validation and grid search treat it as an outlier detector of their own."
+    attack = np.arange(320) % 8 == 0
+    frame = X[["duration", "bytes"]].mask(np.tile(attack[:, None], 2), 1e9)
+    pipe = make_pipeline(FunctionTransformer(np.log1p), quick(transform="standard", epochs=2)).fit(X[["duration", "bytes"]])
+    assert is_outlier_detector(pipe) and pipe.predict(frame)[attack].max() == -1 and pipe.decision_function(frame).shape == pipe.score_samples(frame).shape == (320,)
+    assert clone(pipe).get_params()["flowdetector__epochs"] == 2 and pipe.set_params(flowdetector__epochs=1)[-1].epochs == 1
+    flags = quick(epochs=2, fpr=0.1).fit_predict(X)
+    assert set(flags) == {-1, 1} and np.array_equal(flags, quick(epochs=2, fpr=0.1).fit(X).predict(X)) and (flags == -1).mean() < 0.3
+    benign_first = [(np.flatnonzero(~attack)[:240], np.r_[np.flatnonzero(~attack)[240:], np.flatnonzero(attack)])]
+    scores = cross_val_score(quick(epochs=2), frame, np.where(attack, -1, 1), scoring="roc_auc", cv=benign_first)
+    assert scores.shape == (1,) and scores[0] > 0.95
+    search = GridSearchCV(quick(epochs=1), {"latent_df": [3.0, 5.0]}, scoring="roc_auc", cv=benign_first, refit=False)
+    assert len(search.fit(frame, np.where(attack, -1, 1)).cv_results_["params"]) == 2
+
+
+# Those that fit on 20 records or more. By name: the parameter `transform` makes scikit-learn's collection of checks take the detector for a transformer.
+CHECKS = ("check_estimator_cloneable", "check_estimator_repr", "check_no_attributes_set_in_init", "check_parameters_default_constructible",
+          "check_get_params_invariance", "check_set_params", "check_valid_tag_types", "check_estimators_unfitted", "check_fit_score_takes_y")
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_scikit_learn_checks(name):
+    from sklearn.utils import estimator_checks
+    getattr(estimator_checks, name)("FlowDetector", FlowDetector(hidden=16, n_layers=2, epochs=1, batch_size=16))
 
 
 def law_decisions_agree(detector, frame):
     "Score, distance, decision and threshold say the same, with `>` for anomalies."
     scores, decision, label = detector.anomaly_score(frame), detector.decision_function(frame), detector.predict(frame)
-    assert np.array_equal(scores, -detector.score_samples(frame))
+    if detector.statistic == "log_prob": assert np.array_equal(scores, -detector.score_samples(frame))
     assert np.array_equal(label == -1, scores > -detector.offset_) and set(label) <= {-1, 1}
-    assert np.array_equal(label == -1, decision < 0) and np.array_equal(decision, detector.score_samples(frame) - detector.offset_)
+    assert np.array_equal(label == -1, decision < 0) and np.array_equal(decision, -scores - detector.offset_)
 
 
 def test_law_decisions_agree(detector):
@@ -788,8 +1528,8 @@ def test_not_fitted_is_said(method):
     with pytest.raises(NotFittedError, match="fit"): getattr(FlowDetector(), method)(*UNFITTED[method])
 
 
-BAD = {"architecture": ["mlp", None, "Autoregressive"], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
-       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
+BAD = {"architecture": ["mlp", None, "Autoregressive"], "statistic": ["nll", None, 1], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
+       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
        "seed": [-1, 0.5, None, "a"], "learning_rate": [0, -1, 10, np.nan, "fast", None], "latent_df": [0, -2, np.inf, np.nan],
        "noise": [-0.1, 1, np.nan, None], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
 
@@ -846,6 +1586,35 @@ def test_the_paper_flow_is_pzflow_default(paper):
     assert np.isfinite(paper.anomaly_score(MILD * 9)).all() and paper.log_prob_terms(MILD).shape == (len(X), 1)
 
 
+@pytest.fixture(scope="module")
+def tuned(): return FlowDetector.preset("tuned", epochs=2, batch_size=144).fit(MILD)
+
+
+def test_the_tuned_preset_is_a_strong_rival(tuned):
+    "Four couplings of eight bins and 64 hidden units, Adam, one cycle of rates."
+    assert (tuned.architecture, tuned.optimizer, FlowDetector.preset("tuned").epochs) == ("coupling", "adam", 100)
+    couplings = tuned.flow_._bijector_info
+    assert sum(part[0] == "NeuralSplineCoupling" for part in couplings[1]) == 4 and "64" in repr(couplings) and "(8" in repr(couplings)
+    assert tuned.log_prob_terms(MILD).shape == (320, 1) and np.isfinite(tuned.anomaly_score(MILD)).all() and tuned.history_.validation_loss[-1] < 20
+    with pytest.raises(ValueError, match="n_members"): FlowDetector.preset("tuned", n_members=2).fit(MILD)
+
+
+def test_only_the_tuned_flow_has_a_cycle_of_rates(monkeypatch, untrained):
+    seen = []
+    monkeypatch.setattr(Flow, "train", lambda *args, optimizer, **settings: seen.append(optimizer) or [[1.0, 1.0], [1.0, 1.0]])
+    for name in ("tuned", "paper"): FlowDetector.preset(name, epochs=1).fit(MILD)
+    for optimizer, cycles in zip(seen, (True, False)):
+        state, steps = optimizer.init(jnp.ones(1)), []
+        for _ in range(2):
+            update, state = optimizer.update(jnp.ones(1), state)
+            steps.append(float(update[0]))
+        assert (abs(steps[1] / steps[0] - 1) > 1e-3) == cycles
+
+
+def test_law_round_trip_of_the_tuned_flow(tuned, tmp_path):
+    law_round_trip(tuned, FlowDetector.load, tuned.save(tmp_path / "model.safetensors"), strange(MILD))
+
+
 def law_flow_is_pzflow(detector, frame):
     "The flow is pzflow's: its log_prob of a DataFrame is the sum of the terms, and it samples."
     flow, names = detector.flow_, list(detector.transform_.feature_names_out_)
@@ -888,8 +1657,8 @@ def test_an_unknown_architecture_and_a_single_feature_for_pzflow(untrained):
 
 # --- item 7: the model file ---------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def saved(detector, tmp_path_factory): return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")
+@pytest.fixture
+def saved(detector, tmp_path): return detector.save(tmp_path / "saved.safetensors")  # anew for each test: some calibrate again
 
 
 def law_round_trip(detector, load, path, frame):
@@ -1062,7 +1831,7 @@ FORGERIES = {
     "a scale of zero": swap("transform.scale", lambda s: 0 * s), "no feature kept": swap("transform.kept", lambda k: k & False),
     "another width": claim(hidden=17), "another depth": claim(n_layers=3), "other bins": claim(n_bins=9), "other transform": claim(transform="quantile"),
     "the other architecture": claim(architecture="pzflow"), "an unknown architecture": claim(architecture="evil"), "a width beyond memory": claim(hidden=10**7),
-    "a depth beyond memory": claim(n_layers=10**9), "a size beyond any number": claim(hidden=10**30), "an unknown parameter": claim(command="rm"),
+    "a depth beyond memory": claim(n_layers=10**9), "a size beyond any number": claim(hidden=10**30), "another number of members": claim(n_members=2), "far too many members": claim(n_members=10**6), "an unknown parameter": claim(command="rm"),
     "a wrong type": claim(hidden="16"), "df of zero": claim(latent_df=0), "an order of other features": claim(feature_order=["a"]),
     "parameters as a list": write(parameters=[1]), "parameters as null": write(parameters=None), "transform as null": write(transform=None),
     "offset as text": write(offset="low"), "offset NaN": write(offset=float("nan")), "offset as null": write(offset=None), "cost infinite": write(constant_cost=float("inf")),
@@ -1152,7 +1921,7 @@ def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
     d = quick(epochs=2)
     record = train_run(prepared, d, SETTINGS)
     stored = json.loads((prepared.folder / "train.json").read_text())
-    assert sorted(p.name for p in prepared.folder.iterdir()) == ["model.safetensors", "train.json"]
+    assert sorted(p.name for p in prepared.folder.iterdir()) == ["calibration.parquet", "model.safetensors", "train.json"]
     assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
     assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
     assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
@@ -1186,8 +1955,47 @@ def test_figures(pair):
         warnings.simplefilter("error")
         for history in (pair.history_, History([1.0], [2.0], 1, 0.1)): assert train.plot_loss(history).get_xlabel() == "epoch"
         Z = pair.transform_.transform(X)
-        log_prob = lambda points: in_blocks(pair._terms, points)[0].sum(axis=1)
+        log_prob = lambda points: in_blocks(pair.terms_, points)[0].sum(axis=1)
         for is_attack in (None, np.arange(len(Z)) % 3 == 0, np.zeros(len(Z), bool)):
             assert train.plot_density(log_prob, Z, is_attack, labels=["a", "b"]).get_xlabel() == "a"
         for axes in plt.get_fignums(): plt.figure(axes).canvas.draw()
     plt.close("all")
+
+
+# --- the default statistic ----------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def profiled(): return FlowDetector(hidden=16, epochs=6, batch_size=64).fit(X)
+
+
+def test_the_default_statistic_keeps_the_laws(profiled, tmp_path):
+    assert profiled.statistic == "profile"
+    law_round_trip(profiled, load_detector, profiled.save(tmp_path / "m.safetensors"), strange(X))
+    law_decisions_agree(profiled, pd.concat([X, X.iloc[:50] * 20], ignore_index=True))
+    law_constants_are_kept(profiled, X, "version")
+    law_strange_is_ordered(profiled, X, list(X))
+
+
+def law_company_does_not_matter(score, frame):
+    "A record's score is the same to the last bit alone, in any number, and in any order."
+    whole = score(frame)
+    for n in (1, 5, 31, 33, 100, 255, 257): assert np.array_equal(score(frame[:n]), whole[:n]), n
+    assert np.array_equal(score(frame[::-1]), whole[::-1])
+
+
+def test_law_company_does_not_matter(profiled): law_company_does_not_matter(profiled.anomaly_score, X)
+
+
+def test_law_company_does_not_matter_catches_ranks(profiled):
+    with pytest.raises(AssertionError): law_company_does_not_matter(lambda frame: np.argsort(profiled.anomaly_score(frame)), X)
+
+
+def test_score_parts_add_up(profiled, detector):
+    for d, names in ((profiled, ["record", "profile", "total", "constants"]), (detector, ["log_prob", "constants"])):
+        parts = d.score_parts(X.assign(version=[5.0] * 3 + [4.0] * (len(X) - 3)))
+        assert list(parts) == names and (parts.constants[:3] > 0).all() and (parts.constants[3:] == 0).all()
+        assert np.allclose(parts.sum(axis=1)[3:], d.anomaly_score(X)[3:])
+
+
+def test_couplings_have_no_profile():
+    with pytest.raises(ValueError, match="statistic must be 'log_prob' for architecture 'pzflow'"): FlowDetector(architecture="pzflow").fit(MILD)

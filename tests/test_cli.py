@@ -1,0 +1,202 @@
+"""The command line: what it prints, what it leaves, its exit codes, and that asking for help costs nothing."""
+import inspect
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from nfad.cli import COMMANDS, main
+from notebooks import ROOT
+from test_deploy import NAMES, strange, traffic
+
+START = "import sys; from nfad.cli import main; sys.exit(main())"
+HEAVY = {"jax", "pandas", "numpy", "sklearn", "pyarrow", "scipy", "distributed", "fastcore"}
+
+
+def nfad(*words, **options) -> subprocess.CompletedProcess:
+    "`nfad words...` in a process of its own."
+    return subprocess.run([sys.executable, "-c", START, *map(str, words)], cwd=ROOT, capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def here(capsys):
+    "Runs a command in this process; gives exit code, standard output and standard error."
+    def run(*words):
+        capsys.readouterr()
+        return main([str(word) for word in words]), *capsys.readouterr()
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> SimpleNamespace:
+    "A model made by `nfad train` from benign records, with folders of records."
+    folder = tmp_path_factory.mktemp("cli")
+    traffic(1500).to_csv(folder / "benign.csv", index=False)
+    status = main(["train", "--benign-path", str(folder / "benign.csv"), "--epochs", "2", "--train-size", "800", "--val-size", "400", "--out-dir", str(folder / "runs"), "--quiet"])
+    model, = folder.glob("runs/*/*/model.safetensors")
+    assert status == 0
+    (folder / "in").mkdir()
+    for name, frame in {"night": pd.concat([traffic(500, 5), strange(60, 6)]), "calm": traffic(300, 7)}.items():
+        frame.assign(**{"Flow ID": [f"{name}-{i}" for i in range(len(frame))]}).to_parquet(folder / "in" / f"{name}.parquet", index=False)
+    return SimpleNamespace(folder=folder, model=model, records=folder / "in")
+
+
+# ---------------------------------------------------------------- help
+
+def loaded_by(*words) -> set[str]:
+    "Heavy packages that a command loads."
+    code = f"import sys\nfrom nfad.cli import main\ntry: main({list(words)!r})\nexcept SystemExit: pass\nprint('modules', *sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return HEAVY & set(run.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_nothing(): assert loaded_by("--help") == set() and loaded_by("--version") == set()
+
+
+def test_loading_is_noticed(): assert "pandas" in loaded_by("datasets")
+
+
+def test_every_command_explains_itself(here, capsys):
+    with pytest.raises(SystemExit) as end: main(["--help"])
+    overview = capsys.readouterr().out
+    assert end.value.code == 0 and set(COMMANDS) == {"train", "score", "explain", "evaluate", "run", "datasets", "info", "demo", "recalibrate"}
+    for name, function in COMMANDS.items():
+        assert name in overview
+        with pytest.raises(SystemExit): main([name, "--help"])
+        text = capsys.readouterr().out
+        for parameter in inspect.signature(function).parameters.values():
+            assert parameter.name.rstrip("_").replace("_", "-") in text or parameter.name in text, (name, parameter.name)
+        assert "--json" in text and "--verbose" in text
+
+
+RELEASED = {"--benign-path": "train evaluate", "--attack-path": "evaluate", "--train-size": "train", "--val-size": "train", "--test-size": "train", "--feature-set": "train",
+            "--feature-indexes": "train", "--learning-rate": "train", "--epochs": "train", "--optimizer": "train", "--verbose": "train score evaluate"}
+
+
+@pytest.mark.parametrize("option", RELEASED)
+def test_options_of_the_released_scripts(option, capsys):
+    for command in RELEASED[option].split():
+        with pytest.raises(SystemExit): main([command, "--help"])
+        assert option in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- the way from records to alerts
+
+def test_train_leaves_a_model_and_says_so(trained):
+    record = json.loads((trained.model.parent / "train.json").read_text())
+    assert record["n_train"] == 800 and record["n_epochs"] == 2 and len(pd.read_parquet(trained.model.parent / "calibration.parquet")) == 400
+
+
+def test_feature_indexes_and_options_arrive(tmp_path):
+    frame = traffic(400).assign(kind="fine")
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    words = ["train", str(tmp_path / "own.csv"), "--label-column", "kind", "--benign-label", "fine", "--feature-set", "Idle Max,Flow Duration", "--epochs", "1",
+             "--learning-rate", "0.01", "--optimizer", "sgd", "--seed", "3", "--fpr", "0.05", "--out-dir", str(tmp_path), "--quiet"]
+    assert main(words) == 0
+    record = json.loads(next(tmp_path.glob("*/*/train.json")).read_text())
+    assert record["features"] == ["Idle Max", "Flow Duration"]
+    assert {k: record["parameters"][k] for k in ("learning_rate", "optimizer", "seed", "fpr", "epochs")} == {"learning_rate": 0.01, "optimizer": "sgd", "seed": 3, "fpr": 0.05, "epochs": 1}
+
+
+def test_info_reads_the_header_only(trained, here):
+    status, out, _ = here("info", trained.model, "--json")
+    said = json.loads(out)
+    assert status == 0 and said["features"] == NAMES and said["n_train"] == 800 and said["n_calibration"] == 400 and said["weights"] > 1000
+    assert here("info", trained.model)[1].startswith("file")
+
+
+def test_score_then_explain(trained, here, tmp_path):
+    status, out, _ = here("score", trained.model, trained.records, tmp_path / "out", "--json", "--quiet")
+    totals = json.loads(out)
+    assert status == 0 and totals["rows"] == 860 and totals["files"] == 2 and totals["alarms"] > 30
+    assert json.loads(here("score", trained.model, trained.records, tmp_path / "out", "--json", "--quiet")[1])["was_done"] == 2
+    status, out, _ = here("explain", trained.model, trained.records, tmp_path / "out", "--out", tmp_path / "alerts", "--top", 5, "--json")
+    alerts = json.loads(out)
+    assert status == 0 and len(alerts["alerts"]) == 5 and {a["file"] for a in alerts["alerts"]} == {"night.parquet"}
+    assert (tmp_path / "alerts" / "alerts.html").is_file() and len(pd.read_parquet(tmp_path / "alerts" / "alerts.parquet")) == 5
+
+
+def test_evaluate_on_files(trained, here, tmp_path):
+    traffic(500, 8).to_parquet(tmp_path / "benign.parquet")
+    strange(200, 9).to_csv(tmp_path / "attack.csv", index=False)
+    status, out, _ = here("evaluate", trained.model, "--benign-path", tmp_path / "benign.parquet", "--attack-path", tmp_path / "attack.csv", "--json")
+    said = json.loads(out)
+    assert status == 0 and said["auroc"] > 0.95 and said["n_test_attack"] == 200 and {"precision", "recall", "f1", "oracle_threshold"} <= said.keys()
+
+
+def test_recalibrate(trained, here, tmp_path):
+    (traffic(500, 9) * 3).to_parquet(tmp_path / "new.parquet")
+    status, out, _ = here("recalibrate", trained.model, tmp_path / "new.parquet", tmp_path / "m.safetensors", "--json")
+    assert status == 0 and json.loads(out)["n_calibration"] == 500
+    assert json.loads(here("info", tmp_path / "m.safetensors", "--json")[1])["threshold"] == json.loads(out)["threshold"]
+
+
+# ---------------------------------------------------------------- pipes
+
+def test_lines_of_a_pipe(trained):
+    lines = [json.dumps(row | {"uid": i}) for i, row in enumerate(pd.concat([traffic(5), strange(1)]).to_dict("records"))]
+    run = nfad("score", trained.model, "-", input="\n".join([*lines, "no json"]) + "\n")
+    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.returncode == 0 and [a.get("uid") for a in answers] == [0, 1, 2, 3, 4, 5, None], run.stderr
+    assert answers[5]["nfad"]["is_anomaly"] and answers[6]["nfad"]["reason"] == "no JSON"
+
+
+def from_pipe(monkeypatch, here, text: str, *words) -> list[dict]:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+    status, out, _ = here(*words)
+    assert status == 0
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_csv_of_a_pipe_scores_like_a_file(trained, monkeypatch, here, tmp_path):
+    frame = pd.concat([traffic(20, 4), strange(3)])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    answers = from_pipe(monkeypatch, here, (tmp_path / "a.csv").read_text(), "score", trained.model, "-")
+    assert here("score", trained.model, tmp_path / "a.csv", tmp_path / "s.parquet", "--quiet")[0] == 0
+    assert [a["nfad"]["anomaly_score"] for a in answers] == pd.read_parquet(tmp_path / "s.parquet")["anomaly_score"].tolist()
+    flagged = from_pipe(monkeypatch, here, (tmp_path / "a.csv").read_text(), "score", trained.model, "-", "--alerts-only")
+    assert len(flagged) == sum(a["nfad"]["is_anomaly"] for a in answers) < 23
+    assert from_pipe(monkeypatch, here, "", "score", trained.model, "-") == []
+
+
+# ---------------------------------------------------------------- mistakes
+
+def test_exit_codes(trained, here, tmp_path):
+    assert here("info", tmp_path / "none.safetensors")[0] == 1
+    with pytest.raises(SystemExit) as end: main(["scoer"])
+    assert end.value.code == 2
+    (tmp_path / "in").mkdir()
+    traffic(100).to_parquet(tmp_path / "in" / "good.parquet")
+    (tmp_path / "in" / "bad.csv").write_text("a\n1\n")
+    status, out, _ = here("score", trained.model, tmp_path / "in", tmp_path / "out", "--json", "--quiet")
+    assert status == 3 and json.loads(out)["failed_files"][0]["file"] == "bad.csv" and json.loads(out)["scored"] == 1
+    assert here("score", trained.model, tmp_path / "in", tmp_path / "strict", "--strict", "--quiet")[0] == 1
+
+
+@pytest.mark.parametrize("words, text", [
+    (["train", "tor206"], "did you mean 'tor2016'"), (["train", "demo", "--optimizer", "adamm"], "optimizer"), (["datasets", "tor206"], "did you mean 'tor2016'"),
+    (["score", "MODEL", "nowhere", "out"], "nowhere"), (["score", "MODEL", "IN"], "target"), (["score", "MODEL", "IN", "OUT", "--keep", "Hots"], "keep names"),
+    (["explain", "MODEL", "IN", "nowhere"], "nfad score"), (["evaluate", "MODEL", "--attack-path", "x"], "both"), (["run", "demo", "--set", "epoch=3"], "did you mean 'epochs'"),
+    (["train", "--feature-set", "timing", "--feature-indexes", "1"], "not both"), (["score", "MODEL", "-", "--sensor", "zeke"], "zeek")])
+def test_a_mistake_is_one_line(trained, here, tmp_path, words, text):
+    places = {"MODEL": trained.model, "IN": trained.records, "OUT": tmp_path / "out"}
+    strict = ["--strict"] if "--keep" in words else []
+    status, out, said = here(*[places.get(word, word) for word in words], *strict)
+    last = [line for line in said.splitlines() if line.startswith("nfad ")]
+    assert status == 1 and out == "" and len(last) == 1 and text in last[0], said
+
+
+def test_a_damaged_model_is_refused(trained, here, tmp_path):
+    for name, content in {"cut": trained.model.read_bytes()[:-100], "text": b"no model", "huge": b"\xff" * 64}.items():
+        (tmp_path / name).write_bytes(content)
+        for words in (["info", tmp_path / name], ["score", tmp_path / name, trained.records, tmp_path / "out", "--quiet"]):
+            status, out, said = here(*words)
+            assert status == 1 and name in said and not (tmp_path / "out").exists(), (words, said)
+
+
+def test_verbose_shows_where(trained):
+    with pytest.raises(FileNotFoundError): main(["info", "nowhere", "--verbose"])
