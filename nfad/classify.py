@@ -9,7 +9,8 @@ __all__ = ['MERGES', 'SEGMENT', 'LARGEST', 'COUNTED', 'CODED', 'ACTIVATIONS', 'C
            'folded_logits', 'class_weights', 'NetworkState', 'make_network_epoch', 'train_network', 'NeuralClassifier',
            'save_network', 'load_network', 'SoftVote', 'Scaled', 'make_models', 'classification_metrics',
            'model_size_mb', 'compare_models', 'confused_pairs', 'plot_confusion', 'plot_balance', 'plot_learning',
-           'plot_tree_top', 'class_score', 'shapley_permutation', 'shapley_trees', 'plot_explanations', 'summarize']
+           'plot_tree_top', 'plot_ranking', 'class_score', 'explain_class', 'shapley_trees', 'class_ranking',
+           'plot_explanations', 'summarize']
 
 # %% ../nbs/08_classify.ipynb #8d004b07
 import json
@@ -38,6 +39,7 @@ from tqdm import tqdm
 
 from .core import atomic_path, package_versions, require_between, require_choice, require_finite, require_positive_int
 from .data import Dataset, row_ids
+from .explain import Background, shapley_values
 from .prep import Transform
 from .train import use_compilation_cache
 
@@ -604,8 +606,9 @@ def compare_models(
     part: str = "test",       # test, or validation while choosing
     progress: bool = True,    # show a progress bar
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:  # name -> metrics, and name -> predicted classes
-    "Fits every model on the training rows and judges it on another part."
-    (X, y), (X_test, y_test) = task.part("train"), task.part(part)
+    "Fits every model, and judges it on another part; for the test, validation rows train too, since nothing is chosen any more."
+    rows = np.concatenate([task.train, task.validation]) if part == "test" else task.train
+    (X, y), (X_test, y_test) = (task.X.iloc[rows], task.y[rows]), task.part(part)
     results, predictions = {}, {}
     for name, model in (bar := tqdm(models.items(), disable=not progress)):
         bar.set_description(name)
@@ -720,6 +723,24 @@ def plot_tree_top(
         box.set_text("\n".join(line for line in box.get_text().replace("\n ", " ").splitlines() if not line.startswith("value")))
     return ax
 
+# %% ../nbs/08_classify.ipynb #de0a6842
+def plot_ranking(
+    table: pd.DataFrame,   # from `class_ranking`
+    n_features: int = 15,  # the most important ones
+    ax: Any = None,        # matplotlib Axes; None makes one
+) -> Any:                  # the Axes
+    "Heat map of features by classes, each class relative to its most important feature."
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    top = table.head(n_features)
+    ax = ax or plt.subplots(figsize=(4.2 + 0.42 * top.shape[1], 1.8 + 0.26 * len(top)), layout="constrained")[1]
+    sns.heatmap(top / np.maximum(table.max(), 1e-12), cmap="Blues", vmin=0, vmax=1, linewidths=0.3, linecolor="0.9",
+                cbar_kws={"label": "mean |Shapley value|, largest of the class = 1"}, ax=ax)
+    ax.tick_params(axis="x", rotation=50)
+    for label in ax.get_xticklabels(): label.set_ha("right")
+    ax.set(xlabel="", ylabel="")
+    return ax
+
 # %% ../nbs/08_classify.ipynb #b54a5bd4
 def class_score(
     model: Any,             # fitted classifier
@@ -731,21 +752,18 @@ def class_score(
     return lambda X: model.predict_proba(pd.DataFrame(np.asarray(X), columns=list(columns)))[:, index]
 
 
-def shapley_permutation(
-    score_fn: Callable,      # (n, d) array -> (n,) array
-    X: np.ndarray,           # (n, d) records to explain
-    background: np.ndarray,  # (m, d) records that absent features are taken from
-    columns: Sequence[str],  # feature names
-    n_permutations: int = 2, # orders of the features, walked forth and back
-    seed: int = 0,           # of the orders
-) -> Any:                    # shap.Explanation
-    "Shapley values of any score by shap's permutation estimator."
-    import shap
-    masker = shap.maskers.Independent(np.asarray(background, dtype=float), max_samples=len(background))
-    explainer = shap.PermutationExplainer(score_fn, masker, feature_names=list(columns), seed=seed)
-    return explainer(np.asarray(X, dtype=float), max_evals=n_permutations * (2 * X.shape[1] + 1), silent=True)
+def explain_class(
+    model: Any,                # fitted classifier
+    name: str,                 # a class
+    X: pd.DataFrame,           # (n, d) records to explain
+    background: pd.DataFrame,  # (m, d) records that absent features are taken from
+    seed: int = 0,             # of the walks
+) -> Any:                      # shap.Explanation; base value and values add up to the probability
+    "Shapley values of the probability of one class, for shap's plots."
+    score_fn = class_score(model, name, X.columns)
+    return shapley_values(Background(score_fn, background), X, game="marginal", seed=seed).to_shap(X)
 
-
+# %% ../nbs/08_classify.ipynb #f7783162
 def shapley_trees(
     model: Any,             # a fitted tree model of scikit-learn, or a pipeline that ends in one
     X: pd.DataFrame,        # (n, d) records to explain
@@ -760,6 +778,17 @@ def shapley_trees(
     values = shap.TreeExplainer(last)(np.asarray(X, dtype=float), check_additivity=False)
     values.feature_names = columns
     return values[:, :, index] if values.values.ndim == 3 else (values if index else -values)
+
+
+def class_ranking(
+    model: Any,               # the pipeline of a decision tree or of a forest on `Scaled`, fitted
+    X: pd.DataFrame,          # (n, d) records to explain
+) -> pd.DataFrame:            # index: feature, most important first; columns: classes; mean |Shapley value|
+    "How much each feature says about each class."
+    names = model.steps[0][1].transform_.feature_names_out_
+    columns = {name: pd.Series(np.abs(shapley_trees(model, X, name).values).mean(axis=0), index=names) for name in model.classes_}
+    table = pd.DataFrame(columns)
+    return table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
 
 # %% ../nbs/08_classify.ipynb #3587db91
 def plot_explanations(

@@ -8,6 +8,7 @@ __all__ = ['OPSET', 'VARIANTS', 'Graph', 'open_session', 'run_session', 'scaled_
            'flow_to_onnx', 'export_errors']
 
 # %% ../nbs/09_quantize.ipynb #9a680879
+import math
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from .classify import NeuralClassifier, classification_metrics
 from .core import atomic_path, package_versions, require_choice, require_positive_int
 from .prep import Transform
-from .train import FLOOR, FlowDetector, mask_params
+from .statistics import ProfileStatistic, Tail
+from .train import FLOOR, LIMIT, FlowDetector, autoregressive_masks, mask_params
 
 # %% ../nbs/09_quantize.ipynb #81befc1b
 OPSET = 17  # operators that onnxruntime 1.13 and later know
@@ -35,17 +37,23 @@ class Graph:
     def __init__(self): self.nodes, self.constants = [], []
 
     def constant(self, value: np.ndarray | float,  # array or number
-                 ) -> str:                    # its name
-        "A constant tensor; floats become float32."
+                 kind: type = np.float32,          # of floats
+                 ) -> str:                         # its name
+        "A constant tensor; whole numbers become int64."
         value = np.asarray(value)
-        value = value.astype(np.float32) if value.dtype.kind == "f" else value.astype(np.int64)
+        value = value.astype(kind if value.dtype.kind == "f" else np.int64)
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), f"c{len(self.constants)}"))
         return self.constants[-1].name
+
+    def exact(self, value: np.ndarray | float,  # array or number
+              ) -> str:                         # its name
+        "A constant tensor of float64."
+        return self.constant(np.asarray(value, dtype=np.float64), np.float64)
 
     def __call__(self, kind: str, *inputs: str | np.ndarray | float, domain: str = "", **attributes: Any) -> str:  # -> name of the result
         "Adds one operation."
         names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
-        self.nodes.append(helper.make_node(kind, names, [f"t{len(self.nodes)}"], domain=domain, **attributes))
+        self.nodes.append(helper.make_node(kind, names, [f"t{len(self.nodes)}"], name=f"n{len(self.nodes)}", domain=domain, **attributes))
         return self.nodes[-1].output[0]
 
     def model(self, output: str,         # name of the result
@@ -88,14 +96,19 @@ def run_session(
 def scaled_records(
     graph: Graph,          # to add to
     transform: Transform,  # fitted, kind standard, robust, log or none
-) -> str:                  # name of the (n, k) scaled records
+    exact: bool = False,   # compute in float64, as the original
+) -> str:                  # name of the (n, k) scaled records, float32
     "The transform of `nfad.prep` as graph operations."
     require_choice(transform.kind, ("standard", "robust", "log", "none"), "the transform of an exported model")
-    a, x = transform._arrays, graph("Gather", "records", np.flatnonzero(transform.kept_), axis=1)
-    if transform.kind == "none": return x
-    if transform.kind == "robust": x = graph("Min", graph("Max", x, a["low"]), a["high"])
-    if transform.kind == "log": x = graph("Mul", graph("Sign", x), graph("Log", graph("Add", graph("Abs", x), 1.0)))
-    return graph("Div", graph("Sub", x, a["center"]), a["scale"])
+    a, number = transform._arrays, graph.exact if exact else graph.constant
+    x = graph("Gather", "records", np.flatnonzero(transform.kept_), axis=1)
+    if exact: x = graph("Cast", x, to=TensorProto.DOUBLE)
+    if transform.kind == "robust": x = graph("Min", graph("Max", x, number(a["low"])), number(a["high"]))
+    if transform.kind == "log": x = graph("Mul", graph("Sign", x), graph("Log", graph("Add", graph("Abs", x), number(1.0))))
+    if transform.kind != "none": x = graph("Div", graph("Sub", x, number(a["center"])), number(a["scale"]))
+    if not exact: return x
+    largest = float(np.finfo(np.float32).max)
+    return graph("Cast", graph("Clip", x, number(-largest), number(largest)), to=TensorProto.FLOAT)
 
 # %% ../nbs/09_quantize.ipynb #846058b9
 def network_to_onnx(
@@ -176,15 +189,13 @@ def quantize_network(
     plain = path.with_name(f".{path.stem}.plain.onnx")
     onnx.save(model, plain if kind != "float32" else path)
     if kind == "float32": return path
-    shared = dict(per_channel=True, weight_type=QuantType.QInt8, reduce_range=False)
-    first = next(node for node in model.graph.node if node.op_type == "Gemm")
+    shared = dict(per_channel=True, weight_type=QuantType.QInt8, reduce_range=True)
+    named = lambda kind: [node.name for node in model.graph.node if node.op_type == kind]
     try:
-        if kind == "dynamic int8": quantize_dynamic(plain, path, op_types_to_quantize=["MatMul", "Gemm"], **shared)
+        if kind == "dynamic int8": quantize_dynamic(plain, path, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=named("MatMul"), **shared)
         else:
-            first.name = first.name or "first"
-            onnx.save(model, plain)
             quantize_static(plain, path, _Records(np.asarray(calibration, dtype=np.float32)), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
-                            op_types_to_quantize=["Gemm"], nodes_to_exclude=[first.name] if kind == "mixed int8" else [], **shared)
+                            op_types_to_quantize=["Gemm"], nodes_to_exclude=named("Gemm")[:1] if kind == "mixed int8" else [], **shared)
     finally: plain.unlink(missing_ok=True)
     return path
 
@@ -209,6 +220,7 @@ def throughput(
     batches: Sequence[int],    # rows per call
     repeats: int = 5,          # rounds over all variants
     seconds: float = 0.05,     # of each measurement
+    clock: Callable[[], float] = time.perf_counter,  # `time.process_time` counts CPU seconds
 ) -> pd.DataFrame:             # index: batch; columns: variants; rows/s, median of the rounds
     "Rows per second by batch size, variants in turns."
     rows = []
@@ -217,9 +229,9 @@ def throughput(
         for session in sessions.values(): session.run(None, records)
         for _ in range(repeats):
             for name, session in sessions.items():
-                calls, start = 0, time.perf_counter()
-                while time.perf_counter() - start < seconds: session.run(None, records); calls += 1
-                rows.append((batch, name, calls * batch / (time.perf_counter() - start)))
+                calls, start = 0, clock()
+                while clock() - start < seconds: session.run(None, records); calls += 1
+                rows.append((batch, name, calls * batch / (clock() - start)))
     return pd.DataFrame(rows, columns=["batch", "variant", "rows_per_s"]).pivot_table("rows_per_s", "batch", "variant", "median")[list(sessions)]
 
 # %% ../nbs/09_quantize.ipynb #dd61b1b1
@@ -238,7 +250,7 @@ def peak_memory_mb(
 
 # %% ../nbs/09_quantize.ipynb #adad0da0
 def compare_variants(
-    paths: dict[str, Path],    # variant -> .onnx file; "float32" first
+    paths: dict[str, Path],    # variant -> .onnx file; the first is what the others are compared with
     classes: Sequence[str],    # in the order of the logits
     X: pd.DataFrame,           # (n, d) test records
     y: np.ndarray,             # (n,) class names
@@ -246,18 +258,18 @@ def compare_variants(
     threads: int = 2,          # of onnxruntime
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # one row per variant; and rows/s by batch
     "Size, speed, memory and quality of every variant."
-    sessions, records = {name: open_session(path, threads) for name, path in paths.items()}, np.asarray(X, dtype=np.float32)
-    speed = throughput(sessions, records, batches)
-    rows, exact = {}, None
-    for name, session in sessions.items():
-        logits = run_session(session, records)
-        predicted = np.asarray(classes)[logits.argmax(axis=1)]
-        exact = predicted if exact is None else exact
-        merits = classification_metrics(y, predicted)
-        p50, p99 = latency_ms(open_session(paths[name], 1), records)
-        rows[name] = {"size_mb": Path(paths[name]).stat().st_size / 1e6, "accuracy": merits["accuracy"], "macro_f1": merits["macro_f1"],
-                      "agreement": float(np.mean(predicted == exact)), "latency_p50_ms": p50, "latency_p99_ms": p99,
-                      "rows_per_s": float(speed[name].max()), "best_batch": int(speed[name].idxmax()), "peak_memory_mb": peak_memory_mb(paths[name], X.shape[1])}
+    records, first = np.asarray(X, dtype=np.float32), next(iter(paths))
+    speed = throughput({name: open_session(path, threads) for name, path in paths.items()}, records, batches)
+    alone = {name: open_session(path) for name, path in paths.items()}
+    cpu = throughput(alone, records, [b for b in batches if b <= 4096], clock=time.process_time).max()
+    predicted = {name: np.asarray(classes)[run_session(session, records).argmax(axis=1)] for name, session in alone.items()}
+    sizes, rows = {name: Path(path).stat().st_size / 1e6 for name, path in paths.items()}, {}
+    for name, session in alone.items():
+        merits, (p50, p99) = classification_metrics(y, predicted[name]), latency_ms(session, records)
+        rows[name] = {"size_mb": sizes[name], "size_share": sizes[name] / sizes[first], "accuracy": merits["accuracy"], "macro_f1": merits["macro_f1"],
+                      "agreement": float(np.mean(predicted[name] == predicted[first])), "latency_p50_ms": p50, "latency_p99_ms": p99,
+                      "rows_per_s": float(speed[name].max()), "best_batch": int(speed[name].idxmax()), "rows_per_cpu_s": float(cpu[name]),
+                      "peak_memory_mb": peak_memory_mb(paths[name], X.shape[1])}
     return pd.DataFrame(rows).T, speed
 
 # %% ../nbs/09_quantize.ipynb #b0dd622e
@@ -280,32 +292,37 @@ def plot_variants(
     return np.asarray(axes)
 
 # %% ../nbs/09_quantize.ipynb #fff2fe77
-def _spline_nodes(g: Graph, x: str, raw: str, bound: float, n_bins: int) -> tuple[str, str]:
-    "The curve at x, and the log of its slope; `raw` has shape (n, 3 K - 1, d), see `nfad.train.spline`."
-    part = lambda t, a, b: g("Slice", t, np.array([a]), np.array([b]), np.array([1]))
-    add, mul, sub = (lambda a, b, k=k: g(k, a, b) for k in ("Add", "Mul", "Sub"))
-    size = lambda t: mul(add(mul(g("Softmax", t, axis=1), 1 - FLOOR * n_bins), FLOOR), 2.0 * bound)
-    widths, heights = size(part(raw, 0, n_bins)), size(part(raw, n_bins, 2 * n_bins))
+def _bin_nodes(g: Graph, p: str, raw: str, n_bins: int) -> list[str]:
+    "Left edge, lower edge, width, height and both slopes of the bin of p in [0, 1]; `raw` has shape (n, 3 K - 1, d), see `nfad.train.find_bin`."
+    part = lambda a, b: g("Slice", raw, np.array([a]), np.array([b]), np.array([1]))
+    size = lambda a: g("Add", g("Mul", g("Softmax", g("Clip", part(a, a + n_bins), -LIMIT, LIMIT), axis=1), 1 - FLOOR * n_bins), FLOOR)
+    widths, heights = size(0), size(n_bins)
     before = np.tril(np.ones((n_bins, n_bins), dtype=np.float32), -1)
-    left, low = (sub(g("MatMul", before, t), float(bound)) for t in (widths, heights))
-    inner = add(g("Softplus", add(part(raw, 2 * n_bins, 3 * n_bins), np.log(np.expm1(1 - FLOOR)))), FLOOR)
-    one = add(mul(part(raw, 0, 1), 0.0), 1.0)
-    slopes = g("Concat", one, inner, one, axis=1)
+    left, low = (g("MatMul", before, sizes) for sizes in (widths, heights))
+    inner = g("Slice", left, np.array([1]), np.array([n_bins]), np.array([1]))
+    passed = g("Cast", g("GreaterOrEqual", g("Unsqueeze", p, np.array([1])), inner), to=TensorProto.FLOAT)
+    number = g("Cast", g("ReduceSum", passed, np.array([1])), to=TensorProto.INT64)
+    zero = g("Mul", part(0, 1), 0.0)
+    slopes = g("Concat", zero, part(2 * n_bins, 3 * n_bins), zero, axis=1)
+    places = [(left, number), (low, number), (widths, number), (heights, number), (slopes, number), (slopes, g("Add", number, 1))]
+    return [g("Squeeze", g("GatherElements", table, place, axis=1), np.array([1])) for table, place in places]
+
+# %% ../nbs/09_quantize.ipynb #a260d61d
+def _spline_nodes(g: Graph, x: str, raw: str, bound: float, n_bins: int) -> tuple[str, str]:
+    "The curve at x, and the log of its slope, see `nfad.train.spline`."
+    add, sub, mul, div = (lambda a, b, k=k: g(k, a, b) for k in ("Add", "Sub", "Mul", "Div"))
     inside = g("LessOrEqual", g("Abs", x), float(bound))
-    clipped = g("Clip", x, -float(bound), float(bound))
-    stairs = g("Cast", g("GreaterOrEqual", g("Unsqueeze", clipped, np.array([1])), left), to=TensorProto.FLOAT)
-    stairs = g("Max", stairs, g("Concat", one, mul(part(stairs, 1, n_bins), 0.0), axis=1))  # the first bin is open to the left
-    mark = sub(stairs, g("Concat", part(stairs, 1, n_bins), mul(one, 0.0), axis=1))
-    at = lambda t: g("ReduceSum", mul(mark, t), np.array([1]), keepdims=0)
-    x0, y0, w, h, a, b = (at(t) for t in (left, low, widths, heights, part(slopes, 0, n_bins), part(slopes, 1, n_bins + 1)))
-    t, r = g("Clip", g("Div", sub(clipped, x0), w), 0.0, 1.0), g("Div", h, w)
+    p = div(add(g("Where", inside, x, 0.0), float(bound)), 2.0 * bound)
+    x0, y0, w, h, raw_a, raw_b = _bin_nodes(g, p, raw, n_bins)
+    a, b = (add(g("Softplus", add(s, float(np.log(np.expm1(1 - FLOOR))))), FLOOR) for s in (raw_a, raw_b))
+    t, r = g("Clip", div(sub(p, x0), w), 0.0, 1.0), div(h, w)
     s, tt = sub(1.0, t), mul(t, t)
     q = mul(t, s)
     bottom = add(r, mul(sub(add(a, b), mul(r, 2.0)), q))
-    y = add(y0, g("Div", mul(h, add(mul(r, tt), mul(a, q))), bottom))
+    y = add(y0, div(mul(h, add(mul(r, tt), mul(a, q))), bottom))
     slope = add(add(mul(b, tt), mul(mul(r, q), 2.0)), mul(a, mul(s, s)))
-    log_slope = sub(add(mul(g("Log", r), 2.0), g("Log", slope)), mul(g("Log", bottom), 2.0))
-    return g("Where", inside, y, x), g("Where", inside, log_slope, 0.0)
+    log_slope = add(g("Log", slope), mul(g("Log", div(r, bottom)), 2.0))
+    return g("Where", inside, sub(mul(y, 2.0 * bound), float(bound)), x), g("Where", inside, log_slope, 0.0)
 
 # %% ../nbs/09_quantize.ipynb #38a75418
 def _conditioner_nodes(g: Graph, x: str, layer: dict[str, np.ndarray], bound: float, d: int) -> str:
@@ -315,49 +332,100 @@ def _conditioner_nodes(g: Graph, x: str, layer: dict[str, np.ndarray], bound: fl
     h = g("Add", h, linear(g("Relu", linear(g("Relu", h), "1")), "2"))
     return g("Reshape", linear(g("Relu", h), "out"), np.array([0, -1, d]))
 
-# %% ../nbs/09_quantize.ipynb #010032a6
+
 def _student_nodes(g: Graph, u: str, df: float) -> str:
     "Log density of each latent coordinate; far out the square would overflow, the logarithm does not."
-    from scipy.special import gammaln
-    size = g("Div", g("Abs", u), float(np.sqrt(df)))
+    size = g("Div", g("Abs", u), math.sqrt(df))
     far = g("Greater", size, 1e4)
     near = g("Where", far, 0.0, size)
     kernel = g("Where", far, g("Mul", g("Log", g("Where", far, size, 1.0)), 2.0), g("Log", g("Add", g("Mul", near, near), 1.0)))
-    norm = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi)
-    return g("Sub", float(norm), g("Mul", kernel, (df + 1) / 2))
+    norm = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
+    return g("Sub", norm, g("Mul", kernel, (df + 1) / 2))
 
-# %% ../nbs/09_quantize.ipynb #1ed18cd3
-def flow_to_onnx(
-    detector: FlowDetector,  # fitted, architecture autoregressive
-) -> onnx.ModelProto:        # records -> (n,) anomaly scores in nats, higher is more anomalous
-    "A flow detector's anomaly score, transform included."
-    require_choice(detector.architecture, ("autoregressive",), "the architecture of an exported flow")
-    order, n_layers, _, n_bins, bound = detector.flow_._bijector_info[1]
-    params = {name: np.asarray(value) for name, value in mask_params(detector.flow_._params[1], order).items()}
-    g, transform = Graph(), detector.transform_
-    x = scaled_records(g, transform)
+# %% ../nbs/09_quantize.ipynb #010032a6
+def _term_nodes(g: Graph, x: str, flow: Any, df: float) -> str:
+    "The (n, d) terms of one flow, in nats."
+    order, n_layers, hidden, n_bins, bound = flow._bijector_info[1]
+    params = {name: np.asarray(value) for name, value in mask_params(flow._params[1], autoregressive_masks(order, hidden)).items()}
     total = None
     for i in range(n_layers):
         raw = _conditioner_nodes(g, x, {name: value[i] for name, value in params.items()}, bound, len(order))
         x, log_slope = _spline_nodes(g, x, raw, bound, n_bins)
         total = log_slope if total is None else g("Add", total, log_slope)
-    terms = g("Add", total, _student_nodes(g, x, detector.latent_df))
-    score = g("Neg", g("ReduceSum", terms, np.array([1]), keepdims=0))
+    return g("Add", total, _student_nodes(g, x, df))
+
+# %% ../nbs/09_quantize.ipynb #eb3e03fc
+def _nearest_nodes(g: Graph, x: str, points: np.ndarray) -> str:
+    "Distance to the nearest point, float64, see `nfad.statistics.nearest_distance`."
+    far = np.clip(points, -1e15, 1e15).astype(np.float32)
+    order = g("Add", g("MatMul", g("Clip", x, -1e15, 1e15), -2 * far.T), np.square(far).sum(axis=1))
+    found = g("Gather", g.exact(points), g("ArgMin", order, axis=1, keepdims=0))
+    gap = g("Sub", g("Cast", x, to=TensorProto.DOUBLE), found)
+    return g("Sqrt", g("ReduceSum", g("Mul", gap, gap), np.array([1]), keepdims=0))
+
+
+def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
+    "-log of the share of benign records with a distance of at least x, see `nfad.statistics.Tail`."
+    m, largest = len(tail.scores), tail.scores[-1]
+    counted = g("Cast", g("LessOrEqual", g("Unsqueeze", x, np.array([1])), g.exact(tail.scores)), to=TensorProto.FLOAT)
+    at_least = g("Cast", g("ReduceSum", counted, np.array([1]), keepdims=0), to=TensorProto.DOUBLE)
+    rank = g("Log", g("Div", g.exact(m + 1.0), g("Add", at_least, g.exact(1.0))))
+    excess = g("Div", g("Max", g("Sub", x, g.exact(tail.start)), g.exact(0.0)), g.exact(tail.scale))
+    height = g("Div", g("Log", g("Add", g("Mul", excess, g.exact(tail.shape)), g.exact(1.0))), g.exact(tail.shape)) if tail.shape > 1e-3 else excess
+    beyond = g("Sub", height, g.exact(tail._height(largest)))
+    return g("Add", rank, g("Where", g("Greater", x, g.exact(largest)), beyond, g.exact(0.0)))
+
+# %% ../nbs/09_quantize.ipynb #ee1aa189
+def _profile_nodes(g: Graph, z: str, terms: str, statistic: ProfileStatistic) -> str:
+    "Sum of the three surprises, float64, see `nfad.statistics.ProfileStatistic`."
+    double = lambda name: g("Cast", name, to=TensorProto.DOUBLE)
+    centered = g("Sub", g("Neg", double(terms)), g.exact(statistic.center_))
+    F = g("Cast", g("Clip", centered, g.exact(statistic.low), g.exact(statistic.high)), to=TensorProto.FLOAT)
+    white = g("MatMul", g("Sub", double(F), g.exact(statistic.mean_)), g.exact(statistic.whitening_))
+    length = g("Sqrt", g("ReduceSum", g("Mul", white, white), np.array([1]), keepdims=0))
+    distances = _nearest_nodes(g, z, statistic.points_), _nearest_nodes(g, F, statistic.profiles_), length
+    surprises = [_surprise_nodes(g, x, tail) for x, tail in zip(distances, statistic.tails_)]
+    return g("Add", g("Add", surprises[0], surprises[1]), surprises[2])
+
+
+def _constant_nodes(g: Graph, detector: FlowDetector) -> str:
+    "What broken constants cost, float64, see `nfad.prep.Transform.constant_deviation`; there is at least one constant."
+    transform = detector.transform_
     constant = np.flatnonzero(~transform.kept_)
-    if len(constant):
-        value = transform._constant_value[constant]
-        away = g("Abs", g("Sub", g("Gather", "records", constant, axis=1), value))
-        broken = g("Greater", away, 1e-6 * np.maximum(np.abs(value), 1.0))
-        cost = g("Where", broken, g("Add", g("Log", g("Add", away, 1.0)), float(detector.constant_cost_)), 0.0)
-        score = g("Add", score, g("ReduceSum", cost, np.array([1]), keepdims=0))
-    return g.model(score, ["n"], transform.n_features_in_, "anomaly_score")
+    value = transform._constant_value[constant]
+    away = g("Abs", g("Sub", g("Cast", g("Gather", "records", constant, axis=1), to=TensorProto.DOUBLE), g.exact(value)))
+    broken = g("Greater", away, g.exact(1e-6 * np.maximum(np.abs(value), 1.0)))
+    cost = g("Where", broken, g("Add", g("Log", g("Add", away, g.exact(1.0))), g.exact(detector.constant_cost_)), g.exact(0.0))
+    return g("ReduceSum", cost, np.array([1]), keepdims=0)
+
+# %% ../nbs/09_quantize.ipynb #1ed18cd3
+def flow_to_onnx(
+    detector: FlowDetector,        # fitted, architecture autoregressive
+    statistic: str | None = None,  # profile or log_prob; None: the detector's own
+) -> onnx.ModelProto:              # records -> (n,) anomaly scores in nats, higher is more anomalous
+    "A flow detector's anomaly score: transform, flow, statistic and broken constants."
+    require_choice(detector.architecture, ("autoregressive",), "the architecture of an exported flow")
+    statistic = require_choice(statistic or detector.statistic, ("log_prob", detector.statistic), "statistic")
+    g = Graph()
+    z = scaled_records(g, detector.transform_, exact=True)
+    each = [_term_nodes(g, z, flow, detector.latent_df) for flow in detector.flows_]
+    terms = g("Div", g("Sum", *each), float(len(each))) if len(each) > 1 else each[0]
+    if statistic == "profile": score = _profile_nodes(g, z, terms, detector.statistic_)
+    else: score = g("Neg", g("ReduceSum", g("Cast", terms, to=TensorProto.DOUBLE), np.array([1]), keepdims=0))
+    if not detector.transform_.kept_.all(): score = g("Add", score, _constant_nodes(g, detector))
+    return g.model(g("Cast", score, to=TensorProto.FLOAT), ["n"], detector.n_features_in_, "anomaly_score")
 
 # %% ../nbs/09_quantize.ipynb #ff0e5970
 def export_errors(
     model: onnx.ModelProto,  # exported
     original: np.ndarray,    # (n,) or (n, k) output of the original on X
     X: pd.DataFrame,         # (n, d) records
-) -> dict[str, float]:       # size in MB, and median, 99 % quantile and maximum of the absolute difference
+    threshold: float | None = None,  # of anomaly scores
+) -> dict[str, float]:       # size in MB; median, 99 % quantile and maximum of the absolute difference; share of other decisions
     "How far an exported model is from its original."
-    gap = np.abs(run_session(open_session(model), X) - original)
-    return {"size_mb": len(model.SerializeToString()) / 1e6, "median": float(np.median(gap)), "p99": float(np.quantile(gap, 0.99)), "max": float(gap.max())}
+    exported = run_session(open_session(model), X, block=2048)
+    gap = np.abs(exported - original)
+    if threshold is not None: other = np.mean((exported > threshold) != (original > threshold))
+    else: other = np.mean(exported.argmax(axis=1) != original.argmax(axis=1))
+    return {"size_mb": len(model.SerializeToString()) / 1e6, "median": float(np.median(gap)), "p99": float(np.quantile(gap, 0.99)),
+            "max": float(gap.max()), "other_decisions": float(other)}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'MODELS', 'REMEDIES', 'common_columns', 'require_target_columns', 'families', 'domain_gap',
-           'feature_shift', 'Domain', 'make_domain', 'fit_models', 'attack_score', 'transfer_metrics',
+           'feature_shift', 'Domain', 'make_domain', 'fit_models', 'attack_score', 'transfer_metrics', 'family_metrics',
            'quantile_matcher', 'refit_transform', 'transfer', 'plot_grid', 'plot_shift']
 
 # %% ../nbs/10_transfer.ipynb #3e045789
@@ -166,6 +166,18 @@ def transfer_metrics(
             "f1": float(f1_score(y, flagged, zero_division=0)), "auroc": float(roc_auc_score(y, scores)) if 0 < y.mean() < 1 else 0.5,
             "fpr": float(flagged[~y].mean()) if (~y).any() else 0.0, "tpr": float(flagged[y].mean()) if y.any() else 0.0}
 
+# %% ../nbs/10_transfer.ipynb #7537ac7e
+def family_metrics(
+    model: Any,            # "boosting, families" of `fit_models`
+    X: pd.DataFrame,       # (n, d) records
+    attack: np.ndarray,    # (n,) class names
+) -> dict[str, float]:     # accuracy and macro F1 over the families that are there, and the share of records of families that the model does not know
+    "How well families are named."
+    y = families(attack)
+    predicted = model.predict(X)
+    return {"accuracy": float(np.mean(predicted == y)), "macro_f1": float(f1_score(y, predicted, labels=np.unique(y), average="macro", zero_division=0)),
+            "unknown": float(np.mean(~np.isin(y, model.classes_)))}
+
 # %% ../nbs/10_transfer.ipynb #b1690bd3
 REMEDIES = ("none", "recalibrate", "refit transform", "match quantiles", "weights")
 
@@ -206,6 +218,34 @@ def refit_transform(
             if name in names: old._arrays[key][i] = values[names.index(name)]
     return changed
 
+# %% ../nbs/10_transfer.ipynb #42b55488
+class _Trial:
+    "One pair of data sets: source and target records in shared columns, and the rows of the result so far."
+    def __init__(self, source: Domain, target: Domain, columns: Sequence[str], fpr: float):
+        self.source, self.target, self.fpr, self.rows = source, target, fpr, []
+        self.S, self.T = source.X[columns], require_target_columns(target.X, columns)
+        self.benign = self.S.iloc[source.train[source.attack[source.train] == "benign"]]
+        self.held, self.pool, self.test = self.S.iloc[source.calibration], self.T.iloc[target.pool], self.T.iloc[target.test]
+
+    def add(self, name: str, remedy: str, scores: np.ndarray, threshold: float, at: Domain | None = None) -> None:
+        "Adds a row of figures."
+        at = at or self.target
+        merits = transfer_metrics(at.attack[at.test], scores, threshold)
+        self.rows.append({"source": self.source.name, "target": at.name, "model": name, "remedy": remedy, **merits})
+
+    def judge(self, name: str, model: Any, remedies: Sequence[str], match: Callable) -> None:
+        "All that is asked of one model, which does not have to be trained again."
+        score = attack_score(model)
+        limit = threshold_at_fpr(score(self.held), self.fpr)
+        self.add(name, "none", score(self.S.iloc[self.source.test]), limit, self.source)
+        scores = score(self.test)
+        if "none" in remedies: self.add(name, "none", scores, limit)
+        if "none" in remedies and name != "flow": self.add(name, "own decision", scores, 0.5)
+        if "recalibrate" in remedies: self.add(name, "recalibrate", scores, threshold_at_fpr(score(self.pool), self.fpr))
+        if "match quantiles" in remedies: self.add(name, "match quantiles", score(match(self.test)), limit)
+        if "refit transform" in remedies and hasattr(model, "transform_"):
+            self.add(name, "refit transform", attack_score(refit_transform(model, self.pool))(self.test), limit)
+
 # %% ../nbs/10_transfer.ipynb #e80fa675
 def transfer(
     source: Domain,        # where models are trained
@@ -214,41 +254,25 @@ def transfer(
     fpr: float = 0.01,     # promised by a threshold
     seed: int = 0,         # of the models
     models: Sequence[str] = MODELS, remedies: Sequence[str] = REMEDIES,  # models to fit, remedies to try
-) -> tuple[pd.DataFrame, dict[str, Any]]:  # one row per model and remedy; and columns, report, shift, domain_auroc
+) -> tuple[pd.DataFrame, dict[str, Any]]:  # one row per model and remedy; and columns, report, shift, domain_auroc, families, unknown_families
     "Trains on the source, tests on the target, with and without remedies."
     columns, report = common_columns(source.X, target.X)
-    S, T = source.X[columns], require_target_columns(target.X, columns)
-    benign = source.train[source.attack[source.train] == "benign"]
-    gap, ratio = domain_gap(S.iloc[benign].head(2000), T.iloc[target.pool], seed)
-    fitted = fit_models(source, columns, epochs, seed, names=models)
-    X, attack, rows = T.iloc[target.test], target.attack[target.test], []
-
-    def judge(name, remedy, score, records, calibration):
-        t = threshold_at_fpr(score(calibration), fpr)
-        rows.append({"source": source.name, "target": target.name, "model": name, "remedy": remedy, **transfer_metrics(attack, score(records), t)})
-
-    match = quantile_matcher(T.iloc[target.pool], S.iloc[benign])
-    held, pool = S.iloc[source.calibration], T.iloc[target.pool]
-    for name, model in fitted.items():
-        score = attack_score(model)
-        own = transfer_metrics(source.attack[source.test], score(S.iloc[source.test]), threshold_at_fpr(score(held), fpr))
-        rows.append({"source": source.name, "target": source.name, "model": name, "remedy": "none", **own})
-        if "none" in remedies: judge(name, "none", score, X, held)
-        if "none" in remedies and name != "flow":
-            rows.append({"source": source.name, "target": target.name, "model": name, "remedy": "own decision", **transfer_metrics(attack, score(X), 0.5)})
-        if "recalibrate" in remedies: judge(name, "recalibrate", score, X, pool)
-        if "match quantiles" in remedies: judge(name, "match quantiles", score, match(X), held)
-        if "refit transform" in remedies and hasattr(model, "transform_"): judge(name, "refit transform", attack_score(refit_transform(model, pool)), X, held)
+    trial = _Trial(source, target, columns, fpr)
+    gap, ratio = domain_gap(trial.benign, trial.pool, seed)
+    match, fitted = quantile_matcher(trial.pool, trial.benign), fit_models(source, columns, epochs, seed, names=models)
+    for name, model in fitted.items(): trial.judge(name, model, remedies, match)
     if "weights" in remedies and "boosting" in models:
         weights = pd.Series(1.0, index=source.train)
-        weights[benign[:2000]] = ratio
-        weighted = fit_models(source, columns, epochs, seed, weights.to_numpy(), ["boosting"])["boosting"]
-        judge("boosting", "weights", attack_score(weighted), X, held)
-    table = pd.DataFrame(rows).assign(domain_auroc=gap)
-    table.loc[table["source"] == table["target"], "domain_auroc"] = 0.5
-    unknown = ~np.isin(families(attack), np.unique(families(source.attack[source.train])))
-    return table, {"columns": columns, "report": report, "shift": feature_shift(S.iloc[benign], T.iloc[target.pool]), "domain_auroc": gap,
-                   "unknown_families": pd.Series(families(attack)[unknown]).value_counts().to_dict()}
+        weights[source.train[source.attack[source.train] == "benign"]] = ratio
+        score = attack_score(fit_models(source, columns, epochs, seed, weights.to_numpy(), ["boosting"])["boosting"])
+        trial.add("boosting", "weights", score(trial.test), threshold_at_fpr(score(trial.held), fpr))
+    table = pd.DataFrame(trial.rows)
+    table["domain_auroc"] = np.where(table["source"] == table["target"], 0.5, gap)
+    theirs, named = families(target.attack[target.test]), fitted.get("boosting, families")
+    unknown = ~np.isin(theirs, np.unique(families(source.attack[source.train])))
+    return table, {"columns": columns, "report": report, "shift": feature_shift(trial.benign, trial.pool), "domain_auroc": gap,
+                   "families": {} if named is None else family_metrics(named, trial.test, target.attack[target.test]),
+                   "unknown_families": pd.Series(theirs[unknown]).value_counts().to_dict()}
 
 # %% ../nbs/10_transfer.ipynb #5749a03c
 def plot_grid(

@@ -8,8 +8,8 @@ from sklearn.model_selection import cross_val_score
 
 from conftest import needs_data
 from nfad.classify import (CODED, LARGEST, MERGES, SEGMENT, FlowStructure, NeuralClassifier, SoftVote, accuracy_ceiling, class_labels, class_weights,
-                           classification_metrics, compare_models, confused_pairs, fold_network, folded_logits, init_network, load_network, make_models,
-                           make_task, network, save_network, shapley_permutation, shared_vectors, stratified_units)
+                           classification_metrics, compare_models, confused_pairs, explain_class, fold_network, folded_logits, init_network, load_network, make_models,
+                           make_task, network, save_network, shared_vectors, stratified_units)
 from nfad.data import load_dataset, row_ids
 
 SMALL = dict(transform="standard", hidden=(16, 16), dropout=(0.1,), epochs=8, batch_size=64, learning_rate=0.02)
@@ -225,7 +225,23 @@ def test_compare_models_on_demo():
     assert results["decision tree"]["accuracy"] > 0.8 and results["decision tree"]["size_mb"] > 0 and len(predicted["decision tree"]) == len(task.test)
 
 
-def law_efficiency(shapley):
+def law_explanations_add_up(explain):
+    "Base value and values give the probability, and a feature that the model does not use gets nothing."
+    X, y = blobs()
+    model = make_models("decision tree")["decision tree"].fit(X[["a", "b", "c"]].assign(d=1.0), y)
+    told = explain(model, "class 1", X.head(5), X.iloc[20:30])
+    P = model.predict_proba(X.head(5))[:, 1]
+    assert np.allclose(told.base_values + told.values.sum(axis=1), P, atol=1e-6) and np.allclose(told.values[:, 3], 0)
+
+
+def test_explanations(): law_explanations_add_up(explain_class)
+
+
+def test_explanations_catch_another_class():
+    with pytest.raises(AssertionError): law_explanations_add_up(lambda model, name, X, background: explain_class(model, "class 2", X, background))
+
+
+
     rng = np.random.default_rng(0)
     background, X = rng.normal(size=(10, 4)), rng.normal(size=(5, 4))
     score = lambda Z: Z[:, 0] * Z[:, 1] + Z[:, 2]

@@ -1,4 +1,6 @@
 """Laws of exported models: they answer as their originals; int8 is small and close; flows keep their order."""
+import copy
+
 import numpy as np
 import onnx
 import pandas as pd
@@ -108,12 +110,18 @@ def test_input_width_is_checked(network):
     with pytest.raises(ValueError, match="shape"): run_session(open_session(network_to_onnx(network)), np.ones((2, 9)))
 
 
+SMALL = dict(epochs=3, hidden=16, n_bins=5, n_layers=2)
+FLOWS = {"profile": SMALL, "log_prob": SMALL | {"statistic": "log_prob"}, "members": SMALL | {"n_members": 2, "feature_order": "shuffled"},
+         "robust": SMALL | {"transform": "robust"}}
+
+
 @pytest.fixture(scope="module")
-def flow(): return FlowDetector(epochs=3, hidden=16, n_bins=5, n_layers=2).fit(X.assign(flat=2.0))
+def flows(): return {name: FlowDetector(**settings).fit(X.assign(flat=2.0)) for name, settings in FLOWS.items()}
 
 
 def probes():
-    base = X.assign(flat=2.0)
+    "Records that no flow has seen: usual ones, far ones, all zero, with a broken constant, and very far ones."
+    base = blobs(seed=1)[0].assign(flat=2.0)
     return pd.concat([base, base * 1000, base * 0, base.assign(flat=7.0), base * 1e12]).astype(np.float32)
 
 
@@ -123,20 +131,31 @@ def law_flow_scores_agree(export, flow):
     assert np.isfinite(exported).all() and np.allclose(exported, exact, rtol=1e-4, atol=2e-3)
 
 
-def test_flow(flow): law_flow_scores_agree(flow_to_onnx, flow)
+@pytest.mark.parametrize("name", list(FLOWS))
+def test_flow(flows, name): law_flow_scores_agree(flow_to_onnx, flows[name])
 
 
-def test_flow_catches_a_forgotten_constant(flow):
-    def broken(detector):
-        import copy
-        twin = copy.deepcopy(detector)
-        twin.constant_cost_ = 0.0
-        return flow_to_onnx(twin)
-    with pytest.raises(AssertionError): law_flow_scores_agree(broken, flow)
+def test_flow_without_its_statistic(flows):
+    flow = flows["profile"]
+    exported = run_session(open_session(flow_to_onnx(flow, "log_prob")), probes())
+    assert np.allclose(exported, -flow.score_samples(probes()), rtol=1e-4, atol=2e-3)
+    with pytest.raises(ValueError, match="statistic must be"): flow_to_onnx(flows["log_prob"], "profile")
 
 
-def test_pzflow_is_refused(flow):
-    import copy
-    twin = copy.copy(flow)
-    twin.architecture = "pzflow"
-    with pytest.raises(ValueError, match="architecture of an exported flow"): flow_to_onnx(twin)
+def broken(flow, change):
+    "A copy of a detector with something changed."
+    twin = copy.deepcopy(flow)
+    change(twin)
+    return twin
+
+
+@pytest.mark.parametrize("change", [lambda twin: setattr(twin, "constant_cost_", 0.0), lambda twin: setattr(twin.statistic_, "high", 5.0),
+                                    lambda twin: setattr(twin.statistic_.tails_[0], "scale", 1.0), lambda twin: setattr(twin, "latent_df", 9.0)])
+def test_flow_catches(flows, change):
+    with pytest.raises(AssertionError): law_flow_scores_agree(lambda flow: flow_to_onnx(broken(flow, change)), flows["profile"])
+
+
+@pytest.mark.parametrize("change, message", [(lambda twin: setattr(twin, "architecture", "pzflow"), "architecture of an exported flow"),
+                                             (lambda twin: setattr(twin.transform_, "kind", "quantile"), "transform of an exported model")])
+def test_what_cannot_be_exported_is_refused(flows, change, message):
+    with pytest.raises(ValueError, match=message): flow_to_onnx(broken(flows["profile"], change))
