@@ -92,20 +92,43 @@ def run_session(
     if X.ndim != 2 or X.shape[1] != width: raise ValueError(f"X must have shape (n, {width}), got {X.shape}")
     return np.concatenate([session.run(None, {"records": X[i:i + block]})[0] for i in range(0, max(len(X), 1), block)])
 
+# %% ../nbs/09_quantize.ipynb #37cf2fdf
+def _signed_log_nodes(g: Graph, x: str, one: str) -> str:
+    "sign(x) log(1 + |x|)."
+    return g("Mul", g("Sign", x), g("Log", g("Add", g("Abs", x), one)))
+
+
+def _quantile_nodes(g: Graph, y: str, knots: np.ndarray, scores: np.ndarray, starts: np.ndarray, scale: np.ndarray) -> str:
+    "The broken lines of the rank transform at the signed logarithms y, float64, see `nfad.prep.Transform`."
+    n_features, width = len(scale), 1 << int(np.diff(starts).max()).bit_length()
+    edges, lines = np.full((n_features, width), 1e300), np.zeros((3, n_features, width))
+    for j, (a, b) in enumerate(zip(starts[:-1], starts[1:])):
+        xs, ys = knots[a:b], scores[a:b]
+        slopes = np.concatenate([[1 / scale[j]], np.diff(ys) / np.diff(xs), [1 / scale[j]]])
+        edges[j, :b - a] = xs
+        lines[:, j, :b - a + 1] = np.append(xs[0], xs), np.append(ys[0], ys), slopes
+    place = g.constant(width * np.arange(n_features)[None])
+    for step in (width >> i for i in range(1, width.bit_length())):
+        further = g("Add", place, step)
+        place = g("Where", g("LessOrEqual", g("Gather", g.exact(edges.ravel()), g("Sub", further, 1)), y), further, place)
+    x0, y0, slope = (g("Gather", g.exact(line.ravel()), place) for line in lines)
+    return g("Add", y0, g("Mul", slope, g("Sub", y, x0)))
+
 # %% ../nbs/09_quantize.ipynb #09b2170d
 def scaled_records(
     graph: Graph,          # to add to
-    transform: Transform,  # fitted, kind standard, robust, log or none
-    exact: bool = False,   # compute in float64, as the original
+    transform: Transform,  # fitted
+    exact: bool = False,   # compute in float64, as the original; `quantile` always does
 ) -> str:                  # name of the (n, k) scaled records, float32
     "The transform of `nfad.prep` as graph operations."
-    require_choice(transform.kind, ("standard", "robust", "log", "none"), "the transform of an exported model")
-    a, number = transform._arrays, graph.exact if exact else graph.constant
+    a, exact = transform._arrays, exact or transform.kind == "quantile"
+    number = graph.exact if exact else graph.constant
     x = graph("Gather", "records", np.flatnonzero(transform.kept_), axis=1)
     if exact: x = graph("Cast", x, to=TensorProto.DOUBLE)
     if transform.kind == "robust": x = graph("Min", graph("Max", x, number(a["low"])), number(a["high"]))
-    if transform.kind == "log": x = graph("Mul", graph("Sign", x), graph("Log", graph("Add", graph("Abs", x), number(1.0))))
-    if transform.kind != "none": x = graph("Div", graph("Sub", x, number(a["center"])), number(a["scale"]))
+    if transform.kind in ("log", "quantile"): x = _signed_log_nodes(graph, x, number(1.0))
+    if transform.kind == "quantile": x = _quantile_nodes(graph, x, **a)
+    elif transform.kind != "none": x = graph("Div", graph("Sub", x, number(a["center"])), number(a["scale"]))
     if not exact: return x
     largest = float(np.finfo(np.float32).max)
     return graph("Cast", graph("Clip", x, number(-largest), number(largest)), to=TensorProto.FLOAT)
