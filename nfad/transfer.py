@@ -140,7 +140,7 @@ def fit_models(
     boost = lambda: HistGradientBoostingClassifier(max_iter=60, l2_regularization=5.0, early_stopping=False, random_state=seed)
     makers = {"boosting": lambda: boost().fit(X, y, sample_weight=weights), "boosting, families": lambda: boost().fit(X, families(attack)),
               "random forest": lambda: make_pipeline(Scaled(), RandomForestClassifier(60, random_state=seed)).fit(X, y),
-              "MLP": lambda: NeuralClassifier(epochs=epochs, batch_size=128, learning_rate=0.002, seed=seed).fit(X, y),
+              "MLP": lambda: NeuralClassifier(transform="log", epochs=epochs, batch_size=128, learning_rate=0.002, seed=seed).fit(X, y),
               "flow": lambda: FlowDetector(epochs=epochs, seed=seed).fit(X[y == "benign"])}
     return {require_choice(name, MODELS, "names"): makers[name]() for name in names}
 
@@ -209,6 +209,7 @@ def refit_transform(
     target: pd.DataFrame,  # (m, d) benign target records
 ) -> Any:                  # a copy whose scales come from the target
     "A copy with centers and scales of the target, for columns that vary there."
+    require_choice(model.transform_.kind, ("standard", "robust", "log"), "the transform to refit")
     import copy
     changed, fresh = copy.deepcopy(model), Transform(model.transform_.kind).fit(target[list(model.transform_.feature_names_in_)])
     old = changed.transform_
