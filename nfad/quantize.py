@@ -92,10 +92,11 @@ def run_session(
     if X.ndim != 2 or X.shape[1] != width: raise ValueError(f"X must have shape (n, {width}), got {X.shape}")
     return np.concatenate([session.run(None, {"records": X[i:i + block]})[0] for i in range(0, max(len(X), 1), block)])
 
-# %% ../nbs/09_quantize.ipynb #37cf2fdf
-def _signed_log_nodes(g: Graph, x: str, one: str) -> str:
+# %% ../nbs/09_quantize.ipynb #7bedc161
+def _signed_log_nodes(g: Graph, x: str, zero: str, one: str) -> str:
     "sign(x) log(1 + |x|)."
-    return g("Mul", g("Sign", x), g("Log", g("Add", g("Abs", x), one)))
+    size = g("Log", g("Add", g("Abs", x), one))
+    return g("Where", g("Less", x, zero), g("Neg", size), size)
 
 
 def _quantile_nodes(g: Graph, y: str, knots: np.ndarray, scores: np.ndarray, starts: np.ndarray, scale: np.ndarray) -> str:
@@ -119,28 +120,38 @@ def scaled_records(
     graph: Graph,          # to add to
     transform: Transform,  # fitted
     exact: bool = False,   # compute in float64, as the original; `quantile` always does
-) -> str:                  # name of the (n, k) scaled records, float32
+    keep_all: bool = False,  # leave constant columns in place, as numbers next to zero; not for `quantile`
+) -> str:                  # name of the (n, k) scaled records, float32; (n, d) with `keep_all`
     "The transform of `nfad.prep` as graph operations."
-    a, exact = transform._arrays, exact or transform.kind == "quantile"
+    a, exact, x = transform._arrays, exact or transform.kind == "quantile", "records"
+    if keep_all: a = {name: _over_all_columns(name, values, transform.kept_) for name, values in a.items()}
+    else: x = graph("Gather", x, np.flatnonzero(transform.kept_), axis=1)
     number = graph.exact if exact else graph.constant
-    x = graph("Gather", "records", np.flatnonzero(transform.kept_), axis=1)
     if exact: x = graph("Cast", x, to=TensorProto.DOUBLE)
     if transform.kind == "robust": x = graph("Min", graph("Max", x, number(a["low"])), number(a["high"]))
-    if transform.kind in ("log", "quantile"): x = _signed_log_nodes(graph, x, number(1.0))
+    if transform.kind in ("log", "quantile"): x = _signed_log_nodes(graph, x, number(0.0), number(1.0))
     if transform.kind == "quantile": x = _quantile_nodes(graph, x, **a)
     elif transform.kind != "none": x = graph("Div", graph("Sub", x, number(a["center"])), number(a["scale"]))
     if not exact: return x
     largest = float(np.finfo(np.float32).max)
     return graph("Cast", graph("Clip", x, number(-largest), number(largest)), to=TensorProto.FLOAT)
 
+
+def _over_all_columns(name: str, values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    "An array of the transform with entries for constant columns too, whose scaled value is next to zero."
+    wide = np.full(len(kept), {"center": 0.0, "scale": 1e30, "low": -1e30, "high": 1e30}[name])
+    wide[kept] = values
+    return wide
+
 # %% ../nbs/09_quantize.ipynb #846058b9
 def network_to_onnx(
     model: NeuralClassifier,  # fitted
 ) -> onnx.ModelProto:         # records -> (n, k) logits, in the order of `classes_`
     "The network with its transform, batch norm folded."
-    graph = Graph()
-    x = scaled_records(graph, model.transform_)
+    graph, keep_all = Graph(), model.transform_.kind not in ("quantile", "none")
+    x = scaled_records(graph, model.transform_, keep_all=keep_all)
     for i, (w, b) in enumerate(model.weights_):
+        if not i and keep_all: w = np.where(model.transform_.kept_[:, None], w[np.cumsum(model.transform_.kept_) - 1], np.float32(0))
         x = graph("Gemm", x, w, b)
         if i < len(model.weights_) - 1: x = graph("Relu" if model.activation == "relu" else "Elu", x)
     return graph.model(x, ["n", len(model.classes_)], model.n_features_in_, "logits")
@@ -218,7 +229,7 @@ def quantize_network(
         if kind == "dynamic int8": quantize_dynamic(plain, path, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=named("MatMul"), **shared)
         else:
             quantize_static(plain, path, _Records(np.asarray(calibration, dtype=np.float32)), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
-                            op_types_to_quantize=["Gemm"], nodes_to_exclude=named("Gemm")[:1] if kind == "mixed int8" else [], **shared)
+                            op_types_to_quantize=["Gemm", "Relu"], nodes_to_exclude=named("Gemm")[:1] if kind == "mixed int8" else [], **shared)
     finally: plain.unlink(missing_ok=True)
     return path
 
@@ -303,15 +314,14 @@ def plot_variants(
 ) -> np.ndarray:          # the Axes
     "Throughput by batch, and accuracy against size."
     import matplotlib.pyplot as plt
-    if axes is None: axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")[1]
+    if axes is None: axes = plt.subplots(1, 2, figsize=(11.5, 3.6), layout="constrained")[1]
     for name in speed: axes[0].plot(speed.index, speed[name], marker="o", label=name)
     axes[0].set(xscale="log", yscale="log", xlabel="records per call", ylabel="records/s")
-    axes[0].legend(fontsize="small")
     for i, (name, row) in enumerate(table.iterrows()):
         axes[1].scatter(row["size_mb"], row["accuracy"], s=60, color=f"C{i}", zorder=3, label=name)
     low, high = table["accuracy"].min(), table["accuracy"].max()
     axes[1].set(xlabel="file size (MB)", ylabel="accuracy (test rows)", xlim=(0, 1.1 * table["size_mb"].max()), ylim=(low - 0.02, min(high + 0.02, 1.001)))
-    axes[1].legend(fontsize="small")
+    axes[1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     return np.asarray(axes)
 
 # %% ../nbs/09_quantize.ipynb #fff2fe77
