@@ -241,22 +241,6 @@ def test_explanations_catch_another_class():
     with pytest.raises(AssertionError): law_explanations_add_up(lambda model, name, X, background: explain_class(model, "class 2", X, background))
 
 
-
-    rng = np.random.default_rng(0)
-    background, X = rng.normal(size=(10, 4)), rng.normal(size=(5, 4))
-    score = lambda Z: Z[:, 0] * Z[:, 1] + Z[:, 2]
-    values = shapley(score, X, background)
-    assert np.allclose(values.values.sum(axis=1), score(X) - score(background).mean(), atol=1e-6)
-    assert np.allclose(values.values[:, 3], 0)
-
-
-def test_shapley_efficiency(): law_efficiency(lambda f, X, B: shapley_permutation(f, X, B, list("abcd")))
-
-
-def test_shapley_catches_another_score():
-    with pytest.raises(AssertionError): law_efficiency(lambda f, X, B: shapley_permutation(lambda Z: 2 * f(Z), X, B, list("abcd")))
-
-
 @needs_data
 def test_ceiling_of_cicddos2019():
     data = load_dataset("cicddos2019")

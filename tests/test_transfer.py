@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from conftest import needs_data
+from nfad.classify import NeuralClassifier
 from nfad.data import load_dataset
 from nfad.transfer import (Domain, attack_score, common_columns, domain_gap, families, feature_shift, fit_models, make_domain, quantile_matcher,
                            refit_transform, require_target_columns, transfer, transfer_metrics)
@@ -80,16 +81,26 @@ def test_models_have_one_waist(models):
         assert scores.shape == (600,) and roc_auc_score(d.attack != "benign", scores) > 0.9, name
 
 
-def test_refit_follows_an_affine_shift(models):
+def law_refitting_undoes_an_affine_shift(refit):
     d = domain()
-    moved = d.X * 5 + 100
-    for name in ("MLP", "flow"):
-        benign = d.attack == "benign"
-        model = refit_transform(models[name], moved[benign])
-        again = refit_transform(models[name], d.X[benign])
-        score = attack_score(models[name])(d.X)
-        if name == "MLP": assert np.allclose(attack_score(model)(moved), attack_score(again)(d.X), atol=1e-3)
-        assert (attack_score(models[name])(d.X) == score).all()  # the original stays as it was
+    benign, moved = d.attack == "benign", d.X * 5 + 100
+    model = NeuralClassifier(transform="robust", hidden=(8,), epochs=2, batch_size=64).fit(d.X.iloc[d.train], d.attack[d.train])
+    before = attack_score(model)(d.X)
+    assert np.allclose(attack_score(refit(model, moved[benign]))(moved), attack_score(refit(model, d.X[benign]))(d.X), atol=1e-3)
+    assert (attack_score(model)(d.X) == before).all()  # the original stays as it was
+
+
+def test_refit(): law_refitting_undoes_an_affine_shift(refit_transform)
+
+
+def test_refit_catches_no_refit():
+    with pytest.raises(AssertionError): law_refitting_undoes_an_affine_shift(lambda model, target: model)
+
+
+def test_refit_refuses_ranks():
+    d = domain()
+    model = NeuralClassifier(hidden=(8,), epochs=1, batch_size=64).fit(d.X, d.attack)
+    with pytest.raises(ValueError, match="transform to refit"): refit_transform(model, d.X)
 
 
 def law_metrics(metrics):
