@@ -14,6 +14,7 @@ __all__ = ['MERGES', 'SEGMENT', 'LARGEST', 'COUNTED', 'CODED', 'ACTIVATIONS', 'C
 
 # %% ../nbs/08_classify.ipynb #8d004b07
 import json
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -402,8 +403,8 @@ class _Predicting(ClassifierMixin, BaseEstimator):
         return self.classes_[self.decision_function(X).argmax(axis=1)]
 
 # %% ../nbs/08_classify.ipynb #e58faf22
-class NeuralClassifier(_Predicting):
-    "A multi-layer perceptron in JAX, as a scikit-learn classifier."
+class _Settings(_Predicting):
+    "Parameters of the network, and presets that set several of them at once."
     def __init__(
         self,
         transform: str = "quantile",           # scaling, see `nfad.prep.Transform`
@@ -430,6 +431,12 @@ class NeuralClassifier(_Predicting):
         "A network with a named set of parameters."
         return cls(**NETWORK_PRESETS[require_choice(name, list(NETWORK_PRESETS), "preset")] | overrides)
 
+
+NETWORK_PRESETS = {"default": {}, "thesis": {"transform": "robust", "dropout": (0.3, 0.4, 0.2), "class_weight": "sqrt"}}
+
+# %% ../nbs/08_classify.ipynb #c57967ca
+class NeuralClassifier(_Settings):
+    "A multi-layer perceptron in JAX, as a scikit-learn classifier."
     def fit(self, X: pd.DataFrame | np.ndarray,  # (n, d) records
             y: np.ndarray,                       # (n,) class names or numbers
             ) -> "NeuralClassifier":             # self
@@ -449,9 +456,6 @@ class NeuralClassifier(_Predicting):
         return self
 
 # %% ../nbs/08_classify.ipynb #37d39f10
-NETWORK_PRESETS = {"default": {}, "thesis": {"transform": "robust", "dropout": (0.3, 0.4, 0.2), "class_weight": "sqrt"}}
-
-
 def _check_network(model: NeuralClassifier) -> None:
     "Refuses parameters out of range."
     require_choice(model.activation, list(ACTIVATIONS), "activation")
@@ -733,7 +737,7 @@ def plot_learning(
     import matplotlib.pyplot as plt
     if axes is None: axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")[1]
     epochs = np.arange(1, len(history) + 1)
-    for name, label in (("training", "training (with dropout)"), ("held_out", "held out")): axes[0].plot(epochs, history[name], label=label)
+    for name, label in (("training", "training"), ("held_out", "held out")): axes[0].plot(epochs, history[name], label=label)
     axes[1].plot(epochs, history["held_out_accuracy"], color="tab:orange")
     axes[0].set(xlabel="epoch", ylabel="weighted cross-entropy (nats)")
     axes[1].set(xlabel="epoch", ylabel="accuracy on held-out rows")
@@ -752,11 +756,11 @@ def plot_tree_top(
     import matplotlib.pyplot as plt
     from sklearn.tree import plot_tree
     tree, transform = model.steps[-1][1], model.steps[0][1].transform_
-    ax = ax or plt.subplots(figsize=(15, 2 + 1.6 * depth), layout="constrained")[1]
+    ax = ax or plt.subplots(figsize=(19, 2 + 1.6 * depth), layout="constrained")[1]
     shown = plot_tree(tree, max_depth=depth, feature_names=list(transform.feature_names_out_), class_names=[str(c) for c in tree.classes_],
-                      filled=True, impurity=False, proportion=True, rounded=True, fontsize=8, precision=2, ax=ax)
+                      filled=True, impurity=False, proportion=True, rounded=True, fontsize=7, precision=2, ax=ax)
     for box in shown:  # the shares of all classes do not fit; the winning class stays
-        box.set_text("\n".join(line for line in box.get_text().replace("\n ", " ").splitlines() if not line.startswith("value")))
+        box.set_text(re.sub(r"value = \[.*?\]\n", "", box.get_text(), flags=re.S))
     return ax
 
 # %% ../nbs/08_classify.ipynb #de0a6842
@@ -837,11 +841,13 @@ def plot_explanations(
     import matplotlib.pyplot as plt
     import shap
     row = int(np.argmax(values.values.sum(axis=1)))
-    few = values[:, np.argsort(-np.abs(values.values).mean(axis=0))[:n_shown]]
+    top = np.argsort(-np.abs(values.values[row]))[:n_shown]
+    credit, names = values.values[row][top], [f"{values.feature_names[j]} = {values.data[row][j]:.4g}" for j in top]
+    credit, names = np.append(credit, values.values[row].sum() - credit.sum()), [*names, "all others"]
     draw = {"summary": lambda: shap.plots.beeswarm(values, max_display=n_shown, show=False), "bar": lambda: shap.plots.bar(values, max_display=n_shown, show=False),
             "heatmap": lambda: shap.plots.heatmap(values, max_display=n_shown, show=False), "waterfall": lambda: shap.plots.waterfall(values[row], max_display=n_shown, show=False),
-            "force": lambda: shap.plots.force(float(np.ravel(values.base_values)[0]), np.round(few.values[row], 3), np.round(few.data[row], 2), feature_names=list(few.feature_names),
-                                              matplotlib=True, show=False, contribution_threshold=0.1, text_rotation=20)}
+            "force": lambda: shap.plots.force(float(np.ravel(values.base_values)[row % np.size(values.base_values)]), np.round(credit, 3), feature_names=names, matplotlib=True, show=False,
+                                              contribution_threshold=0.1, text_rotation=20)}
     paths = []
     for kind, plot in draw.items():
         plt.close("all")

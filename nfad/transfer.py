@@ -254,7 +254,8 @@ def transfer(
     epochs: int = 20,      # of network and flow
     fpr: float = 0.01,     # promised by a threshold
     seed: int = 0,         # of the models
-    models: Sequence[str] = MODELS, remedies: Sequence[str] = REMEDIES,  # models to fit, remedies to try
+    models: Sequence[str] = MODELS,      # to fit
+    remedies: Sequence[str] = REMEDIES,  # to try
 ) -> tuple[pd.DataFrame, dict[str, Any]]:  # one row per model and remedy; and columns, report, shift, domain_auroc, families, unknown_families
     "Trains on the source, tests on the target, with and without remedies."
     columns, report = common_columns(source.X, target.X)
