@@ -210,6 +210,19 @@ class _Records(CalibrationDataReader):
     def get_next(self) -> dict | None: return next(self.batches, None)
 
 
+def _shrink_first(path: Path) -> None:
+    "Keeps the weights of the first layer, which stayed in float32, as 8-bit integers with a scale per output."
+    model = onnx.load(path)
+    table = {constant.name: constant for constant in model.graph.initializer}
+    name = next(node.input[1] for node in model.graph.node if node.op_type == "Gemm" and node.input[1] in table)
+    weights = numpy_helper.to_array(table[name])
+    scale = np.maximum(np.abs(weights).max(axis=0), 1e-12).astype(np.float32) / 127
+    model.graph.initializer.remove(table[name])
+    model.graph.initializer.extend([numpy_helper.from_array(np.round(weights / scale).astype(np.int8), f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")])
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=1))
+    onnx.save(model, path)
+
+
 def quantize_network(
     model: onnx.ModelProto,    # from `network_to_onnx`
     kind: str,                 # one of `VARIANTS`
@@ -230,6 +243,7 @@ def quantize_network(
         else:
             quantize_static(plain, path, _Records(np.asarray(calibration, dtype=np.float32)), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
                             op_types_to_quantize=["Gemm", "Relu"], nodes_to_exclude=named("Gemm")[:1] if kind == "mixed int8" else [], **shared)
+            if kind == "mixed int8": _shrink_first(path)
     finally: plain.unlink(missing_ok=True)
     return path
 
