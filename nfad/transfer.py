@@ -292,6 +292,7 @@ def plot_grid(
     ax = ax or plt.subplots(figsize=(2.2 + 1.0 * square.shape[1], 1.6 + 0.55 * len(square)), layout="constrained")[1]
     sns.heatmap(square, annot=True, fmt=".2f", cmap="RdYlGn", vmin=0, vmax=1, linewidths=0.5, cbar=False, ax=ax)
     ax.tick_params(axis="x", rotation=30)
+    ax.tick_params(axis="y", rotation=0)
     ax.set(title=f"{model}: {metric}", xlabel="tested on", ylabel="trained on")
     return ax
 
