@@ -112,7 +112,7 @@ def rank_features(
     null = np.inf if null_draws is None else float(np.quantile(null_draws.max(axis=1), 0.95))
     return Ranking(table.iloc[np.argsort(-values, kind="stable")], null)
 
-# %% ../nbs/06_select.ipynb #682cf5d3
+# %% ../nbs/06_select.ipynb #701ef3d6
 def mean_gap(
     few: np.ndarray,     # (n, d) attributions of labelled attacks
     benign: np.ndarray,  # (m, d) attributions of benign records
@@ -131,14 +131,14 @@ def logistic_weight(
     return np.abs(fitted.coef_[0]) * X.std(axis=0)
 
 
-SEPARATIONS = {"weight": logistic_weight, "mean": mean_gap}
+SEPARATIONS = {"mean": mean_gap, "weight": logistic_weight}
 
 
 def few_shot(
     few: np.ndarray,        # (n, d) attributions of labelled attacks, n >= 1
     benign: np.ndarray,     # (m, d) attributions of benign records
     names: Sequence[str],   # d features
-    by: str = "weight",     # weight or mean
+    by: str = "mean",       # mean or weight
     n_draws: int = 40,      # of the bootstrap, and of chance
     n_benign: int = 1000,   # benign records in each draw, at most
     seed: int = 0,          # of the draws
@@ -188,7 +188,7 @@ def label_free(
     draws, chance = (np.array([measure(A[rng.integers(len(A), size=n)]) for _ in range(n_draws)]) for A in (unlabelled, benign))
     return rank_features(measure(unlabelled), names, draws, chance)
 
-# %% ../nbs/06_select.ipynb #a34965cb
+# %% ../nbs/06_select.ipynb #b65e58ca
 def joined(
     base: np.ndarray,    # (n,) -log p-value of the default score, nats
     told: np.ndarray,    # (n,) -log p-value by the labels, nats
@@ -197,7 +197,7 @@ def joined(
     "Default score, lifted by what labels say."
     return base + np.maximum(told - start, 0)
 
-
+# %% ../nbs/06_select.ipynb #b0929f2e
 class Reweighted:
     "The default score, lifted by what a few labels say of the chosen features."
     def __init__(
@@ -205,7 +205,7 @@ class Reweighted:
         chosen: Sequence[int],   # columns of the chosen features
         n_trees: int = 100,      # of each forest
         start: float = 3.0,      # what labels must say at least, nats
-        n_benign: int = 4000,    # benign records for the forest of raw values, at most
+        n_benign: int = 3000,    # benign records for the forest of raw values, at most
         seed: int = 0,           # of the forests
     ):
         self.chosen, self.start, self.seed = np.asarray(chosen, dtype=np.int64), start, seed
@@ -241,7 +241,7 @@ class Reweighted:
         by_value, by_evidence, base = (-np.log(conformal_p_values(s, c)) for s, c in zip([*self._outputs(records), records.score], self.calibration_))
         return joined(base, (by_value + by_evidence) / 2, self.start) + 1e-3 * np.sign(records.score) * np.log1p(np.abs(records.score))
 
-# %% ../nbs/06_select.ipynb #fddcd8c6
+# %% ../nbs/06_select.ipynb #caa026f5
 @dataclass(frozen=True)
 class Bench:
     "All that rankings and rivals may use, and what judges them."
@@ -274,7 +274,7 @@ def drawn(
     "Random rows of a pool."
     return np.random.default_rng([seed, draw]).permutation(size)[:n]
 
-
+# %% ../nbs/06_select.ipynb #4f1b7851
 def thinned(
     attack: np.ndarray,    # (n,) class names
     n_attack: int = 1000,  # of each attack class, at most
@@ -301,7 +301,7 @@ def judged(
     return {"auroc": float(np.average(below, weights=weights)), "macro_auroc": float(np.mean(below)),
             "tpr_at_fpr_0.01": float(np.average([np.mean(group > threshold) for group in groups], weights=weights))}
 
-# %% ../nbs/06_select.ipynb #e05efd62
+# %% ../nbs/06_select.ipynb #e47ccf88
 def auroc_alone(
     few: np.ndarray,     # (n, d)
     benign: np.ndarray,  # (m, d)
@@ -331,7 +331,17 @@ def permutation_drop(
         drop[j] = whole - certainty(changed)
     return drop
 
-# %% ../nbs/06_select.ipynb #72c88bce
+
+def mutual_information(
+    few: np.ndarray,     # (n, d)
+    benign: np.ndarray,  # (m, d)
+    seed: int = 0,       # of the tiny noise that separates equal values
+) -> np.ndarray:         # (d,) nats
+    "Mutual information of each feature and the label; one attack counts twice, or it had no neighbor to estimate by."
+    few = np.concatenate([few, few]) if len(few) == 1 else few
+    return mutual_info_classif(np.concatenate([benign[:1000], few]), np.repeat([0, 1], [len(benign[:1000]), len(few)]), random_state=seed)
+
+# %% ../nbs/06_select.ipynb #69c50ba1
 def _of_values(separate: Callable) -> Callable:
     "A selector by raw values: separate(few, benign, seed) -> (d,)."
     def select(bench: Bench, rows: np.ndarray, seed: int) -> Ranking:
@@ -357,16 +367,10 @@ def _of_attributions(name: str) -> Callable:
         return rank_features(mean_gap(few[rows], benign), bench.names)
     return select
 
-
-def mutual_information(few: np.ndarray, benign: np.ndarray, seed: int) -> np.ndarray:  # (n, d), (m, d) -> (d,) nats
-    "Mutual information of each feature and the label; with one attack there is no neighbor to estimate it by, so it counts twice."
-    few = np.concatenate([few, few]) if len(few) == 1 else few
-    return mutual_info_classif(np.concatenate([benign[:1000], few]), np.repeat([0, 1], [len(benign[:1000]), len(few)]), random_state=seed)
-
-
+# %% ../nbs/06_select.ipynb #cd6259c7
 SELECTORS: dict[str, Callable[[Bench, np.ndarray, int], Ranking | None]] = {  # (bench, labelled rows of the pool, seed) -> ranking
     "few_shot": lambda bench, rows, seed: few_shot(bench.pool.evidence[rows], bench.reference.evidence, bench.names, seed=seed),
-    "few_shot_mean": lambda bench, rows, seed: few_shot(bench.pool.evidence[rows], bench.reference.evidence, bench.names, "mean", seed=seed),
+    "few_shot_weight": lambda bench, rows, seed: few_shot(bench.pool.evidence[rows], bench.reference.evidence, bench.names, "weight", n_draws=10, seed=seed),
     "shapley": _of_attributions("shapley"), "diffi": _of_attributions("diffi"),
     "mutual_information": _of_values(mutual_information),
     "auroc_alone": _of_values(lambda few, benign, seed: auroc_alone(few, benign)),
@@ -376,7 +380,7 @@ SELECTORS: dict[str, Callable[[Bench, np.ndarray, int], Ranking | None]] = {  # 
 }
 LABEL_FREE = ("label_free_variance", "label_free_tail", "label_free_mad", "random")  # rankings that ask for no label
 
-# %% ../nbs/06_select.ipynb #99a01c98
+# %% ../nbs/06_select.ipynb #49100251
 def _forest_rival(bench: Bench, few: View, n_trees: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     "A forest on raw values."
     lifted = Reweighted(range(len(bench.names)), n_trees, seed=seed, n_benign=10**6)
@@ -410,7 +414,7 @@ def _devnet_rival(bench: Bench, few: View, n_trees: int, seed: int) -> tuple[np.
     benign = np.concatenate([bench.reference.values, bench.train])
     torch.manual_seed(seed)
     with redirect_stdout(StringIO()):  # it prints every epoch
-        model = DevNet(epochs=20, known_outliers=len(few.score), random_state=seed)
+        model = DevNet(epochs=10, known_outliers=len(few.score), random_seed=seed, device="cpu")
         model.fit(scaled(np.concatenate([benign, few.values])), np.repeat([0, 1], [len(benign), len(few.score)]))
         return tuple(model.decision_function(scaled(part.values)) for part in (bench.calibration, bench.test))
 
@@ -424,21 +428,21 @@ def _all_features(bench: Bench, few: View, n_trees: int, seed: int) -> tuple[np.
 RIVALS: dict[str, Callable[[Bench, View, int, int], tuple[np.ndarray, np.ndarray]]] = {  # (bench, labelled attacks, trees, seed) -> scores of calibration, test
     "all_features": _all_features, "forest": _forest_rival, "forest_joined": _joined_rival, "logistic": _logistic_rival, "devnet": _devnet_rival}
 
-# %% ../nbs/06_select.ipynb #dddbd823
+# %% ../nbs/06_select.ipynb #292c5a24
 def _row(bench: Bench, name: str, n: int, draw: int, scores: tuple[np.ndarray, np.ndarray], **facts) -> dict[str, Any]:
     "One line of the table."
     threshold = threshold_at_fpr(scores[0], 0.01)
     return {"name": name, "n_labels": n, "draw": draw, **judged(bench.attack, scores[1], bench.sizes),
             "realised_fpr": float(np.mean(scores[1][bench.attack == "benign"] > threshold)), **facts}
 
-
+# %% ../nbs/06_select.ipynb #42d106bb
 def measure_selectors(
     bench: Bench,                 # labels, benign records and the test
     labels: Sequence[int],        # numbers of labelled attacks
     n_draws: int = 5,             # draws of labels
     ks: Sequence[int] = (),       # numbers of features to try, for `curves` and `curve_labels`
-    curve_labels: int = 10,       # labels of the curve over k
-    curves: Sequence[str] = ("few_shot", "label_free_variance", "random"),  # selectors of the curve over k
+    main: int = 10,               # labels for which all of `names` are tried, and the `ks`
+    curves: Sequence[str] = ("few_shot", "label_free_variance", "random"),  # selectors for all numbers of labels and of features
     names: Sequence[str] = tuple(SELECTORS),  # selectors
     rivals: Sequence[str] = ("all_features", "forest", "forest_joined", "logistic"),  # detectors with labels
     n_trees: int = 60,            # of each forest
@@ -450,11 +454,11 @@ def measure_selectors(
     for n, draw in tqdm(cases, desc="labels", disable=not progress or len(cases) < 10):
         picked, seed = bench.labelled(n, draw), bench.seed * 1000 + draw
         few, rule = bench.pool.take(picked), None
-        for name in ["few_shot", *(name for name in names if name != "few_shot")]:
+        for name in ["few_shot", *(name for name in names if name != "few_shot" and (n == main or name in curves))]:
             ranking = SELECTORS[require_choice(name, list(SELECTORS), "names")](bench, picked, seed)
             if ranking is None: continue
             rule, rankings[name, n, draw] = ranking.k if name == "few_shot" else rule, ranking
-            for k in sorted({rule, *(k for k in ks if name in curves and n == curve_labels and k <= len(bench.names))}):
+            for k in sorted({rule, *(k for k in ks if name in curves and n == main and k <= len(bench.names))}):
                 columns = [bench.names.index(feature) for feature in ranking.chosen(k)]
                 lifted = Reweighted(columns, n_trees, seed=seed).fit(few, bench.train, bench.reference, bench.calibration)
                 rows.append(_row(bench, name, n, draw, tuple(lifted.anomaly_score(part) for part in (bench.calibration, bench.test)), k=k, by_rule=k == rule))
@@ -464,7 +468,7 @@ def measure_selectors(
     base = _row(bench, "default", 0, 0, (bench.calibration.score, bench.test.score), k=len(bench.names), by_rule=True)
     return pd.DataFrame([base, *rows]), rankings
 
-
+# %% ../nbs/06_select.ipynb #31589997
 SHOWN = ("auroc", "macro_auroc", "tpr_at_fpr_0.01", "realised_fpr")
 
 
@@ -513,7 +517,7 @@ def noise_places(
     return {"n_noise": int(noise.sum()), "noise_chosen": int(noise[:ranking.k].sum()), "noise_median_place": float(np.median(place)),
             "noise_standing_out": int((noise & (ranking.table["low"] > ranking.null).to_numpy()).sum())}
 
-# %% ../nbs/06_select.ipynb #067e9b99
+# %% ../nbs/06_select.ipynb #08465f1f
 def plot_ranking(
     ranking: Ranking,  # of features
     top: int = 20,     # features shown
@@ -532,7 +536,7 @@ def plot_ranking(
     ax.legend(loc="lower right", frameon=False)
     return ax
 
-
+# %% ../nbs/06_select.ipynb #fc4fd8a6
 LABELS = {"auroc": "AUROC", "macro_auroc": "macro AUROC", "tpr_at_fpr_0.01": "TPR at 1 % FPR", "k": "features k", "n_labels": "labelled attacks"}
 STYLES = {"few_shot": ("tab:blue", "-"), "label_free_variance": ("tab:green", "-"), "random": ("gray", ":"), "forest": ("tab:red", "--"),
           "forest_joined": ("tab:orange", "--"), "all_features": ("tab:purple", "-."), "logistic": ("tab:brown", "--")}
