@@ -9,9 +9,9 @@ __all__ = ['LEAST', 'MOST', 'SEPARATIONS', 'SPREADS', 'SELECTORS', 'LABEL_FREE',
            'permutation_drop', 'mutual_information', 'measure_selectors', 'summarize_selectors', 'retrained',
            'with_noise', 'noise_places', 'plot_ranking', 'plot_curves', 'mean_ranking', 'select_record', 'make_bench']
 
-# %% ../nbs/06_select.ipynb #bb64d22c
+# %% ../nbs/06_select.ipynb #7285a719
+import warnings
 from dataclasses import dataclass
-from time import process_time
 from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
@@ -380,7 +380,7 @@ SELECTORS: dict[str, Callable[[Bench, np.ndarray, int], Ranking | None]] = {  # 
 }
 LABEL_FREE = ("label_free_variance", "label_free_tail", "label_free_mad", "random")  # rankings that ask for no label
 
-# %% ../nbs/06_select.ipynb #49100251
+# %% ../nbs/06_select.ipynb #2ef54b12
 def _forest_rival(bench: Bench, few: View, n_trees: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     "A forest on raw values."
     lifted = Reweighted(range(len(bench.names)), n_trees, seed=seed, n_benign=10**6)
@@ -413,8 +413,9 @@ def _devnet_rival(bench: Bench, few: View, n_trees: int, seed: int) -> tuple[np.
     scaled = lambda values: np.clip(scale.transform(frame(values)), -8, 8)
     benign = np.concatenate([bench.reference.values, bench.train])
     torch.manual_seed(seed)
-    with redirect_stdout(StringIO()):  # it prints every epoch
-        model = DevNet(epochs=10, known_outliers=len(few.score), random_seed=seed, device="cpu")
+    with redirect_stdout(StringIO()), warnings.catch_warnings():  # it prints every epoch
+        warnings.simplefilter("ignore")  # about copies of its tensors
+        model = DevNet(known_outliers=len(few.score), random_seed=seed, device="cpu")
         model.fit(scaled(np.concatenate([benign, few.values])), np.repeat([0, 1], [len(benign), len(few.score)]))
         return tuple(model.decision_function(scaled(part.values)) for part in (bench.calibration, bench.test))
 
@@ -566,7 +567,7 @@ def plot_curves(
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize="small")
     return axes
 
-# %% ../nbs/06_select.ipynb #20ff81b4
+# %% ../nbs/06_select.ipynb #e1e42f3c
 def mean_ranking(
     rankings: Sequence[Ranking],  # of the same features
 ) -> list[str]:                   # features, best mean place first
@@ -582,8 +583,8 @@ def select_record(
     facts: dict[str, Any],   # further flat entries
 ) -> dict[str, Any]:         # for `select.json`
     "Content of `select.json`."
-    table = summarize_selectors(measured[measured["by_rule"]])
-    curves = summarize_selectors(measured, ("name", "n_labels", "k"))["auroc"]
+    table = summarize_selectors(measured[measured["by_rule"]]).sort_index()
+    curves = summarize_selectors(measured, ("name", "n_labels", "k"))["auroc"].sort_index()
     def entry(name, n):
         row, mine = table.loc[(name, n)], [ranking for (a, b, _), ranking in rankings.items() if (a, b) == (name, n)]
         every = table["macro_auroc"].get(("all_features", n))
