@@ -246,8 +246,7 @@ def train_peer(
     seed: int = 0,                  # of shuffling
 ) -> dict[str, list[float]]:        # see `EpochClock.record`
     "Trains a peer by pzflow's own loop, as long as the budget allows."
-    settings = PEERS[require_choice(peer, list(PEERS), "peer")]
-    flow = build_peer(peer, np.concatenate([task.noisy, task.noisy_validation]))
+    flow, settings = build_peer(peer, np.concatenate([task.noisy, task.noisy_validation])), PEERS[peer]
     watch = EpochClock(flow, budget)
     frames = [pd.DataFrame(part, columns=flow.data_columns) for part in (task.noisy, task.noisy_validation)]
     steps = epochs * -(-len(task.noisy) // settings.batch_size)

@@ -169,6 +169,13 @@ def _from_standard_input(model: str, fpr: float | None, sensor: str, alerts_only
             sys.stdout.flush()
     return Shown(counts, "")
 
+# %% ../nbs/13_cli.ipynb #ddc36334
+def _benign_records(model: str, path: str) -> Any:
+    "The records of a named file, else those beside the model; None if there are none."
+    import pandas as pd
+    beside = Path(model).parent / "calibration.parquet"
+    return pd.read_parquet(path or beside) if path or beside.is_file() else None
+
 # %% ../nbs/13_cli.ipynb #c9a18c0c
 @command
 def score(
@@ -189,11 +196,8 @@ def score(
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
     if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only)
     if not target: raise ValueError("target must be given: a folder for the scores, or a .parquet file")
-    import pandas as pd
     from nfad.deploy import load_model, peak_memory, score_files
-    beside = Path(reference) if reference else Path(model).parent / "calibration.parquet"
-    compared = pd.read_parquet(beside) if reference or beside.is_file() else None
-    loaded = load_model(model, fpr, compared)
+    loaded = load_model(model, fpr, _benign_records(model, reference))
     report = score_files(loaded, source, target, keep if keep in ("identifiers", "all", "none") else keep.split(","), strict, scheduler, workers, window, not quiet)
     totals = report.totals() | {"warning": report.warning, "reasons": report.reasons, "peak_memory_mb": peak_memory()}
     failed = report.files[report.files["status"] == "failed"]
@@ -216,11 +220,9 @@ def explain(
     quiet: bool = False,    # no progress and no summary
 ) -> Shown:                 # where the page is, and the first alerts
     "Ranks the alerts of all scored files and says what is strange about each."
-    import pandas as pd
     from nfad.deploy import explain_alerts, find_alerts, load_model, write_alerts
     loaded = load_model(model)
-    beside = Path(background) if background else Path(model).parent / "calibration.parquet"
-    benign = pd.read_parquet(beside) if (background or beside.is_file()) and not quick else None
+    benign = None if quick else _benign_records(model, background)
     alerts = explain_alerts(loaded, find_alerts(target, fdr, top), source, benign, progress=not quiet)
     page = write_alerts(alerts, out, title=f"Alerts in {Path(source).name}")
     shown = alerts.table[[c for c in ("rank", "file", "row", "anomaly_score", "p_value", "surprising") if c in alerts.table]].head(10)

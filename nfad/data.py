@@ -246,7 +246,7 @@ def _mark_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
         before = item
     if before is not None: yield before, True
 
-# %% ../nbs/01_data.ipynb #de20d24b
+# %% ../nbs/01_data.ipynb #e280b75e
 class PaddedLines(io.RawIOBase):
     "The rest of a file behind one made-up line of empty fields, which tells pandas how many columns to expect."
     mode = "rb"
@@ -268,7 +268,7 @@ class PaddedLines(io.RawIOBase):
         buffer[:len(part)] = part
         return len(part)
 
-
+# %% ../nbs/01_data.ipynb #de20d24b
 def _text_frames(path: Path, names: dict[int, str], account: _Account, advance: Callable[[int], Any]) -> Iterator[pd.DataFrame]:
     "Frames of a CSV or ARFF file: the columns at the positions `names`, renamed; the index is the line in the file."
     width = len(_header(path))

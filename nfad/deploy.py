@@ -368,7 +368,8 @@ def plot_drift(
     if (judged["feature"] != "").any(): axes[1].plot(at, judged["feature_distance"], color="tab:orange", label="most changed feature", **size)
     for i in np.flatnonzero(judged["drifted"]): axes[1].axvspan(i + 0.5, i + 1.5, color="tab:red", alpha=0.12, linewidth=0, label="drifted" if i == np.argmax(judged["drifted"]) else None)
     axes[1].set(xlabel="window of the stream", ylabel="distance (0 to 1)", ylim=(0, 1))
-    for ax in axes: ax.legend(loc="upper left", fontsize="small")
+    axes[1].xaxis.get_major_locator().set_params(integer=True)
+    for ax in axes: ax.legend(fontsize="small")
     return axes
 
 # %% ../nbs/11_deploy.ipynb #a6f6bd54
@@ -836,7 +837,7 @@ class _FewRows:
     def __init__(self, detector: Any):
         import jax
         self.detector, self.statistic, d = detector, detector.statistic_, len(detector.transform_.feature_names_out_)
-        self.flow = jax.jit(lambda Z: detector._terms(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
+        self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
         self.near = [_Nearest(points) for points in (self.statistic.points_, self.statistic.profiles_)]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
@@ -844,7 +845,7 @@ class _FewRows:
         block = np.zeros((self.BLOCK, Z.shape[1]), np.float32)
         block[:len(Z)] = Z
         F = self.statistic.profile(-np.asarray(self.flow(block))[:len(Z)].astype(np.float64))
-        distances = self.near[0](Z), self.near[1](F), self.statistic._mahalanobis(F)
+        distances = self.near[0](Z), self.near[1](F), self.statistic.mahalanobis(F)
         total = np.stack([tail.surprise(x) for tail, x in zip(self.statistic.tails_, distances)], axis=1)
         constants = self.detector.transform_.constant_deviation(X, cost=self.detector.constant_cost_) if self.detector.constant_ else np.zeros(len(X))
         return np.hstack([total, constants[:, None]]).sum(axis=1)
@@ -865,6 +866,19 @@ def _cell(value: Any) -> float:
     try: return float(value) if not isinstance(value, (list, dict)) else np.nan
     except (TypeError, ValueError, OverflowError): return np.nan
 
+
+def _few_numbers(records: Any, features: tuple[str, ...]) -> np.ndarray:
+    "(n, d) numbers of a frame, dicts or arrays, NaN where there is none."
+    if isinstance(records, pd.DataFrame): return _matrix((records.iloc[:, i] for i in plan_columns(records.columns, features, "none").features), features, len(records))
+    if len(records) and not isinstance(records[0], dict):
+        X = np.asarray(records, dtype=np.float64)
+        if X.ndim != 2 or X.shape[1] != len(features): raise ValueError(f"records must have shape (n, {len(features)}), got {X.shape}")
+        return X
+    X = np.full((len(records), len(features)), np.nan)
+    for i, record in enumerate(records):
+        X[i] = [np.nan if key is None else _cell(record[key]) for key in _known_layout(tuple(record), features)]
+    return X
+
 # %% ../nbs/11_deploy.ipynb #b48115d9
 class Scorer:
     "Scores one record or a few at once, from any thread."
@@ -878,24 +892,11 @@ class Scorer:
         self._few = _FewRows(self.model.detector) if hasattr(self.model.detector, "statistic_") else None
         self.score([[1.0] * len(self.features)])  # all is compiled before the first record comes
 
-    def _array(self, records: Any) -> np.ndarray:
-        "(n, d) numbers of dicts or arrays, NaN where there is none."
-        if isinstance(records, pd.DataFrame): return _matrix((records.iloc[:, i] for i in plan_columns(records.columns, self.features, "none").features), self.features, len(records))
-        if len(records) and not isinstance(records[0], dict):
-            X = np.asarray(records, dtype=np.float64)
-            if X.ndim != 2 or X.shape[1] != len(self.features): raise ValueError(f"records must have shape (n, {len(self.features)}), got {X.shape}")
-            return X
-        X = np.full((len(records), len(self.features)), np.nan)
-        for i, record in enumerate(records):
-            keys = _known_layout(tuple(record), self.features)
-            X[i] = [np.nan if key is None else _cell(record[key]) for key in keys]
-        return X
-
     def score(
         self, records: Any,  # list of dicts by name, (n, d) array in the model's order, or a DataFrame
     ) -> list[Alert]:        # one per record
         "Scores of a few records, or of many."
-        X = self._array(records)
+        X = _few_numbers(records, self.features)
         reasons = find_reasons(X, self.features)
         good = np.equal(reasons, None).astype(bool)
         rows, scores = X[good], np.zeros(0)

@@ -16,25 +16,24 @@ __all__ = ['MAX_EXACT', 'GAMES', 'PLANTS', 'METHODS', 'SLOW', 'QUALITY', 'STYLE'
 import warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from io import BytesIO
 from math import comb
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, spearmanr, t as student_t
+from scipy.stats import rankdata, spearmanr
 from tqdm import tqdm
 
-from .core import (atomic_path, fingerprint, package_versions, require_between, require_choice, require_columns, require_finite,
+from .core import (atomic_path, package_versions, require_between, require_choice, require_columns, require_finite,
                        require_positive_int)
 from .prep import Transform, feature_table
 from .score import conformal_p_values, threshold_at_fpr
-from .statistics import farthest_first
 
 # %% ../nbs/05_explain.ipynb #3368da01
 MAX_EXACT = 16  # players; the matrix for p of them has p 2^p numbers
@@ -292,7 +291,7 @@ def _players(names: Sequence[str], groups: Any) -> _Players:
     label = {name: i for i, members in enumerate(groups.values()) for name in members}
     return _Players(list(groups), np.array([label[name] for name in names]))
 
-
+# %% ../nbs/05_explain.ipynb #638d3e0d
 class _Task:
     "One record of one game: what to score, and what the scores are worth."
     def __init__(self, x: np.ndarray, end: float, background: Background, game: str, players: _Players, k: int, n_walks: int, exact: bool, seed: Any):
@@ -844,25 +843,20 @@ class Counterfactual(NamedTuple):
 def counterfactual(
     background: Background,  # benign records and the score function
     x: np.ndarray,           # (d,) record
+    values: np.ndarray,      # (d,) its attributions
     threshold: float,        # scores above it are anomalies
     n_donors: int = 8,       # benign records to take values from
 ) -> Counterfactual:         # fewest changes, then lowest score, of those found
     "The smallest change found that makes a record normal."
-    normal = np.flatnonzero(background.scores <= threshold)
+    normal, order = np.flatnonzero(background.scores <= threshold), np.argsort(-values, kind="stable")
     if not len(normal): raise ValueError(f"threshold must leave a background record normal; the lowest score is {background.scores.min():.4g}, got {threshold:.4g}")
     donors = background.records[normal[np.argsort(background.gaps(x)[normal].sum(axis=1), kind="stable")[:n_donors]]]
-    now, scores, d = np.tile(x, (len(donors), 1)), np.full(len(donors), scored(background.score_fn, x[None])[0]), len(x)
-    while scores.min() > threshold:  # ends at a donor, at the latest
-        open_ = now != donors
-        if not open_.any(): break  # rounding: a donor's score among other records
-        a, j = np.nonzero(open_)
-        tried = now[a]
-        tried[np.arange(len(a)), j] = donors[a, j]
-        table = np.full((len(donors), d), np.inf)
-        table[a, j] = scored(background.score_fn, tried)
-        best, rows = table.argmin(axis=1), np.flatnonzero(open_.any(axis=1))
-        now[rows, best[rows]], scores[rows] = donors[rows, best[rows]], table[rows, best[rows]]
-    return _give_back(background, x, now[scores.argmin()], threshold)
+    place = np.argsort(order)  # of each feature in the order of its attribution
+    steps = np.where(place < np.arange(len(x) + 1)[:, None], donors[:, None], x)  # (donors, d + 1, d): step j takes over j features
+    scores = scored(background.score_fn, steps.reshape(-1, len(x))).reshape(steps.shape[:2])
+    changes = np.where(scores <= threshold, (steps != x).sum(axis=2), len(x) + 1)  # all of a donor is normal, at the latest
+    donor, step = np.unravel_index(np.lexsort((scores.ravel(), changes.ravel()))[0], changes.shape)
+    return _give_back(background, x, steps[donor, step], threshold)
 
 
 def _give_back(background: Background, x: np.ndarray, found: np.ndarray, threshold: float) -> Counterfactual:
@@ -910,7 +904,7 @@ def _alert_table(background: Background, x: np.ndarray, told: Attributions, i: i
     "What there is to say about each feature of one record, largest attribution first."
     values, described = told.values[i], feature_table(background.names)
     ranges, nearest = typical_ranges(background, x, accused(values)), background.records[background.gaps(x).sum(axis=1).argmin()]
-    other = counterfactual(background, x, threshold)
+    other = counterfactual(background, x, values, threshold)
     table = pd.DataFrame({"feature": background.names, "group": described["group"], "unit": described["unit"], "observed": x, "attribution": values,
                           "standard_error": told.standard_errors[i], "typical_low": ranges[:, 0], "typical_high": ranges[:, 1], "nearest_benign": nearest,
                           "counterfactual": np.where(other.changed, other.record, np.nan), "counterfactual_score": other.score})
@@ -929,7 +923,7 @@ def readable(
     "A number for people."
     factor, shown = next(((f, u) for f, u in _SCALES.get(unit, ()) if abs(value) >= f), (1, "" if unit in ("count", "ratio", "flag") else unit))
     number = value / factor
-    text = f"{number:,.0f}" if number == round(number) and abs(number) < 1e9 else f"{number:,.3g}" if abs(number) < 1e4 else f"{number:,.0f}"
+    text = f"{number:,.0f}" if number == round(number) and abs(number) < 1e9 else f"{number:,.3g}" if abs(number) < 1e3 else f"{number:,.0f}"
     return f"{text} {shown}".strip() if abs(number) < 1e9 else f"{number:.3g} {shown}".strip()
 
 
@@ -1008,7 +1002,7 @@ class Explanation:
         first = self.frame[self.frame["alert"] <= 2].groupby("alert")
         return f'{STYLE}<div class="nfad">' + "".join(alert_html(table, self, 8) for _, table in first) + f"<p><small>{self.frame['alert'].nunique()} alerts in all</small></p></div>"
 
-
+# %% ../nbs/05_explain.ipynb #ca642419
 def _encoded(axes: Any) -> str:
     "A figure as text; the figure is closed."
     import matplotlib.pyplot as plt

@@ -21,7 +21,7 @@ from sklearn.metrics import (accuracy_score, average_precision_score, confusion_
                              precision_recall_fscore_support, roc_auc_score, roc_curve)
 from sklearn.neighbors import NearestNeighbors
 
-from .core import (allowed_alarms, atomic_path, fingerprint, package_versions, read_json, repository_root, require_between,
+from .core import (allowed_alarms, fingerprint, package_versions, read_json, repository_root, require_between,
                        require_file, require_finite, require_positive_int)
 from .statistics import Tail
 

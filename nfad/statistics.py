@@ -112,7 +112,9 @@ class _Measures:
         "Profiles of surprise."
         return np.clip(S - self.center_, self.low, self.high).astype(np.float32)
 
-    def _mahalanobis(self, F: np.ndarray) -> np.ndarray:
+    def mahalanobis(
+        self, F: np.ndarray,  # (n, d) profiles
+    ) -> np.ndarray:          # (n,)
         "Distance of (n, d) profiles from the mean benign profile, in units of its spread; in full blocks, as above."
         distance, block = np.empty(len(F)), np.zeros((_ROWS, F.shape[1]))
         for start in range(0, len(F), _ROWS):
@@ -151,7 +153,7 @@ class _Scored(_Measures):
         fitted = LedoitWolf().fit(np.concatenate([F, F_held_out]).astype(np.float64))
         variance, axes = np.linalg.eigh(fitted.covariance_)
         self.mean_, self.whitening_ = fitted.location_, axes / np.sqrt(np.maximum(variance, 1e-6))
-        self.tails_ = [Tail(scores) for scores in (a, b, self._mahalanobis(F_held_out))]
+        self.tails_ = [Tail(scores) for scores in (a, b, self.mahalanobis(F_held_out))]
         return self
 
     def parts(
@@ -161,7 +163,7 @@ class _Scored(_Measures):
     ) -> np.ndarray:    # (n, 3) nats, >= 0; surprise of the distances a, b and c
         "Why a record is strange: unlike any record, unlike any profile, or too surprising at once."
         F = self.profile(S)
-        distances = nearest_distance(Z, self.points_), nearest_distance(F, self.profiles_), self._mahalanobis(F)
+        distances = nearest_distance(Z, self.points_), nearest_distance(F, self.profiles_), self.mahalanobis(F)
         return np.stack([tail.surprise(x) for tail, x in zip(self.tails_, distances)], axis=1)
 
     def score(self, Z: np.ndarray,  # (n, k) scaled records

@@ -1,6 +1,5 @@
 """Laws of nfad.detectors: every peer, the harness, the kit of checks."""
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,7 @@ from matplotlib import pyplot
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from nfad.detectors import (PEERS, Nearest, Peer, Reconstruction, Run, TailSum, audit_split, bootstrap_by_group, cached,
+from nfad.detectors import (PEERS, Nearest, Peer, Run, audit_split, bootstrap_by_group, cached,
                             choose_configuration, contamination_sweep, critical_difference, detector_names, feature_shortcuts,
                             judge, mean_interval, plot_class_heatmap, plot_promises, plot_ranks, rarity, require_signed, run_flow,
                             run_paper, run_peer, score_of, summarize)

@@ -9,8 +9,8 @@ import pytest
 
 from nfad import explain
 from nfad.explain import (GAMES, METHODS, PLANTS, Background, Setting, accused, agreement, attribute, attribution_metrics, counterfactual,
-                          curve_share, explain_record, explain_records, irrelevant_credit, kernelshap, latin_orders, mean_spearman, measure_methods,
-                          plan_coalitions, plan_walks, plant, race_kernelshap, readable, relatives, replacement_curves, shapley_matrix, shapley_values,
+                          curve_share, explain_record, explain_records, irrelevant_credit, kernelshap, latin_orders, mean_spearman, measure_methods, occlusion,
+                          plan_coalitions, plant, race_kernelshap, readable, relatives, replacement_curves, shapley_matrix, shapley_values,
                           standard_errors, summarize_background, summarize_methods, typical_ranges)
 from nfad.prep import Transform
 from nfad.statistics import GaussianSurprise
@@ -430,7 +430,7 @@ def law_counterfactual(find, setting, benign):
     "Normal at the threshold, no change can be taken back, and benign records stay as they are."
     b, threshold = setting.background, float(np.quantile(setting.background.scores, 0.95))
     for x in [*plant(benign[:4], benign, "global", 2, size=4).records.to_numpy(), benign.to_numpy()[0]]:
-        found = find(b, x, threshold)
+        found = find(b, x, occlusion(b, x[None])[0], threshold)
         assert b.score_fn(found.record[None])[0] <= max(threshold, b.score_fn(x[None])[0] if not found.changed.any() else threshold)
         assert np.array_equal(found.changed, found.record != x)
         for j in np.flatnonzero(found.changed):
@@ -442,7 +442,7 @@ def test_law_counterfactual(setting, benign): law_counterfactual(counterfactual,
 
 
 def test_law_counterfactual_catches_a_whole_other_record(setting, benign):
-    def other(b, x, threshold): return explain.Counterfactual(b.records[0], b.records[0] != x, float(b.scores[0]))
+    def other(b, x, values, threshold): return explain.Counterfactual(b.records[0], b.records[0] != x, float(b.scores[0]))
     with pytest.raises(AssertionError): law_counterfactual(other, setting, benign)
 
 

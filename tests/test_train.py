@@ -10,16 +10,14 @@ import sys
 import warnings
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from pzflow import Flow
-from pzflow.bijectors import Chain, NeuralSplineCoupling, ShiftBounds, UniformDequantizer
+from pzflow.bijectors import NeuralSplineCoupling, ShiftBounds, UniformDequantizer
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.stats import t as scipy_t
@@ -30,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from nfad import train
-from nfad.train import (BLOCK, FLOOR, PRESETS, SMALL_BLOCK, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
+from nfad.train import (BLOCK, BLOCKS, FLOOR, PRESETS, ArraySource, AutoregressiveSpline, FlowDetector, History, ParquetRecords, ParquetSource,
                         StudentT, TrainingDiverged, Bin, autoregressive_masks, autoregressive_terms, bin_shares, build_flow, find_bin, flow_forward,
                         flow_inverse, in_blocks, init_params, inverse_spline, load_detector, mask_params, noisy_blocks, one_cycle, plan_blocks,
                         network_width, prepare, spline, spline_flow, terms_function, train_flow, train_run)
@@ -404,7 +402,7 @@ def test_law_integrates_to_one_in_two_dimensions(order):
 
 
 def test_law_integrates_to_one_for_a_trained_flow(pair):
-    law_integrates_to_one(lambda Z: in_blocks(pair._terms, Z)[0].sum(axis=1), *plane(12, 481))
+    law_integrates_to_one(lambda Z: in_blocks(pair.terms_, Z)[0].sum(axis=1), *plane(12, 481))
 
 
 def test_law_integrates_to_one_catches_a_forgotten_determinant():
@@ -752,8 +750,8 @@ def compilations():
 
 
 def law_one_compilation(score):
-    "Scoring compiles once for a few records, and once for all larger numbers."
-    for sizes in ((1, 7, SMALL_BLOCK, 0), (SMALL_BLOCK + 1, 1024, 5000)):
+    "Scoring compiles once for each size of blocks."
+    for sizes in ((1, 7, BLOCKS[0], 0), (BLOCKS[0] + 1, BLOCKS[1]), (BLOCKS[1] + 1, 1024, 5000)):
         with compilations() as seen:
             for n in sizes: score(np.zeros((n, 4), np.float32))
         assert len(seen) == 1, (sizes, len(seen))
@@ -821,36 +819,43 @@ def test_the_fast_preset_trains_saves_and_loads_by_the_number_of_features(tmp_pa
     with pytest.raises(ValueError, match="hidden"): FlowDetector(hidden=0).fit(MILD)
 
 
-def law_any_number_of_records(evaluate):
+def law_any_number_of_records(evaluate, d=4):
     "The first record of each of many tables, and the last, have the same bits in every table they are in."
     most = 2 * BLOCK + 52
-    Z = np.random.default_rng(0).normal(0, 3, (most, 4)).astype(np.float32)
+    Z = np.random.default_rng(0).normal(0, 3, (most, d)).astype(np.float32)
     whole = evaluate(Z)
     for n in [*range(1, 70), *range(97, most, 263), *(b + i for b in (BLOCK, 2 * BLOCK) for i in (-1, 0, 1)), most]:
         assert np.array_equal(evaluate(Z[:n]), whole[:n]), n
         assert np.array_equal(evaluate(Z[::-1][:n])[::-1], whole[most - n:]), n
 
 
-def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector._terms, Z)[0])
+def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector.terms_, Z)[0])
+
+
+@pytest.mark.parametrize("d, hidden", [(2, 24), (6, 32), (20, 48), (70, 40)])
+def test_law_any_number_of_records_for_narrow_networks(d, hidden):
+    flow = build_flow("autoregressive", [f"x{i}" for i in range(d)], range(d), None, hidden=hidden)
+    terms = terms_function(flow)
+    law_any_number_of_records(lambda Z: in_blocks(lambda rows: terms(flow._params, rows), Z)[0], d)
 
 
 def test_law_any_number_of_records_catches_padding_that_leaks(detector):
     def wrong(Z):
         padded = np.concatenate([Z, np.zeros((-len(Z) % BLOCK, 4), np.float32)])
-        return in_blocks(detector._terms, padded - padded.mean(axis=0))[0][:len(Z)]
+        return in_blocks(detector.terms_, padded - padded.mean(axis=0))[0][:len(Z)]
     with pytest.raises(AssertionError): law_any_number_of_records(wrong)
 
 
 def law_blocks_are_put_together(in_blocks):
     "Each record goes through the function once, in its place, in blocks of one size."
-    for n, block in ((0, None), (1, None), (32, None), (33, None), (5000, None), (7, 3), (9, 3)):
+    for n, block in ((0, None), (1, None), (32, None), (33, None), (257, None), (5000, None), (7, 3), (9, 3)):
         Z, sizes = np.arange(2 * n, dtype=np.float32).reshape(n, 2), []
         def function(rows):
             sizes.append(len(rows))
             return rows * 2, rows.sum(axis=1)
         double, total = in_blocks(function, Z, block)
         assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
-        assert set(sizes) == {block or (SMALL_BLOCK if n <= SMALL_BLOCK else BLOCK)} and len(sizes) == max(-(-n // sizes[0]), 1)
+        assert set(sizes) == {block or min(size for size in (32, 256, 2048) if n <= size or size == 2048)} and len(sizes) == max(-(-n // sizes[0]), 1)
 
 
 def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
@@ -1916,7 +1921,7 @@ def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
     d = quick(epochs=2)
     record = train_run(prepared, d, SETTINGS)
     stored = json.loads((prepared.folder / "train.json").read_text())
-    assert sorted(p.name for p in prepared.folder.iterdir()) == ["model.safetensors", "train.json"]
+    assert sorted(p.name for p in prepared.folder.iterdir()) == ["calibration.parquet", "model.safetensors", "train.json"]
     assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
     assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
     assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
@@ -1950,7 +1955,7 @@ def test_figures(pair):
         warnings.simplefilter("error")
         for history in (pair.history_, History([1.0], [2.0], 1, 0.1)): assert train.plot_loss(history).get_xlabel() == "epoch"
         Z = pair.transform_.transform(X)
-        log_prob = lambda points: in_blocks(pair._terms, points)[0].sum(axis=1)
+        log_prob = lambda points: in_blocks(pair.terms_, points)[0].sum(axis=1)
         for is_attack in (None, np.arange(len(Z)) % 3 == 0, np.zeros(len(Z), bool)):
             assert train.plot_density(log_prob, Z, is_attack, labels=["a", "b"]).get_xlabel() == "a"
         for axes in plt.get_fignums(): plt.figure(axes).canvas.draw()
