@@ -37,7 +37,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.stats import false_discovery_control, ks_2samp
+import scipy
 from tqdm import tqdm
 
 import nfad
@@ -299,11 +299,11 @@ def compare_window(
     calm = np.flatnonzero(scores <= threshold)
     window = dict(zip(WINDOW_COLUMNS, (int(first_row), len(scores), 1 - len(calm) / len(scores), 0.0, 1.0, "", 0.0, 1.0)))
     if not len(calm): return window | {"score_distance": 1.0, "score_p": 0.0}
-    test = ks_2samp(scores[calm], reference.scores, method="asymp")
+    test = scipy.stats.ks_2samp(scores[calm], reference.scores, method="asymp")
     window |= {"score_distance": float(test.statistic), "score_p": float(test.pvalue)}
     if reference.records is None: return window
     drawn = X[calm[:: max(len(calm) // n_sample, 1)]]
-    tests = [ks_2samp(a, b, method="asymp") for a, b in zip(drawn.T, reference.records.T)]
+    tests = [scipy.stats.ks_2samp(a, b, method="asymp") for a, b in zip(drawn.T, reference.records.T)]
     j = int(np.argmax([t.statistic for t in tests]))
     p = min(1.0, len(tests) * float(tests[j].pvalue))
     return window | {"feature": names[j], "feature_distance": float(tests[j].statistic), "feature_p": p}
@@ -334,7 +334,7 @@ def judge_windows(
     if table.empty: return table.assign(drifted=np.zeros(0, bool), alarm_limit=np.zeros(0))
     changed = np.zeros(len(table), bool)
     for kind in ("score", "feature"):
-        changed |= (false_discovery_control(table[f"{kind}_p"]) <= alpha) & (table[f"{kind}_distance"] >= least).to_numpy()
+        changed |= (scipy.stats.false_discovery_control(table[f"{kind}_p"]) <= alpha) & (table[f"{kind}_distance"] >= least).to_numpy()
     limit = {n: fpr_band(reference.n_calibration, int(n), reference.fpr, 0.999)[1] for n in table["n"].unique()}
     return table.assign(drifted=changed, alarm_limit=table["n"].map(limit))
 
