@@ -557,7 +557,7 @@ def plot_curves(
         for name in [name for name in names if name in table.index.get_level_values("name")]:
             curve, (color, line) = table.loc[name].sort_index(), STYLES.get(name, (None, "-"))
             ax.plot(curve.index, curve[metric], color=color, linestyle=line, marker="o", markersize=3, label=name.replace("_", " "))
-            ax.fill_between(curve.index, curve[metric] - curve[f"{metric}_half"], np.minimum(curve[metric] + curve[f"{metric}_half"], 1), color=color, alpha=0.12, linewidth=0)
+            ax.fill_between(curve.index, *(np.clip(curve[metric] + side * curve[f"{metric}_half"], 0, 1) for side in (-1, 1)), color=color, alpha=0.12, linewidth=0)
         ax.axhline(base[metric], color="black", linewidth=1, label="benign-only default")
         ticks = sorted(set(table.loc[[n for n in names if n in table.index.get_level_values("name")]].index.get_level_values(1)))
         if x == "n_labels": ax.set_xscale("log")
