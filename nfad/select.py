@@ -198,6 +198,12 @@ def joined(
     return base + np.maximum(told - start, 0)
 
 # %% ../nbs/06_select.ipynb #b0929f2e
+def _forest(few: np.ndarray, benign: np.ndarray, n_trees: int, seed: int) -> RandomForestClassifier:
+    "A forest that tells attacks from benign records."
+    X, y = np.concatenate([benign, few]), np.repeat([0, 1], [len(benign), len(few)])
+    return RandomForestClassifier(n_trees, class_weight="balanced_subsample", random_state=seed).fit(X, y)
+
+
 class Reweighted:
     "The default score, lifted by what a few labels say of the chosen features."
     def __init__(
@@ -221,14 +227,9 @@ class Reweighted:
     ) -> "Reweighted":       # self
         "Learns the labels, and what benign records reach."
         benign = np.concatenate([reference.values, train])[:self.n_benign]
-        self.forests_ = [self._forest(few.values, benign), self._forest(few.evidence, reference.evidence)]
+        self.forests_ = [_forest(a[:, self.chosen], b[:, self.chosen], self.n_trees, self.seed) for a, b in ((few.values, benign), (few.evidence, reference.evidence))]
         self.calibration_ = [*self._outputs(calibration), calibration.score]
         return self
-
-    def _forest(self, few: np.ndarray, benign: np.ndarray) -> RandomForestClassifier:
-        "A forest that tells attacks from benign records."
-        X, y = np.concatenate([benign, few])[:, self.chosen], np.repeat([0, 1], [len(benign), len(few)])
-        return RandomForestClassifier(self.n_trees, class_weight="balanced_subsample", random_state=self.seed).fit(X, y)
 
     def _outputs(self, records: View) -> list[np.ndarray]:
         "Outputs of both forests."
@@ -383,8 +384,7 @@ LABEL_FREE = ("label_free_variance", "label_free_tail", "label_free_mad", "rando
 # %% ../nbs/06_select.ipynb #2ef54b12
 def _forest_rival(bench: Bench, few: View, n_trees: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     "A forest on raw values."
-    lifted = Reweighted(range(len(bench.names)), n_trees, seed=seed, n_benign=10**6)
-    forest = lifted._forest(few.values, np.concatenate([bench.reference.values, bench.train]))
+    forest = _forest(few.values, np.concatenate([bench.reference.values, bench.train]), n_trees, seed)
     return tuple(forest.predict_proba(part.values)[:, 1] for part in (bench.calibration, bench.test))
 
 
