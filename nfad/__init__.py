@@ -3,13 +3,15 @@ __version__ = "0.1.0"
 from importlib import import_module
 
 # Public names and the module each lives in. They load on first use, so that `import nfad` costs
-# nothing: jax comes with `train`, shap and lime with `explain`.
+# nothing: jax comes with `train`, scikit-learn with `select`.
 _HOME = {
     "FlowDetector": "train",
     "load_dataset": "data", "split_dataset": "data",
     "feature_names": "prep", "Transform": "prep",
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "score",
     "ProfileStatistic": "statistics",
+    "Background": "explain", "shapley_values": "explain", "explain_records": "explain",
+    "few_shot": "select", "label_free": "select",
     "score_files": "deploy", "score_frame": "deploy", "Scorer": "deploy",
 }
 __all__ = ["__version__", *_HOME]

@@ -27,7 +27,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, spearmanr
+import scipy
 from tqdm import tqdm
 
 from .core import (atomic_path, package_versions, require_between, require_choice, require_columns, require_finite,
@@ -534,7 +534,7 @@ def attribution_metrics(
     if values.shape != truth.shape or not ((k > 0) & (k < truth.shape[1])).all(): raise ValueError(f"truth must mark some features of each record, shape {values.shape}, got {truth.shape}")
     order = np.lexsort((truth, -values), axis=1)  # equal values: planted ones last
     found = np.take_along_axis(truth, order, axis=1)
-    rank = rankdata(np.abs(values), axis=1)
+    rank = scipy.stats.rankdata(np.abs(values), axis=1)
     auroc = ((rank * truth).sum(axis=1) - k * (k + 1) / 2) / (k * (truth.shape[1] - k))
     return pd.DataFrame({"hit_at_1": found[:, 0].astype(float), "precision_at_k": (found & (np.arange(truth.shape[1]) < k[:, None])).sum(axis=1) / k,
                          "attribution_auroc": auroc})
@@ -712,7 +712,7 @@ def mean_spearman(
     other: np.ndarray,  # (n, d) attributions of the same records
 ) -> float:             # in [-1, 1]; 1 if both rank alike
     "Mean rank correlation over records."
-    values = [1.0 if np.array_equal(a, b) else spearmanr(a, b).statistic for a, b in zip(one, other)]
+    values = [1.0 if np.array_equal(a, b) else scipy.stats.spearmanr(a, b).statistic for a, b in zip(one, other)]
     return float(np.nan_to_num(values).mean())  # constant attributions rank nothing: 0
 
 
@@ -1061,7 +1061,7 @@ def relatives(
     "The expected features, and those that say the same."
     require_between(correlation, 0, 1, "correlation")
     listed = np.isin(np.array(benign.columns, dtype=str), list(names))
-    ranks = rankdata(benign.to_numpy(dtype=np.float64), axis=0) - (len(benign) + 1) / 2
+    ranks = scipy.stats.rankdata(benign.to_numpy(dtype=np.float64), axis=0) - (len(benign) + 1) / 2
     length = np.sqrt(np.square(ranks).sum(axis=0))
     similar = np.abs(ranks.T @ ranks) >= correlation * np.outer(length, length) + (length == 0)
     return listed | similar[listed].any(axis=0)

@@ -16,10 +16,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import betabinom, binom, binomtest, false_discovery_control
-from sklearn.metrics import (accuracy_score, average_precision_score, confusion_matrix, precision_recall_curve,
-                             precision_recall_fscore_support, roc_auc_score, roc_curve)
-from sklearn.neighbors import NearestNeighbors
+import scipy  # its parts load when they are used; so do scikit-learn's, below
 
 from .core import (allowed_alarms, fingerprint, package_versions, read_json, repository_root, require_between,
                        require_file, require_finite, require_positive_int)
@@ -49,6 +46,7 @@ def threshold_youden(
 ) -> float:              # flag scores > it
     "The paper's threshold, which uses labelled attacks: largest TPR - FPR."
     y, scores = _require_truth(y, scores)
+    from sklearn.metrics import roc_curve
     false_rate, true_rate, thresholds = roc_curve(y, scores, drop_intermediate=False)
     best = int(np.argmax(true_rate - false_rate))
     if best == 0: return float(scores.max())
@@ -82,7 +80,7 @@ def rate_interval(
     "Clopper-Pearson interval of a rate."
     require_between(confidence, 0, 1, "confidence")
     if not 0 <= k <= n or n < 1: raise ValueError(f"k events of n trials need 0 <= k <= n and n >= 1, got k = {k} and n = {n}")
-    interval = binomtest(int(k), int(n)).proportion_ci(confidence, method="exact")
+    interval = scipy.stats.binomtest(int(k), int(n)).proportion_ci(confidence, method="exact")
     return float(interval.low), float(interval.high)
 
 # %% ../nbs/04_score.ipynb #fc54df83
@@ -96,7 +94,7 @@ def fpr_band(
     for name, value in (("fpr", fpr), ("confidence", confidence)): require_between(value, 0, 1, name)
     for name, value in (("m", m), ("n", n)): require_positive_int(value, name)
     above = allowed_alarms(m, fpr)
-    low, high = betabinom.interval(confidence, n, above + 1, m - above)
+    low, high = scipy.stats.betabinom.interval(confidence, n, above + 1, m - above)
     return float(low / n), float(high / n)
 
 # %% ../nbs/04_score.ipynb #8b367257
@@ -108,7 +106,7 @@ def threshold_with_confidence(
     "Lowest observed threshold whose true false-alarm rate is at most `fpr` with the wished confidence."
     for name, value in (("fpr", fpr), ("confidence", confidence)): require_between(value, 0, 1, name)
     scores = np.sort(_require_scores(scores, "scores"))[::-1]
-    kept = int(binom.ppf(1 - confidence, len(scores), fpr))  # largest k with P(Beta(k, m + 1 - k) > fpr) = P(Bin(m, fpr) < k) <= 1 - confidence
+    kept = int(scipy.stats.binom.ppf(1 - confidence, len(scores), fpr))  # largest k with P(Beta(k, m + 1 - k) > fpr) = P(Bin(m, fpr) < k) <= 1 - confidence
     if not kept: raise ValueError(f"scores must hold at least {int(np.ceil(np.log(1 - confidence) / np.log(1 - fpr)))} records "
                                   f"to promise {fpr:g} with confidence {confidence:g}, got {len(scores)}")
     return float(scores[kept - 1])
@@ -142,7 +140,7 @@ def flag_batch(
     require_between(fdr, 0, 1, "fdr")
     p = _require_scores(p_values, "p_values")
     if p.min() <= 0 or p.max() > 1: raise ValueError(f"p_values must lie in (0, 1], got {p.min():g} to {p.max():g}")
-    return false_discovery_control(p) <= fdr
+    return scipy.stats.false_discovery_control(p) <= fdr
 
 # %% ../nbs/04_score.ipynb #1ccdc579
 def threshold_by_tail(
@@ -164,6 +162,7 @@ def repetition(
     "How much more crowded a record's place is in the window than among benign records."
     require_between(resolution, 0, np.inf, "resolution")
     if min(len(window) - 1, len(benign)) < require_positive_int(k, "k"): raise ValueError(f"window and benign must have more than k = {k} records, got {len(window)} and {len(benign)}")
+    from sklearn.neighbors import NearestNeighbors
     among = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(benign).kneighbors(window)[0][:, -1]
     within = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(window).kneighbors()[0][:, -1]  # a record is not its own neighbor
     return np.log((among + resolution) / (within + resolution))
@@ -220,6 +219,7 @@ def ranking_metrics(
 ) -> dict[str, float]:   # auroc, average_precision, tpr_at_fpr_0.01, tpr_at_fpr_0.001
     "Metrics that need no threshold."
     y, scores = _require_truth(y, scores)
+    from sklearn.metrics import average_precision_score, roc_auc_score
     return {"auroc": float(roc_auc_score(y, scores)), "average_precision": float(average_precision_score(y, scores)),
             "tpr_at_fpr_0.01": tpr_at_fpr(y, scores, 0.01), "tpr_at_fpr_0.001": tpr_at_fpr(y, scores, 0.001)}
 
@@ -248,6 +248,7 @@ def decision_metrics(
     "Metrics of the decisions `score > threshold`."
     y, scores = _require_truth(y, scores)
     flagged = scores > require_finite(threshold, "threshold")
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
     (tn, fp), (fn, tp) = confusion_matrix(y, flagged).tolist()
     precision, recall, f1, _ = precision_recall_fscore_support(y, flagged, average="binary", zero_division=0)
     low, high = rate_interval(fp, fp + tn)
@@ -342,6 +343,7 @@ def plot_roc(
 ) -> Any:                         # the Axes
     "ROC curves with a logarithmic false-alarm axis."
     import matplotlib.pyplot as plt
+    from sklearn.metrics import roc_auc_score, roc_curve
     curves = {name: _require_truth(y, values) for name, values in (scores if isinstance(scores, dict) else {"flow": scores}).items()}
     ax = ax or plt.subplots(figsize=(4.6, 3.6), layout="constrained")[1]
     floor = 1 / max(int((np.asarray(y) == 0).sum()), 2)
@@ -362,6 +364,7 @@ def plot_precision_recall(
 ) -> Any:                # the Axes
     "Precision against recall, with the share of attacks as the floor."
     import matplotlib.pyplot as plt
+    from sklearn.metrics import average_precision_score, precision_recall_curve
     y, scores = _require_truth(y, scores)
     ax = ax or plt.subplots(figsize=(4.6, 3.6), layout="constrained")[1]
     precision, recall, _ = precision_recall_curve(y, scores)

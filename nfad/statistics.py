@@ -82,10 +82,11 @@ def nearest_distance(
     near = lambda A: np.clip(A, -_FAR, _FAR).astype(np.float32)
     table = np.concatenate([-2 * near(points), np.square(near(points)).sum(axis=1, keepdims=True)], axis=1).T.copy()
     distance, lifted = np.empty(len(X)), np.zeros((_ROWS, X.shape[1] + 1), dtype=np.float32)
+    product = np.empty((_ROWS, len(points)), dtype=np.float32)  # one for all blocks: a new one each time costs more than the product where memory is handed back at once
     for start in range(0, len(X), _ROWS):
         rows = X[start:start + _ROWS]
         lifted[:len(rows), :-1], lifted[:, -1] = near(rows), 1
-        order = (lifted @ table)[:len(rows)]
+        order = np.matmul(lifted, table, out=product)[:len(rows)]
         if own is not None:
             mine = own[start:start + _ROWS]
             order[mine >= 0, mine[mine >= 0]] = np.inf

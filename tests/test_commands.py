@@ -126,7 +126,7 @@ def test_scores_are_one_row_a_test_record(demo_run):
 def test_the_users_own_file(short, tmp_path):
     demo = simulate_demo(n_benign=1500, n_attack_per_class=20)[["Flow Duration", "Fwd Packets/s", "Flow IAT Mean", "Label"]]
     demo.assign(Label=demo.Label.replace("BENIGN", "fine")).rename(columns={"Label": "kind"}).to_csv(tmp_path / "own.csv", index=False)
-    run = papermill(short["train"], tmp_path, dataset=tmp_path / "own.csv", label_column="kind", benign_label="fine", epochs=1)
+    run = papermill(short["train"], tmp_path, dataset=tmp_path / "own.csv", label_column="kind", benign_label="fine", epochs=1, preset="fast")
     assert run.returncode == 0, run.stderr[-3000:]
     run = papermill(short["score"], tmp_path, dataset=tmp_path / "own.csv", pairs=False)
     assert run.returncode == 0, run.stderr[-3000:]

@@ -1724,7 +1724,7 @@ def law_damage_is_seen(load, content, folder, detector):
             damaged = bytearray(content)
             damaged[place] ^= 1 << bit
             path.write_bytes(damaged)
-            try: other = load(path)
+            try: load(path)
             except ValueError as error: assert str(path) in str(error)
             else: assert header_of(path) == header_of_bytes(content, folder), (int(place), bit, bytes(content[place - 20:place + 20]))
 
