@@ -140,6 +140,26 @@ def test_recalibration_catches_the_source_threshold():
     with pytest.raises(AssertionError): law_recalibration_keeps_the_promise(broken)
 
 
+def law_retraining_finds_attacks_where_benign_traffic_moved(run):
+    table = run(domain(), domain("there", shift=30.0, seed=3)).query("target == 'there' and model == 'flow' and remedy == 'retrain'")
+    assert table["auroc"].item() > 0.9 and table["fpr"].item() < 0.2
+
+
+def test_retraining(): law_retraining_finds_attacks_where_benign_traffic_moved(lambda s, t: transfer(s, t._replace(pool=t.calibration), epochs=4, fpr=0.05, models=["flow"], remedies=["retrain"])[0])
+
+
+def test_retraining_catches_a_flow_that_stays():
+    def broken(s, t): return transfer(s, t, epochs=4, fpr=0.05, models=["flow"], remedies=["none"])[0].assign(remedy="retrain")
+    with pytest.raises(AssertionError): law_retraining_finds_attacks_where_benign_traffic_moved(broken)
+
+
+def test_retraining_adds_benign_records_to_boosting():
+    table = transfer(domain(), domain("there", shift=3.0, seed=3)._replace(pool=domain(seed=3).calibration), epochs=2, models=["boosting"], remedies=["retrain"])[0]
+    assert set(table["remedy"]) == {"none", "retrain"} and not table.isna().any(axis=None)
+    few = domain("there", seed=3)
+    assert set(transfer(domain(), few._replace(pool=few.pool[:40]), epochs=2, models=["boosting"], remedies=["retrain"])[0]["remedy"]) == {"none"}
+
+
 def test_remedies_never_see_target_attacks():
     source, target = domain(), domain("there", shift=1.0, seed=4)
     other = target._replace(attack=np.where(target.attack == "benign", "benign", "Martian"))  # other names, same records
