@@ -16,6 +16,7 @@ __all__ = ['MERGES', 'SEGMENT', 'LARGEST', 'COUNTED', 'CODED', 'ACTIVATIONS', 'C
 import json
 import re
 import time
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
@@ -748,19 +749,25 @@ def plot_learning(
 # %% ../nbs/08_classify.ipynb #8f5be275
 def plot_tree_top(
     model: Any,             # the pipeline of the decision tree, fitted
-    names: Sequence[str],   # feature names
     depth: int = 3,         # levels to draw
     ax: Any = None,         # matplotlib Axes; None makes one
 ) -> Any:                   # the Axes
-    "The first levels of a decision tree, in original units and in words."
+    "The first levels of a decision tree, its questions in the units of the records."
     import matplotlib.pyplot as plt
     from sklearn.tree import plot_tree
-    tree, transform = model.steps[-1][1], model.steps[0][1].transform_
-    ax = ax or plt.subplots(figsize=(19, 2 + 1.6 * depth), layout="constrained")[1]
-    shown = plot_tree(tree, max_depth=depth, feature_names=list(transform.feature_names_out_), class_names=[str(c) for c in tree.classes_],
-                      filled=True, impurity=False, proportion=True, rounded=True, fontsize=7, precision=2, ax=ax)
+    tree, transform = deepcopy(model.steps[-1][1]), model.steps[0][1].transform_
+    grown, names = tree.tree_, transform.feature_names_out_
+    asked = np.flatnonzero(grown.feature >= 0)
+    points = np.zeros((len(asked), len(names)))
+    points[np.arange(len(asked)), grown.feature[asked]] = grown.threshold[asked]
+    original = transform.inverse(points)[list(names)].to_numpy()
+    grown.threshold[asked] = original[np.arange(len(asked)), grown.feature[asked]]
+    ax = ax or plt.subplots(figsize=(1.6 * 2**depth, 1.3 * (depth + 1)), layout="constrained")[1]
+    shown = plot_tree(tree, max_depth=depth - 1, feature_names=list(names), class_names=[str(c) for c in tree.classes_],
+                      filled=True, impurity=False, proportion=True, rounded=True, fontsize=10, ax=ax)
     for box in shown:  # the shares of all classes do not fit; the winning class stays
-        box.set_text(re.sub(r"value = \[.*?\]\n", "", box.get_text(), flags=re.S))
+        text = re.sub(r"value = \[.*?\]\n", "", box.get_text(), flags=re.S)
+        box.set_text(re.sub(r" <= (\S+)", lambda t: f"\n≤ {float(t[1]):,.5g}", text))
     return ax
 
 # %% ../nbs/08_classify.ipynb #de0a6842

@@ -5,11 +5,13 @@ import pytest
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeClassifier
 
 from conftest import needs_data
-from nfad.classify import (CODED, LARGEST, MERGES, SEGMENT, FlowStructure, NeuralClassifier, SoftVote, accuracy_ceiling, class_labels, class_weights,
+from nfad.classify import (CODED, LARGEST, MERGES, SEGMENT, FlowStructure, NeuralClassifier, Scaled, SoftVote, accuracy_ceiling, class_labels, class_weights,
                            classification_metrics, compare_models, confused_pairs, explain_class, fold_network, folded_logits, init_network, load_network, make_models,
-                           make_task, network, save_network, shared_vectors, stratified_units)
+                           make_task, network, plot_tree_top, save_network, shared_vectors, stratified_units)
 from nfad.data import load_dataset, row_ids
 
 SMALL = dict(transform="standard", hidden=(16, 16), dropout=(0.1,), epochs=8, batch_size=64, learning_rate=0.02)
@@ -249,3 +251,29 @@ def test_ceiling_of_cicddos2019():
     assert accuracy_ceiling(ids, class_labels(data.attack, merge="traffic")) > 0.98
     pair = shared_vectors(ids, data.attack).iloc[0]
     assert {pair.a, pair.b} in ({"UDP", "DrDoS UDP"}, {"MSSQL", "DrDoS MSSQL"})
+
+
+# ---------------------------------------------------------------- pictures
+
+def law_tree_asks_in_original_units(draw):
+    import matplotlib.pyplot as plt
+    X = pd.DataFrame({"small": np.tile([0.0, 1.0], 100), "large": np.linspace(1e6, 3e6, 200)})
+    model = make_pipeline(Scaled(), DecisionTreeClassifier(max_depth=1)).fit(X, np.where(X["large"] > 2e6, "right", "left"))
+    asked = [t.get_text() for t in draw(model, 1).texts if "≤" in t.get_text()]
+    plt.close("all")
+    assert len(asked) == 1 and asked[0].startswith("large")
+    assert float(asked[0].split("≤ ")[1].split()[0].replace(",", "")) == pytest.approx(2e6, rel=1e-3)
+
+
+def test_tree_picture(): law_tree_asks_in_original_units(plot_tree_top)
+
+
+def test_tree_picture_catches_scaled_units():
+    import matplotlib.pyplot as plt
+    from sklearn.tree import plot_tree
+
+    def scaled(model, depth):
+        ax = plt.subplots()[1]
+        for box in plot_tree(model.steps[-1][1], feature_names=["small", "large"], ax=ax): box.set_text(box.get_text().replace("<=", "≤"))
+        return ax
+    with pytest.raises(AssertionError): law_tree_asks_in_original_units(scaled)
