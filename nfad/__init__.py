@@ -12,6 +12,7 @@ _HOME = {
     "ProfileStatistic": "statistics",
     "Background": "explain", "shapley_values": "explain", "explain_records": "explain",
     "few_shot": "select", "label_free": "select",
+    "NeuralClassifier": "classify", "network_to_onnx": "quantize", "flow_to_onnx": "quantize",
     "score_files": "deploy", "score_frame": "deploy", "Scorer": "deploy",
 }
 __all__ = ["__version__", *_HOME]
