@@ -16,3 +16,51 @@ needs_data = pytest.mark.skipif(not HAVE_DATA, reason=f"no real data in {REAL_DA
 def data_dir() -> Path:
     if not HAVE_DATA: pytest.skip(f"no real data in {REAL_DATA} (set NFAD_DATA)")
     return REAL_DATA
+
+
+# Small flows for the tests of nfad.train, trained on first use and once per file.
+
+@pytest.fixture(scope="module")
+def fitted():
+    "One small detector per transform."
+    from flows import X, quick
+    made = {}
+
+    def get(transform="log"):
+        if transform not in made: made[transform] = quick(transform=transform).fit(X)
+        return made[transform]
+    return get
+
+
+@pytest.fixture(scope="module")
+def detector(fitted): return fitted()
+
+
+@pytest.fixture(scope="module")
+def pair():
+    from flows import X, quick
+    return quick().fit(X[["duration", "bytes"]])
+
+
+@pytest.fixture(scope="module")
+def paper():
+    from flows import MILD
+    from nfad.train import FlowDetector
+    return FlowDetector.preset("paper", epochs=2, batch_size=144).fit(MILD)
+
+
+@pytest.fixture(scope="module")
+def trio():
+    from flows import X, quick
+    return quick(n_members=3, epochs=3, feature_order="shuffled").fit(X)
+
+
+@pytest.fixture
+def saved(detector, tmp_path): return detector.save(tmp_path / "saved.safetensors")  # anew for each test: some calibrate again
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    "Skips the training itself, for tests of what is around it."
+    from nfad import train
+    monkeypatch.setattr(train, "train_flow", lambda *args, **settings: train.History([1.0], [1.0], 1, 0.0))

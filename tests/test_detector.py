@@ -1,0 +1,622 @@
+"""Laws of the detector in nfad.train: its contract, its file, a run of the notebook, the default statistic."""
+import builtins
+import json
+import pickle
+import re
+import struct
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from pzflow import Flow
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from sklearn.base import clone, is_outlier_detector
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from nfad import train
+from nfad.train import (PRESETS, FlowDetector, History, TrainingDiverged, build_flow, in_blocks, load_detector, prepare, train_run)
+
+from flows import MILD, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, strange
+
+
+# --- the detector's contract --------------------------------------------------------------------------------
+
+def test_scikit_learn_contract():
+    d = FlowDetector(hidden=24, fpr=0.05, feature_order=["a", "b"])
+    copy = clone(d)
+    assert copy is not d and copy.get_params() == d.get_params() and set(d.get_params()) == set(PRESETS["paper"]) | {
+        "feature_order", "n_layers", "hidden", "n_bins", "latent_df", "n_members", "validation_fraction", "patience", "fpr", "seed", "progress"}
+    assert d.set_params(epochs=3).epochs == 3 and copy.epochs == FlowDetector().epochs
+    with pytest.raises(ValueError, match="depth"): d.set_params(depth=3)
+    with pytest.raises(TypeError): FlowDetector(depth=3)
+    assert is_outlier_detector(d)
+
+
+def test_a_detector_prints_what_is_not_usual():
+    assert repr(FlowDetector()) == "FlowDetector()" and repr(FlowDetector(hidden=16, feature_order=["a"])) == "FlowDetector(feature_order=['a'], hidden=16)"
+    assert eval(repr(quick(seed=3)), {"FlowDetector": FlowDetector}).get_params() == quick(seed=3).get_params()
+    assert "FlowDetector" in repr(FlowDetector(feature_order=np.array(["a", "b"])))
+
+
+def test_scikit_learn_tools_use_it(tmp_path):
+    "Pipelines, cross-validation and grid search treat it as an outlier detector of their own."
+    attack = np.arange(320) % 8 == 0
+    frame = X[["duration", "bytes"]].mask(np.tile(attack[:, None], 2), 1e9)
+    pipe = make_pipeline(FunctionTransformer(np.log1p), quick(transform="standard", epochs=2)).fit(X[["duration", "bytes"]])
+    assert is_outlier_detector(pipe) and pipe.predict(frame)[attack].max() == -1 and pipe.decision_function(frame).shape == pipe.score_samples(frame).shape == (320,)
+    assert clone(pipe).get_params()["flowdetector__epochs"] == 2 and pipe.set_params(flowdetector__epochs=1)[-1].epochs == 1
+    flags = quick(epochs=2, fpr=0.1).fit_predict(X)
+    assert set(flags) == {-1, 1} and np.array_equal(flags, quick(epochs=2, fpr=0.1).fit(X).predict(X)) and (flags == -1).mean() < 0.3
+    benign_first = [(np.flatnonzero(~attack)[:240], np.r_[np.flatnonzero(~attack)[240:], np.flatnonzero(attack)])]
+    scores = cross_val_score(quick(epochs=2), frame, np.where(attack, -1, 1), scoring="roc_auc", cv=benign_first)
+    assert scores.shape == (1,) and scores[0] > 0.95
+    search = GridSearchCV(quick(epochs=1), {"latent_df": [3.0, 5.0]}, scoring="roc_auc", cv=benign_first, refit=False)
+    assert len(search.fit(frame, np.where(attack, -1, 1)).cv_results_["params"]) == 2
+
+
+# Those that fit on 20 records or more. By name: the parameter `transform` makes scikit-learn's collection of checks take the detector for a transformer.
+CHECKS = ("check_estimator_cloneable", "check_estimator_repr", "check_no_attributes_set_in_init", "check_parameters_default_constructible",
+          "check_get_params_invariance", "check_set_params", "check_valid_tag_types", "check_estimators_unfitted", "check_fit_score_takes_y")
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_scikit_learn_checks(name):
+    from sklearn.utils import estimator_checks
+    getattr(estimator_checks, name)("FlowDetector", FlowDetector(hidden=16, n_layers=2, epochs=1, batch_size=16))
+
+
+def law_decisions_agree(detector, frame):
+    "Score, distance, decision and threshold say the same, with `>` for anomalies."
+    scores, decision, label = detector.anomaly_score(frame), detector.decision_function(frame), detector.predict(frame)
+    if detector.statistic == "log_prob": assert np.array_equal(scores, -detector.score_samples(frame))
+    assert np.array_equal(label == -1, scores > -detector.offset_) and set(label) <= {-1, 1}
+    assert np.array_equal(label == -1, decision < 0) and np.array_equal(decision, -scores - detector.offset_)
+
+
+def test_law_decisions_agree(detector):
+    frame = pd.concat([X, X.iloc[:50] * 20], ignore_index=True)
+    assert {-1, 1} == set(detector.predict(frame))
+    law_decisions_agree(detector, frame)
+    assert -detector.offset_ in detector.calibration_scores_  # an observed score, so ties are met
+
+
+def test_law_decisions_agree_catches_at_least(detector):
+    class AtLeast(FlowDetector):
+        def predict(self, X): return np.where(self.decision_function(X) <= 0, -1, 1)
+    wrong = AtLeast()
+    vars(wrong).update(vars(detector))
+    wrong.calibrate(X)
+    with pytest.raises(AssertionError): law_decisions_agree(wrong, X)
+    detector.calibrate(X[:32])
+
+
+def law_calibration_keeps_its_promise(calibrated):
+    "At most a fraction `fpr` of the calibration records is flagged, and no lower observed score would do."
+    for fpr in (1e-6, 0.01, 0.05, 0.1, 0.29, 0.5, 0.999):
+        for m in (1, 2, 3, 10, 99, 100, 101, 320):
+            scores, threshold = calibrated(fpr, X[:m])
+            assert (scores > threshold).mean() <= fpr and threshold in scores
+            lower = scores[scores < threshold]
+            assert not len(lower) or (scores > lower.max()).mean() > fpr - 1e-9
+
+
+def calibrated_with(detector, fpr, frame):
+    d = FlowDetector()
+    vars(d).update(vars(detector))
+    d.set_params(fpr=fpr).calibrate(frame)
+    return d.anomaly_score(frame), -d.offset_
+
+
+def test_law_calibration_keeps_its_promise(detector): law_calibration_keeps_its_promise(partial(calibrated_with, detector))
+
+
+def test_law_calibration_keeps_its_promise_catches_one_alarm_too_many(detector):
+    def wrong(fpr, frame):
+        scores = np.sort(calibrated_with(detector, fpr, frame)[0])
+        return scores, scores[max(len(scores) - 2 - int(fpr * len(scores)), 0)]
+    with pytest.raises(AssertionError): law_calibration_keeps_its_promise(wrong)
+
+
+def test_calibration_scores_stay_with_the_model(detector):
+    d = FlowDetector()
+    vars(d).update(vars(detector))
+    assert d.calibrate(X[:30]) is d and np.array_equal(d.calibration_scores_, np.sort(d.anomaly_score(X[:30])))
+    with pytest.raises(ValueError, match="at least one benign record"): d.calibrate(X[:0])
+
+
+def law_columns_by_name(score, frame):
+    "Columns are found by name: order and further columns change nothing, a missing one is named."
+    scores = score(frame)
+    assert np.array_equal(score(frame[frame.columns[::-1]]), scores)
+    assert np.array_equal(score(frame.assign(Label="BENIGN", extra=np.nan)), scores)
+    for name in frame:
+        with pytest.raises(KeyError, match=name): score(frame.drop(columns=name))
+
+
+def test_law_columns_by_name(detector): law_columns_by_name(detector.anomaly_score, X[:50])
+
+
+def test_law_columns_by_name_catches_positions(detector):
+    with pytest.raises((AssertionError, ValueError)): law_columns_by_name(lambda f: detector.anomaly_score(f.to_numpy()), X[:50])
+
+
+def test_frames_and_arrays(detector, untrained):
+    assert list(detector.feature_names_in_) == list(X) and detector.n_features_in_ == 5
+    assert np.array_equal(detector.anomaly_score(X.to_numpy()), detector.anomaly_score(X))
+    d = quick(epochs=1).fit(X.to_numpy())
+    assert list(d.feature_names_in_) == ["x0", "x1", "x2", "x3", "x4"] and np.isfinite(d.anomaly_score(X.to_numpy())).all()
+    with pytest.raises(ValueError, match="shape"): detector.anomaly_score(X.to_numpy()[:, :3])
+    with pytest.raises(ValueError, match="shape"): detector.anomaly_score(X.to_numpy()[0])
+    with pytest.raises(KeyError, match="x0"): d.anomaly_score(X)
+    assert np.array_equal(detector.anomaly_score(X.astype("float32").astype("float64")), detector.anomaly_score(X.astype("float32")))
+
+
+UNFITTED = {"anomaly_score": (X,), "score_samples": (X,), "decision_function": (X,), "predict": (X,), "log_prob_terms": (X,),
+            "to_latent": (X,), "calibrate": (X,), "sample": (3,), "save": ("never.safetensors",)}
+
+
+@pytest.mark.parametrize("method", UNFITTED)
+def test_not_fitted_is_said(method):
+    with pytest.raises(NotFittedError, match="fit"): getattr(FlowDetector(), method)(*UNFITTED[method])
+
+
+BAD = {"architecture": ["mlp", None, "Autoregressive"], "statistic": ["nll", None, 1], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
+       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
+       "seed": [-1, 0.5, None, "a"], "learning_rate": [0, -1, 10, np.nan, "fast", None], "latent_df": [0, -2, np.inf, np.nan],
+       "noise": [-0.1, 1, np.nan, None], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
+def test_bad_parameters_are_named_before_any_work(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must"): FlowDetector(**{name: value}).fit(None)
+
+
+def test_every_parameter_is_checked():
+    "All parameters but `feature_order`, whose check needs the records, and `progress`, of which any value means something."
+    assert set(BAD) == set(FlowDetector().get_params()) - {"feature_order", "progress"}
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 19])
+def test_too_few_records(n, untrained):
+    with pytest.raises(ValueError, match="at least 20 benign records"): quick().fit(X[:n])
+    with pytest.raises(ValueError, match="at least 20 benign records"): quick().fit(X[:n], validation=X)
+
+
+def test_an_empty_validation_part_is_refused(untrained):
+    with pytest.raises(ValueError, match="validation"): quick().fit(X, validation=X[:0])
+
+
+def test_validation_records_are_not_trained_on(untrained):
+    d = quick(epochs=1).fit(X, validation=records(50, seed=9))
+    assert d.n_train_ == len(X) and len(d.calibration_scores_) == 50
+    assert quick(epochs=1).fit(X).n_train_ == 288  # a tenth is cut off
+
+
+def test_a_detector_can_be_copied_and_pickled(detector):
+    "As scikit-learn's tools do to send it to other processes. (A pickle is no model file: `save` is.)"
+    copy = pickle.loads(pickle.dumps(detector))
+    assert np.array_equal(copy.anomaly_score(X), detector.anomaly_score(X)) and copy.get_params() == detector.get_params()
+
+
+def test_the_paper_preset_is_the_released_protocol():
+    d = FlowDetector.preset("paper")
+    assert (d.architecture, d.transform, d.optimizer, d.learning_rate, d.epochs, d.noise) == ("pzflow", "standard", "sgd", 1e-3, 100, 0.0)
+    assert FlowDetector.preset().get_params() == FlowDetector().get_params()
+    assert FlowDetector.preset("paper", epochs=7, optimizer=None).get_params() == d.get_params() | {"epochs": 7}
+    with pytest.raises(ValueError, match="preset must be one of.*did you mean 'paper'"): FlowDetector.preset("papers")
+    with pytest.raises(ValueError, match="unknown parameters.*epoch"): FlowDetector.preset("paper", epoch=3)
+
+
+def test_the_paper_flow_is_pzflow_default(paper):
+    "The same bijectors, with the same settings, as pzflow builds when it is given none."
+    default = Flow(["duration", "bytes"], latent=None)
+    Z = pd.DataFrame(paper.transform_.transform(MILD), columns=["duration", "bytes"])
+    default._set_default_bijector(Z, seed=0)
+    assert [part[0] for part in default._bijector_info[1]] == [part[0] for part in paper.flow_._bijector_info[1]]
+    assert jax.tree.map(jnp.shape, default._params) == jax.tree.map(jnp.shape, paper.flow_._params)
+    assert default.latent.info[0] == paper.flow_.latent.info[0]
+    assert np.isfinite(paper.anomaly_score(MILD * 9)).all() and paper.log_prob_terms(MILD).shape == (len(X), 1)
+
+
+@pytest.fixture(scope="module")
+def tuned(): return FlowDetector.preset("tuned", epochs=2, batch_size=144).fit(MILD)
+
+
+def test_the_tuned_preset_is_a_strong_rival(tuned):
+    "Four couplings of eight bins and 64 hidden units, Adam, one cycle of rates."
+    assert (tuned.architecture, tuned.optimizer, FlowDetector.preset("tuned").epochs) == ("coupling", "adam", 100)
+    couplings = tuned.flow_._bijector_info
+    assert sum(part[0] == "NeuralSplineCoupling" for part in couplings[1]) == 4 and "64" in repr(couplings) and "(8" in repr(couplings)
+    assert tuned.log_prob_terms(MILD).shape == (320, 1) and np.isfinite(tuned.anomaly_score(MILD)).all() and tuned.history_.validation_loss[-1] < 20
+    with pytest.raises(ValueError, match="n_members"): FlowDetector.preset("tuned", n_members=2).fit(MILD)
+
+
+def test_only_the_tuned_flow_has_a_cycle_of_rates(monkeypatch, untrained):
+    seen = []
+    monkeypatch.setattr(Flow, "train", lambda *args, optimizer, **settings: seen.append(optimizer) or [[1.0, 1.0], [1.0, 1.0]])
+    for name in ("tuned", "paper"): FlowDetector.preset(name, epochs=1).fit(MILD)
+    for optimizer, cycles in zip(seen, (True, False)):
+        state, steps = optimizer.init(jnp.ones(1)), []
+        for _ in range(2):
+            update, state = optimizer.update(jnp.ones(1), state)
+            steps.append(float(update[0]))
+        assert (abs(steps[1] / steps[0] - 1) > 1e-3) == cycles
+
+
+def test_law_round_trip_of_the_tuned_flow(tuned, tmp_path):
+    law_round_trip(tuned, FlowDetector.load, tuned.save(tmp_path / "model.safetensors"), strange(MILD))
+
+
+def law_flow_is_pzflow(detector, frame):
+    "The flow is pzflow's: its log_prob of a DataFrame is the sum of the terms, and it samples."
+    flow, names = detector.flow_, list(detector.transform_.feature_names_out_)
+    scaled = pd.DataFrame(detector.transform_.transform(frame), columns=names)
+    assert isinstance(flow, Flow) and list(flow.data_columns) == names
+    log_prob = np.asarray(flow.log_prob(scaled[names[::-1]]))
+    assert np.abs(log_prob - detector.log_prob_terms(frame).sum(axis=1)).max() < 1e-4
+    drawn = flow.sample(50, seed=1)
+    assert list(drawn) == names and len(drawn) == 50 and np.isfinite(drawn.to_numpy()).all()
+
+
+def test_law_flow_is_pzflow(detector, paper):
+    law_flow_is_pzflow(detector, X[:64])
+    law_flow_is_pzflow(paper, MILD[:64])
+
+
+def test_law_flow_is_pzflow_catches_missing_terms(detector):
+    class Short(FlowDetector):
+        def log_prob_terms(self, X): return super().log_prob_terms(X)[:, 1:]
+    short = Short()
+    vars(short).update(vars(detector))
+    with pytest.raises(AssertionError): law_flow_is_pzflow(short, X[:64])
+
+
+def test_samples_look_like_records(detector):
+    drawn = detector.sample(400, seed=3)
+    assert list(drawn) == list(X) and (drawn.version == 4).all() and detector.sample(400, seed=3).equals(drawn)
+    low, high = np.log(X.duration).quantile([0.05, 0.95])
+    assert low < np.log(drawn.duration.clip(lower=1)).median() < high
+    with pytest.raises(ValueError, match="^n must"): detector.sample(0)
+
+
+def test_an_unknown_architecture_and_a_single_feature_for_pzflow(untrained):
+    with pytest.raises(ValueError, match="architecture"): build_flow("glow", ["a"], [0], None)
+    with pytest.raises(ValueError, match="at least 2 features"): build_flow("pzflow", ["a"], [0], np.array([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="order"): build_flow("autoregressive", ["a", "b"], [0, 0], None)
+    d = quick(epochs=1).fit(X[["gap"]])
+    assert d.log_prob_terms(X).shape == (len(X), 1)
+
+
+# --- item 7: the model file ---------------------------------------------------------------------------------
+
+def test_law_round_trip(detector, saved): law_round_trip(detector, load_detector, saved, strange(X))
+
+
+def test_law_round_trip_of_the_paper_flow(paper, tmp_path):
+    law_round_trip(paper, FlowDetector.load, paper.save(tmp_path / "model.safetensors"), strange(MILD))
+
+
+@pytest.mark.parametrize("transform", ["standard", "quantile"])
+def test_law_round_trip_of_transforms(fitted, transform, tmp_path):
+    law_round_trip(fitted(transform), load_detector, fitted(transform).save(tmp_path / "m.safetensors"), strange(X))
+
+
+def test_law_round_trip_catches_forgotten_weights(detector, saved):
+    def forgetful(path):
+        other = load_detector(path)
+        other._set_flow(other._bounds)
+        return other
+    with pytest.raises(AssertionError): law_round_trip(detector, forgetful, saved, X)
+
+
+def test_loading_runs_no_code(saved, monkeypatch):
+    def never(*args, **kwargs): raise AssertionError("loading a model must not unpickle, evaluate or execute")
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (builtins, "eval"), (np, "load")): monkeypatch.setattr(module, name, never)
+    load_detector(saved)
+    content = saved.read_bytes()
+    start = 8 + struct.unpack("<Q", content[:8])[0]
+    assert json.loads(content[8:start]) and b"cnumpy" not in content and b"c__builtin__" not in content and not content.startswith(b"\x80")
+    source = __import__("pathlib").Path(train.__file__).read_text()
+    assert not re.search(r"\b(pickle|joblib|dill|eval\(|exec\(|np\.load)\b", source)
+
+
+def refuses(path, match=None):
+    "Loading says, in a ValueError that names the file, why not."
+    with pytest.raises(ValueError, match=match) as caught: load_detector(path)
+    assert str(path) in str(caught.value)
+
+
+def law_damage_is_seen(load, content, folder, detector):
+    "After any bit is flipped a file is refused, or (e.g. 1e-3 to 1E-3) still means exactly the same."
+    path, header = folder / "damaged.safetensors", 8 + struct.unpack("<Q", content[:8])[0]
+    rng = np.random.default_rng(0)
+    places = [*range(10), *rng.integers(8, header, 60), *rng.integers(header, len(content), 25), header - 1, header, len(content) - 1]
+    places += [found.start() + found.group().rindex(found.group()[-1:]) for found in re.finditer(rb'\\"(offset|constant_cost|n_records|latent_df)\\": \d', content)]
+    for place in places:
+        for bit in ((0, 2) if place >= header else range(7)) if place > 10 else range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try: load(path)
+            except ValueError as error: assert str(path) in str(error)
+            else: assert header_of(path) == header_of_bytes(content, folder), (int(place), bit, bytes(content[place - 20:place + 20]))
+
+
+def header_of(path):
+    with safe_open(path, framework="numpy") as file: return json.loads(file.metadata()["nfad"])
+
+
+def header_of_bytes(content, folder):
+    (folder / "whole.safetensors").write_bytes(content)
+    return header_of(folder / "whole.safetensors")
+
+
+def test_law_damage_is_seen(saved, tmp_path, detector):
+    law_damage_is_seen(load_detector, saved.read_bytes(), tmp_path, detector)
+
+
+def test_law_damage_is_seen_catches_a_loader_without_hash(saved, tmp_path, detector, monkeypatch):
+    monkeypatch.setattr(train, "sha256", NoHash)
+    content = detector.save(tmp_path / "unsealed.safetensors").read_bytes()
+    with pytest.raises(AssertionError): law_damage_is_seen(load_detector, content, tmp_path, detector)
+
+
+@pytest.mark.parametrize("share", [0, 0.0001, 0.002, 0.05, 0.3, 0.7, 0.999])
+def test_a_truncated_file_is_refused(saved, tmp_path, share):
+    content, path = saved.read_bytes(), tmp_path / "short.safetensors"
+    path.write_bytes(content[:int(share * len(content))])
+    refuses(path)
+    path.write_bytes(content + b"more")
+    refuses(path)
+
+
+def bfloat16_file(path):
+    "What other programs write: a tensor type that numpy does not have."
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\x00\x3f\x80\x3f")
+
+
+FOREIGN = {"text": lambda p: p.write_text("duration,bytes\n1,2\n" * 50), "zeros": lambda p: p.write_bytes(bytes(4096)),
+           "pickle": lambda p: p.write_bytes(pickle.dumps({"weights": np.zeros(3)})), "npz": lambda p: np.savez(p.open("wb"), a=np.zeros(3)),
+           "random": lambda p: p.write_bytes(np.random.default_rng(0).bytes(4096)),
+           "weights of another program": lambda p: save_file({"w": np.zeros((3, 3))}, p),
+           "with other metadata": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"format": "pt"}),
+           "metadata that is no JSON": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": "{"}),
+           "metadata that is a list": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": "[1]"}),
+           "a later format": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": '{"format": "nfad-flow-99"}'}),
+           "endless brackets": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": "[" * 200_000}),
+           "endless digits": lambda p: save_file({"w": np.zeros(3)}, p, metadata={"nfad": '{"format": ' + "9" * 9000 + "}"}),
+           "a header longer than the file": lambda p: p.write_bytes(struct.pack("<Q", 2**62) + b"{}"),
+           "a header of 200 MB": lambda p: p.write_bytes(struct.pack("<Q", 2 * 10**8) + b"{" * 64),
+           "bfloat16": bfloat16_file}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_files_of_other_programs_are_refused(kind, tmp_path):
+    FOREIGN[kind](tmp_path / "model.safetensors")
+    refuses(tmp_path / "model.safetensors")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises((FileNotFoundError, ValueError), match=re.escape(str(path))): load_detector(path)
+
+
+class NoHash:
+    "Stands in for sha256, so that a forged file has the right hash."
+    def __init__(self, *_): pass
+    def update(self, *_): pass
+    def hexdigest(self): return "0" * 64
+
+
+def forged(detector, path, change, monkeypatch):
+    "The file of `detector` after `change(arrays, header)`, with a hash that fits."
+    monkeypatch.setattr(train, "sha256", NoHash)
+    detector.save(path)
+    with safe_open(path, framework="numpy") as file:
+        arrays, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["nfad"])
+    change(arrays, header)
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path, metadata={"nfad": json.dumps(header)})
+    return path
+
+
+def drop(name): return lambda arrays, header: arrays.pop(name)
+def swap(name, new): return lambda arrays, header: arrays.update({name: new(arrays[name])})
+def claim(**parameters): return lambda arrays, header: header["parameters"].update(parameters)
+def write(**entries): return lambda arrays, header: header.update(entries)
+def poke(value):
+    def put(weights):
+        weights = weights.copy()
+        weights.flat[3] = value
+        return weights
+    return put
+
+
+FORGERIES = {
+    **{f"without {name}": drop(name) for name in ("flow.0", "flow.7", "calibration_scores", "bounds", "transform.center", "transform.kept")},
+    **{f"header without {key}": (lambda arrays, header, key=key: header.pop(key)) for key in ("parameters", "transform", "offset", "constant_cost", "history", "n_train")},
+    "NaN weights": swap("flow.4", poke(np.nan)), "infinite weights": swap("flow.4", poke(np.inf)),
+    "weights of another shape": swap("flow.4", lambda w: w[:, :-1]), "weights turned": swap("flow.6", lambda w: w.swapaxes(-1, -2).copy()),
+    "whole numbers as weights": swap("flow.4", lambda w: w.astype(np.int32)), "double weights": swap("flow.4", lambda w: w.astype(np.float64)),
+    "NaN calibration scores": swap("calibration_scores", poke(np.nan)), "no calibration scores": swap("calibration_scores", lambda s: s[:0]),
+    "calibration scores in a table": swap("calibration_scores", lambda s: s.reshape(2, -1)),
+    "unsorted calibration scores": swap("calibration_scores", lambda s: s[::-1].copy()),
+    "a scale of zero": swap("transform.scale", lambda s: 0 * s), "no feature kept": swap("transform.kept", lambda k: k & False),
+    "another width": claim(hidden=17), "another depth": claim(n_layers=3), "other bins": claim(n_bins=9), "other transform": claim(transform="quantile"),
+    "the other architecture": claim(architecture="pzflow"), "an unknown architecture": claim(architecture="evil"), "a width beyond memory": claim(hidden=10**7),
+    "a depth beyond memory": claim(n_layers=10**9), "a size beyond any number": claim(hidden=10**30), "another number of members": claim(n_members=2), "far too many members": claim(n_members=10**6), "an unknown parameter": claim(command="rm"),
+    "a wrong type": claim(hidden="16"), "df of zero": claim(latent_df=0), "an order of other features": claim(feature_order=["a"]),
+    "parameters as a list": write(parameters=[1]), "parameters as null": write(parameters=None), "transform as null": write(transform=None),
+    "offset as text": write(offset="low"), "offset NaN": write(offset=float("nan")), "offset as null": write(offset=None), "cost infinite": write(constant_cost=float("inf")),
+    "a count as text": write(n_train="many"), "history as a list": write(history=[1]),
+    "infinitely many records": lambda arrays, header: header["transform"].update(n_records=float("inf")),
+    "names as numbers": lambda arrays, header: header["transform"].update(names=5),
+    "names twice": lambda arrays, header: header["transform"].update(names=["gap"] * 5),
+    "another kind of transform": lambda arrays, header: header["transform"].update(kind="quantile")}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_files_that_contradict_themselves_are_refused(kind, detector, tmp_path, monkeypatch):
+    "And before a flow of the claimed size is built: a file must not decide how much memory is taken."
+    build = train.build_flow
+    def guarded(architecture, names, order, bounds, *sizes, **rest):
+        assert max(sizes[:3], default=0) < 10**4, "built before it is checked"
+        return build(architecture, names, order, bounds, *sizes, **rest)
+    monkeypatch.setattr(train, "build_flow", guarded)
+    refuses(forged(detector, tmp_path / "forged.safetensors", FORGERIES[kind], monkeypatch))
+
+
+def test_an_honest_file_passes_where_the_forged_fail(detector, tmp_path, monkeypatch):
+    law_round_trip(detector, load_detector, forged(detector, tmp_path / "honest.safetensors", lambda arrays, header: None, monkeypatch), X)
+
+
+def law_saving_is_atomic(save, path, monkeypatch):
+    "When writing fails the old file stays, and nothing lies beside it."
+    old = path.read_bytes()
+    def broken(arrays, target, metadata=None):
+        open(target, "wb").write(b"half")
+        raise OSError("no space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_file", broken)
+        with pytest.raises(OSError, match="no space"): save(path)
+    assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
+
+
+def test_law_saving_is_atomic(detector, tmp_path, monkeypatch):
+    law_saving_is_atomic(detector.save, detector.save(tmp_path / "model.safetensors"), monkeypatch)
+
+
+def test_law_saving_is_atomic_catches_writing_in_place(detector, tmp_path, monkeypatch):
+    path = detector.save(tmp_path / "model.safetensors")
+    with pytest.raises(AssertionError): law_saving_is_atomic(lambda path: train.save_file({}, path), path, monkeypatch)
+
+
+def test_a_saved_file_says_what_made_it(saved):
+    with safe_open(saved, framework="numpy") as file: header, names = json.loads(file.metadata()["nfad"]), set(file.keys())
+    assert header["format"] == train.FILE_FORMAT and header["transform"]["names"] == list(X) and header["versions"]["pzflow"]
+    assert {"calibration_scores", "transform.center", "flow.0"} <= names
+
+
+# --- a run --------------------------------------------------------------------------------------------------
+
+SETTINGS = dict(dataset="demo", feature_set=["Flow Duration", "Total Fwd Packets", "Flow IAT Max"], split="random", sizes=None, seed=3)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory): return prepare(**SETTINGS, out_dir=str(tmp_path_factory.mktemp("runs")), progress=False)
+
+
+def law_same_run(prepare, first):
+    "The same settings give the same records, split, features and folder name."
+    again = prepare(**json.loads(json.dumps(SETTINGS)), out_dir=str(first.folder.parent.parent), progress=False)
+    assert again.features == first.features and again.folder == first.folder
+    for part in ("train", "reference", "calibration", "test", "labelled"):
+        assert np.array_equal(getattr(again.split, part), getattr(first.split, part)), part
+    assert again.dataset.records.equals(first.dataset.records)
+
+
+def test_law_same_run(prepared): law_same_run(prepare, prepared)
+
+
+def test_law_same_run_catches_another_seed(prepared):
+    with pytest.raises(AssertionError): law_same_run(lambda **kw: prepare(**kw | {"seed": 4}), prepared)
+
+
+def test_prepared_parts_hold_the_features(prepared):
+    assert prepared.features == SETTINGS["feature_set"] and prepared.folder.parent.name == "demo"
+    assert list(prepared.part("train")) == prepared.features and len(prepared.part("train")) == len(prepared.split.train)
+    assert not prepared.folder.exists()  # made when the first file is written
+    with pytest.raises(ValueError, match="split|method"): prepare("demo", split="by moon")
+    with pytest.raises((KeyError, ValueError), match="Flow Duratoin"): prepare("demo", ["Flow Duratoin"])
+
+
+def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
+    d = quick(epochs=2)
+    record = train_run(prepared, d, SETTINGS)
+    stored = json.loads((prepared.folder / "train.json").read_text())
+    assert sorted(p.name for p in prepared.folder.iterdir()) == ["calibration.parquet", "model.safetensors", "train.json"]
+    assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
+    assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
+    assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
+
+
+def test_a_failed_run_leaves_no_model_of_another(prepared, monkeypatch, untrained):
+    train_run(prepared, quick(seed=1), SETTINGS)
+    def broken(*args, **kwargs): raise OSError("no space left on device")
+    monkeypatch.setattr(train, "save_file", broken)
+    before = (prepared.folder / "train.json").read_text()
+    with pytest.raises(OSError): train_run(prepared, quick(seed=2), SETTINGS)
+    model, record = prepared.folder / "model.safetensors", prepared.folder / "train.json"
+    assert not model.is_file() or record.read_text() == before  # never the new record beside the old model
+    assert not list(prepared.folder.glob(".*"))
+
+
+def test_divergence_leaves_the_earlier_run_alone(prepared, untrained, monkeypatch):
+    train_run(prepared, quick(epochs=1), SETTINGS)
+    before = {path.name: path.read_bytes() for path in prepared.folder.iterdir()}
+    def diverge(*args, **settings): raise TrainingDiverged("the loss became nan")
+    monkeypatch.setattr(train, "train_flow", diverge)
+    with pytest.raises(TrainingDiverged): train_run(prepared, quick(seed=4), SETTINGS)
+    assert {path.name: path.read_bytes() for path in prepared.folder.iterdir()} == before
+
+
+# --- figures ------------------------------------------------------------------------------------------------
+
+def test_figures(pair):
+    from matplotlib import pyplot as plt
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for history in (pair.history_, History([1.0], [2.0], 1, 0.1)): assert train.plot_loss(history).get_xlabel() == "epoch"
+        Z = pair.transform_.transform(X)
+        log_prob = lambda points: in_blocks(pair.terms_, points)[0].sum(axis=1)
+        for is_attack in (None, np.arange(len(Z)) % 3 == 0, np.zeros(len(Z), bool)):
+            assert train.plot_density(log_prob, Z, is_attack, labels=["a", "b"]).get_xlabel() == "a"
+        for axes in plt.get_fignums(): plt.figure(axes).canvas.draw()
+    plt.close("all")
+
+
+# --- the default statistic ----------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def profiled(): return FlowDetector(hidden=16, epochs=6, batch_size=64).fit(X)
+
+
+def test_the_default_statistic_keeps_the_laws(profiled, tmp_path):
+    assert profiled.statistic == "profile"
+    law_round_trip(profiled, load_detector, profiled.save(tmp_path / "m.safetensors"), strange(X))
+    law_decisions_agree(profiled, pd.concat([X, X.iloc[:50] * 20], ignore_index=True))
+    law_constants_are_kept(profiled, X, "version")
+    law_strange_is_ordered(profiled, X, list(X))
+
+
+def law_company_does_not_matter(score, frame):
+    "A record's score is the same to the last bit alone, in any number, and in any order."
+    whole = score(frame)
+    for n in (1, 5, 31, 33, 100, 255, 257): assert np.array_equal(score(frame[:n]), whole[:n]), n
+    assert np.array_equal(score(frame[::-1]), whole[::-1])
+
+
+def test_law_company_does_not_matter(profiled): law_company_does_not_matter(profiled.anomaly_score, X)
+
+
+def test_law_company_does_not_matter_catches_ranks(profiled):
+    with pytest.raises(AssertionError): law_company_does_not_matter(lambda frame: np.argsort(profiled.anomaly_score(frame)), X)
+
+
+def test_score_parts_add_up(profiled, detector):
+    for d, names in ((profiled, ["record", "profile", "total", "constants"]), (detector, ["log_prob", "constants"])):
+        parts = d.score_parts(X.assign(version=[5.0] * 3 + [4.0] * (len(X) - 3)))
+        assert list(parts) == names and (parts.constants[:3] > 0).all() and (parts.constants[3:] == 0).all()
+        assert np.allclose(parts.sum(axis=1)[3:], d.anomaly_score(X)[3:])
+
+
+def test_couplings_have_no_profile():
+    with pytest.raises(ValueError, match="statistic must be 'log_prob' for architecture 'pzflow'"): FlowDetector(architecture="pzflow").fit(MILD)
