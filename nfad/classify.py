@@ -34,7 +34,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from sklearn.model_selection import KFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import TargetEncoder
+from sklearn.preprocessing import StandardScaler, TargetEncoder
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
@@ -567,6 +567,7 @@ def make_models(
     made = {
         "JAX MLP": NeuralClassifier(**training),
         "sklearn MLP": make_pipeline(Scaled("quantile"), MLPClassifier(**sizes)),
+        "sklearn MLP (standard)": make_pipeline(StandardScaler(), MLPClassifier(**sizes)),
         "JAX MLP (short)": NeuralClassifier(**training | {"epochs": max(epochs // 6, 2)}),
         "JAX MLP (thesis)": NeuralClassifier.preset("thesis", **training),
         "JAX MLP (structure)": make_pipeline(FlowStructure(), NeuralClassifier(**training)),
