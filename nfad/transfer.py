@@ -103,24 +103,23 @@ class Domain(NamedTuple):
     train: np.ndarray       # rows that source models are fitted on
     calibration: np.ndarray # benign rows for the threshold
     test: np.ndarray        # rows that are tested
-    pool: np.ndarray        # benign rows that remedies may use when this is the target
+    pool: np.ndarray        # benign rows of `train`, which remedies may use when this is the target
 
 # %% ../nbs/10_transfer.ipynb #1096668d
 def make_domain(
     data: Dataset,          # from `load_dataset`
     max_rows: int = 4000,   # benign rows, and attack rows, that are drawn
-    n_pool: int = 500,      # benign rows for remedies
+    n_pool: int = 500,      # benign rows for remedies, at most
     seed: int = 0,          # of the draws
-) -> Domain:                # disjoint parts; equal records stay together
+) -> Domain:                # train, calibration and test are disjoint, also in their records
     "Draws and cuts a data set."
     rng = np.random.default_rng(seed)
     chosen = np.sort(np.concatenate([rng.permutation(np.flatnonzero(data.is_attack == k))[:require_positive_int(max_rows, "max_rows")] for k in (False, True)]))
     X, attack = data.records.iloc[chosen].reset_index(drop=True), data.attack[chosen]
     train, rest, test = stratified_units((attack != "benign").astype(str), row_ids(X), (0.5, 0.2, 0.3), seed)
-    benign = rng.permutation(rest[attack[rest] == "benign"])
-    n_pool = min(n_pool, len(benign) // 2)
-    if n_pool < 20: raise ValueError(f"{data.name}: {len(benign)} benign rows for threshold and remedies are too few, at least 40 are needed")
-    return Domain(data.name, X, attack, train, benign[n_pool:], test, benign[:n_pool])
+    held, pool = (rng.permutation(rows[attack[rows] == "benign"]) for rows in (rest, train))
+    if len(held) < 20: raise ValueError(f"{data.name}: {len(held)} benign rows for a threshold are too few, at least 20 are needed")
+    return Domain(data.name, X, attack, train, held, test, pool[:n_pool])
 
 
 MODELS = ("boosting", "boosting, families", "random forest", "MLP", "flow")
