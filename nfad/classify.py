@@ -856,13 +856,13 @@ def plot_explanations(
             "heatmap": lambda: shap.plots.heatmap(values, max_display=n_shown, show=False), "waterfall": lambda: shap.plots.waterfall(values[row], max_display=n_shown, show=False),
             "force": lambda: shap.plots.force(float(np.ravel(values.base_values)[row % np.size(values.base_values)]), np.round(credit, 3), feature_names=names, matplotlib=True, show=False,
                                               contribution_threshold=0.1, text_rotation=20)}
-    paths = []
-    for kind, plot in draw.items():
+    paths = [Path(folder) / f"{prefix}_{kind}.png" for kind in draw]
+    with plt.ioff():  # shap switches interactive figures off, and would leave them so
+        for path, plot in zip(paths, draw.values()):
+            plt.close("all")
+            plot()
+            with atomic_path(path) as temporary: plt.gcf().savefig(temporary, dpi=110, bbox_inches="tight")
         plt.close("all")
-        plot()
-        with atomic_path(Path(folder) / f"{prefix}_{kind}.png") as temporary: plt.gcf().savefig(temporary, dpi=110, bbox_inches="tight")
-        paths.append(Path(folder) / f"{prefix}_{kind}.png")
-    plt.close("all")
     return paths
 
 # %% ../nbs/08_classify.ipynb #b8dbcb47
