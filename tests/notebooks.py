@@ -1,9 +1,10 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | benchmark`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | benchmark`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
+detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 """
 import os
@@ -148,6 +149,66 @@ def results(names: list[str]) -> int:
     return 0
 
 
+SEEDS = 5
+CHEAP = "nfad,pca,ecod,knn,lof,gmm,iforest"  # for the splits that only some data sets allow
+MORE_SPLITS = {"cicids2017_improved": ("grouped", "temporal")}
+
+
+def run_detectors(dataset: str, split: str, detectors: str) -> str:
+    "Runs 07_detectors on one data set and split; returns '' or the error that ended it."
+    from papermill import PapermillExecutionError, execute_notebook
+    report = ROOT / "runs" / dataset / f"07_detectors_{split}.ipynb"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    parameters = {"dataset": dataset, "split": split, "detectors": detectors, "n_seeds": SEEDS}
+    try: execute_notebook(NBS / "07_detectors.ipynb", report, parameters, cwd=ROOT, progress_bar=False)
+    except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
+    return ""
+
+
+def detector_figures(collected, folder: Path) -> None:
+    "Mean ranks over data sets, and data sets x detectors as colors, from the figures of all runs."
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from nfad.core import save_figure
+    from nfad.detectors import metric_table, plot_heatmap, plot_ranks
+    shown = {"macro_auroc": "macro AUROC", "tpr_at_fpr_0.01": "TPR at 1 % FPR"}
+    tables = {label: metric_table(collected, metric) for metric, label in shown.items()}
+    k, n = max(table.shape[1] for table in tables.values()), max(len(table) for table in tables.values())
+    if k > 1 and n > 1:
+        figure, axes = pyplot.subplots(1, 2, figsize=(11, 1.2 + 0.3 * k), layout="constrained")
+        for ax, (label, table) in zip(axes, tables.items()): plot_ranks(table, ax).set_title(label)
+        save_figure(figure, folder / "detectors_ranks.png")
+    figure, axes = pyplot.subplots(1, 2, figsize=(4 + 0.95 * k, 1.8 + 0.36 * n), layout="constrained", sharey=True)
+    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table.sort_index(), ax, label, low=0.3 if "AUROC" in label else 0).set_title(label)
+    save_figure(figure, folder / "detectors_heatmap.png")
+    pyplot.close("all")
+
+
+def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs", folder: Path = ROOT / "figures") -> int:
+    "Runs the named data sets (all that are there), goes on if one fails, then writes figures/detectors.csv and figures; exit status."
+    import time
+    from nfad.core import require_choice
+    from nfad.data import list_datasets
+    from nfad.detectors import collect_detectors
+    there = list_datasets()
+    there = [name for name in there.loc[there["found"], "name"] if name != "demo"] + ["demo"] * ("demo" in names)
+    failed, wanted = [], [require_choice(name, there, "a data set") for name in names or there]
+    for dataset in wanted:
+        for split in ("random", *MORE_SPLITS.get(dataset, ())):
+            start = time.monotonic()
+            error = run(dataset, split, "all" if split == "random" else CHEAP)
+            print(f"{dataset}, {split}: {f'FAILED, {error}' if error else 'done'} ({time.monotonic() - start:.0f} s)", flush=True)
+            if error: failed.append(f"{dataset}, {split}")
+    collected = collect_detectors(out_dir, SEEDS)
+    if "demo" not in names: collected = collected[collected["dataset"] != "demo"]
+    order = ["split", "dataset", "detector"]
+    collected.sort_values(order).round(5).to_csv(folder / "detectors.csv", index=False)
+    detector_figures(collected, folder)
+    print(f"{folder / 'detectors.csv'}: {len(collected)} rows; {len(failed)} runs failed{': ' + '; '.join(failed) if failed else ''}", flush=True)
+    return int(bool(failed))
+
+
 def benchmark(names: list[str]) -> int:
     "Runs 12_benchmark on the named rows (synthetic and cicids2017), and keeps its ratios in figures/benchmark.json."
     from papermill import execute_notebook
@@ -164,6 +225,6 @@ def benchmark(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "benchmark": benchmark}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "detectors": detectors, "benchmark": benchmark}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

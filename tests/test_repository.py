@@ -22,6 +22,7 @@ from fastcore.docments import docments
 from packaging.requirements import Requirement
 
 import nfad
+import notebooks
 from notebooks import NBS, ROOT, plain_outputs, render_readme, untested
 
 LIBRARY = sorted(NBS.glob("[0-9][0-9]_*.ipynb"))
@@ -360,6 +361,33 @@ def test_a_notebook_that_did_not_run_is_noticed():
     log = "Starting /x/00_core.ipynb\n- Completed /x/00_core.ipynb\nSuccess.\n"
     assert untested(log, ["00_core.ipynb"]) == [] and untested(log, ["00_core.ipynb", "01_data.ipynb"]) == ["01_data.ipynb"]
     assert untested("No files were eligible for testing\n", ["00_core.ipynb"]) == ["00_core.ipynb"]
+
+
+def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    import pandas as pd
+    from nfad.core import write_json
+    from nfad.detectors import METRICS, summarize, with_leads
+    monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "cicids2017_improved", "gone"], "found": [True, True, True, False]}))
+    asked = []
+
+    def run(dataset, split, detectors):
+        asked.append((dataset, split, detectors))
+        if dataset == "bad": return "ValueError: no such column"
+        judged = {name: [dict.fromkeys(METRICS, value)] * notebooks.SEEDS for name, value in (("nfad", 0.9), ("knn", 0.8))}
+        record = {"dataset": dataset, "feature_set": "all", "split": split, "n_train": 9, "n_calibration": 9, "n_test_benign": 9, "n_test_attack": 9}
+        write_json(tmp_path / "runs" / dataset / "all" / f"detect-{split}.json", record | {"n_seeds": notebooks.SEEDS, "detectors": with_leads(summarize(judged), judged)})
+        return ""
+
+    assert notebooks.detectors([], run, tmp_path / "runs", tmp_path) == 1
+    assert [a[:2] for a in asked] == [("good", "random"), ("bad", "random"), *(("cicids2017_improved", s) for s in ("random", "grouped", "temporal"))]
+    assert [a[2] for a in asked] == ["all"] * 3 + [notebooks.CHEAP] * 2
+    said = capsys.readouterr().out
+    assert "bad, random: FAILED, ValueError: no such column" in said and "1 runs failed: bad, random" in said
+    table = pd.read_csv(tmp_path / "detectors.csv")
+    assert len(table) == 8 and {"macro_auroc_low", "tpr_at_fpr_0.01_high", "fit_cpu_seconds", "lead_auroc", "n_seeds"} < set(table.columns)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"detectors_ranks.png", "detectors_heatmap.png"}
+    assert notebooks.detectors(["good"], run, tmp_path / "runs", tmp_path) == 0
+    with pytest.raises(ValueError, match="gone"): notebooks.detectors(["gone"], run, tmp_path / "runs", tmp_path)
 
 
 def test_stored_outputs_are_free_of_the_machine():
