@@ -7,9 +7,9 @@ __all__ = ['PEERS', 'METRICS', 'COMPARED', 'QUICK', 'STUDIES', 'Reconstruction',
            'choose_configuration', 'run_peer', 'run_flow', 'run_paper', 'cached', 'promise', 'judge', 'mean_interval',
            'summarize', 'paired_difference', 'verdict', 'with_leads', 'best_peers', 'detector_names', 'benchmark',
            'broken_promises', 'critical_difference', 'plot_ranks', 'plot_heatmap', 'plot_promises', 'collect_detectors',
-           'metric_table', 'audit_split', 'feature_shortcuts', 'rarity', 'bootstrap_by_group', 'contamination_sweep',
-           'size_sweep', 'fit_scores', 'plot_sweep', 'redundant_features', 'compare_preparations', 'flow_preparations',
-           'plot_criterion', 'require_signed', 'study_names']
+           'metric_table', 'leads', 'audit_split', 'feature_shortcuts', 'rarity', 'bootstrap_by_group',
+           'contamination_sweep', 'size_sweep', 'fit_scores', 'plot_sweep', 'redundant_features',
+           'compare_preparations', 'flow_preparations', 'plot_criterion', 'require_signed', 'study_names']
 
 # %% ../nbs/07_detectors.ipynb #c4790fb8
 import json
@@ -321,7 +321,7 @@ def verdict(
     "What an interval of a difference says about the first of two detectors."
     return "ahead" if low > 0 else "behind" if high < 0 else "open"
 
-# %% ../nbs/07_detectors.ipynb #7bfef8b4
+# %% ../nbs/07_detectors.ipynb #47f7be8c
 COMPARED = ("auroc", "macro_auroc", "tpr_at_fpr_0.01")  # metrics that decide who is ahead
 
 
@@ -340,20 +340,24 @@ def with_leads(
     return added
 
 
+def _against(rows: pd.DataFrame, metric: str, ours: str) -> dict[str, Any]:
+    "One detector and the strongest peer, from one row per detector with a metric, its lead and both ends."
+    peers = rows[rows.index.isin((*PEERS, "pzflow"))]
+    if peers.empty or ours not in rows.index: raise ValueError(f"the table must hold {ours!r} and a peer, got {list(rows.index)}")
+    best = peers.loc[peers[metric].idxmax()]
+    low, high = best[f"lead_{metric}_low"], best[f"lead_{metric}_high"]
+    return {ours: rows.loc[ours, metric], "best_peer": best.name, "its value": best[metric], "lead": best[f"lead_{metric}"],
+            "low": low, "high": high, "verdict": verdict(low, high)}
+
+
 def best_peers(
     table: dict[str, dict[str, Any]],  # result of `with_leads` over two seeds or more
     ours: str = "nfad",                # the detector that is compared
 ) -> pd.DataFrame:                     # index: metric; columns: the detector, best_peer, its value, lead, low, high, verdict
     "The strongest peer in each metric, and who is ahead of whom."
-    peers = [name for name in table if name in (*PEERS, "pzflow")]
-    if not peers: raise ValueError(f"table must hold a peer, got {list(table)}")
-    rows = {}
-    for metric in COMPARED:
-        best = max(peers, key=lambda name: table[name][metric])
-        low, high = table[best][f"lead_{metric}_ci95"]
-        rows[metric] = {ours: table[ours][metric], "best_peer": best, "its value": table[best][metric], "lead": table[best][f"lead_{metric}"],
-                        "low": low, "high": high, "verdict": verdict(low, high)}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    ends = {name: {f"lead_{m}_{end}": row.get(f"lead_{m}_ci95", (np.nan, np.nan))[i] for m in COMPARED for i, end in enumerate(("low", "high"))} for name, row in table.items()}
+    rows = pd.DataFrame.from_dict({name: row | ends[name] for name, row in table.items()}, orient="index")
+    return pd.DataFrame.from_dict({metric: _against(rows, metric, ours) for metric in COMPARED}, orient="index")
 
 # %% ../nbs/07_detectors.ipynb #713c5863
 QUICK = ("nfad", "pca", "ecod", "knn", "iforest")
@@ -428,7 +432,7 @@ def plot_ranks(
     width = critical_difference(len(ranks), len(table))
     ax = ax or plt.subplots(figsize=(6.5, 0.8 + 0.32 * len(ranks)), layout="constrained")[1]
     ax.errorbar(ranks, np.arange(len(ranks)), xerr=width / 2, fmt="o", capsize=3, color="tab:blue")
-    ax.set(yticks=np.arange(len(ranks)), yticklabels=ranks.index, xlabel=f"mean rank over {len(table)} data sets; bars that overlap: no difference at 5 %")
+    ax.set(yticks=np.arange(len(ranks)), yticklabels=ranks.index, xlabel=f"mean rank over {len(table)} data sets (overlap: no difference at 5 %)")
     ax.invert_yaxis()
     return ax
 
@@ -495,6 +499,17 @@ def metric_table(
     chosen = collected[(collected["split"] == split) & collected["detector"].isin(["nfad", "pzflow", *PEERS])]
     table = chosen.pivot_table(index="dataset", columns="detector", values=metric).dropna(axis=1)
     return table[table.mean().sort_values(ascending=False).index].rename_axis(index=None, columns=None)
+
+# %% ../nbs/07_detectors.ipynb #51183745
+def leads(
+    collected: pd.DataFrame,      # result of `collect_detectors`, or figures/detectors.csv
+    metric: str = "macro_auroc",  # one of `COMPARED`
+    split: str = "random",        # random, grouped or temporal
+) -> pd.DataFrame:                # index: data sets; columns: nfad, best_peer, its value, lead, low, high, verdict
+    "On each data set: nfad's default, the strongest peer, and who is ahead."
+    require_choice(metric, COMPARED, "metric")
+    chosen = collected[collected["split"] == split]
+    return pd.DataFrame.from_dict({name: _against(rows.set_index("detector"), metric, "nfad") for name, rows in chosen.groupby("dataset")}, orient="index")
 
 # %% ../nbs/07_detectors.ipynb #807ae0f9
 def audit_split(
@@ -645,7 +660,7 @@ def redundant_features(
     new = np.abs(np.diag(np.linalg.qr(Z, mode="r"))) / np.sqrt(len(Z))
     return [name for name, length in zip(records.columns, new) if length < require_between(tolerance, 0, 1, "tolerance")]
 
-# %% ../nbs/07_detectors.ipynb #7eae205c
+# %% ../nbs/07_detectors.ipynb #cacaa707
 def compare_preparations(
     candidates: dict[str, Callable],  # name -> fit_score(train) -> function of records to anomaly scores
     parts: dict[str, pd.DataFrame],   # train, reference and test records
@@ -660,7 +675,7 @@ def compare_preparations(
         rows[name] = {"criterion": float(found["auroc"].mean()), **_ranks(attack, score(parts["test"]))}
     return pd.DataFrame.from_dict(rows, orient="index").sort_values("criterion", ascending=False)
 
-
+# %% ../nbs/07_detectors.ipynb #b73bf229
 def flow_preparations(
     make_flow: Callable,      # make_flow(seed) -> an unfitted FlowDetector
     train: pd.DataFrame,      # (n, d) benign training records; redundant features are found in them
@@ -679,7 +694,7 @@ def flow_preparations(
     rest = {f"without {len(doubled)} redundant": fit_with({}, [name for name in every if name not in doubled])} if doubled else {}
     return {name: fit_with(changed, every) for name, changed in options.items()} | rest
 
-
+# %% ../nbs/07_detectors.ipynb #97c8dda0
 def plot_criterion(
     table: pd.DataFrame,          # result of `compare_preparations`
     metric: str = "macro_auroc",  # one of its columns

@@ -172,15 +172,15 @@ def detector_figures(collected, folder: Path) -> None:
     from matplotlib import pyplot
     from nfad.core import save_figure
     from nfad.detectors import metric_table, plot_heatmap, plot_ranks
-    shown = {"macro_auroc": "macro AUROC", "tpr_at_fpr_0.01": "TPR at 1 % FPR"}
-    tables = {label: metric_table(collected, metric) for metric, label in shown.items()}
-    k, n = max(table.shape[1] for table in tables.values()), max(len(table) for table in tables.values())
+    tables = {label: metric_table(collected, metric) for metric, label in (("macro_auroc", "macro AUROC"), ("tpr_at_fpr_0.01", "TPR at 1 % FPR"))}
+    order = list(tables["macro AUROC"].columns)
+    k, n = len(order), len(tables["macro AUROC"])
     if k > 1 and n > 1:
         figure, axes = pyplot.subplots(1, 2, figsize=(11, 1.2 + 0.3 * k), layout="constrained")
         for ax, (label, table) in zip(axes, tables.items()): plot_ranks(table, ax).set_title(label)
         save_figure(figure, folder / "detectors_ranks.png")
     figure, axes = pyplot.subplots(1, 2, figsize=(4 + 0.95 * k, 1.8 + 0.36 * n), layout="constrained", sharey=True)
-    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table.sort_index(), ax, label, low=0.3 if "AUROC" in label else 0).set_title(label)
+    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table[order], ax, label, low=0.3 if "AUROC" in label else 0)
     save_figure(figure, folder / "detectors_heatmap.png")
     pyplot.close("all")
 
