@@ -694,7 +694,7 @@ def flow_preparations(
     rest = {f"without {len(doubled)} redundant": fit_with({}, [name for name in every if name not in doubled])} if doubled else {}
     return {name: fit_with(changed, every) for name, changed in options.items()} | rest
 
-# %% ../nbs/07_detectors.ipynb #97c8dda0
+# %% ../nbs/07_detectors.ipynb #171052a8
 def plot_criterion(
     table: pd.DataFrame,          # result of `compare_preparations`
     metric: str = "macro_auroc",  # one of its columns
@@ -704,8 +704,12 @@ def plot_criterion(
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(4.8, 3.6), layout="constrained")[1]
     ax.scatter(table["criterion"], table[metric], color="tab:blue")
-    for name, row in table.iterrows(): ax.annotate(name, (row["criterion"], row[metric]), xytext=(4, 3), textcoords="offset points", fontsize="small")
-    ax.margins(x=0.25, y=0.1)
+    middle = (table["criterion"].min() + table["criterion"].max()) / 2
+    for name, row in table.iterrows():
+        side = -1 if row["criterion"] > middle else 1
+        ax.annotate(name, (row["criterion"], row[metric]), xytext=(5 * side, 3), textcoords="offset points", fontsize="small", ha="right" if side < 0 else "left")
+    ax.margins(x=0.12, y=0.1)
+    ax.locator_params(axis="x", nbins=5)
     ax.set(xlabel="criterion: AUROC on pseudo-anomalies", ylabel=f"{metric.replace('_', ' ').replace('auroc', 'AUROC')} on attacks",
            title=f"rank correlation {spearmanr(table['criterion'], table[metric]).statistic:.2f}")
     return ax
