@@ -4,6 +4,7 @@
 PYTHON ?= python3
 NB     ?=
 DATA   ?=
+JOBS   ?= 2
 
 BIN  := .venv/bin
 DEMO := runs/demo
@@ -66,9 +67,9 @@ readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
 
-detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds, or on DATA="tor2016", into figures/detectors.csv
+detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016"), JOBS=2 at a time, into figures/detectors.csv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
-	$(BIN)/python tests/notebooks.py detectors $(DATA)
+	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py detectors $(DATA)
 
 benchmark: venv  ## measure speed beside pzflow, on synthetic and real records, into figures/benchmark.json (over an hour)
 	$(BIN)/python tests/notebooks.py benchmark

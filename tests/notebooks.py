@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -154,15 +155,16 @@ CHEAP = "nfad,pca,ecod,knn,lof,gmm,iforest"  # for the splits that only some dat
 MORE_SPLITS = {"cicids2017_improved": ("grouped", "temporal")}
 
 
-def run_detectors(dataset: str, split: str, detectors: str) -> str:
-    "Runs 07_detectors on one data set and split; returns '' or the error that ended it."
+def run_detectors(dataset: str, split: str, detectors: str) -> tuple[str, float]:
+    "Runs 07_detectors on one data set and split; returns '' or the error that ended it, and seconds."
+    import time
     from papermill import PapermillExecutionError, execute_notebook
-    report = ROOT / "runs" / dataset / f"07_detectors_{split}.ipynb"
+    start, report = time.monotonic(), ROOT / "runs" / dataset / f"07_detectors_{split}.ipynb"
     report.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"dataset": dataset, "split": split, "detectors": detectors, "n_seeds": SEEDS}
     try: execute_notebook(NBS / "07_detectors.ipynb", report, parameters, cwd=ROOT, progress_bar=False)
-    except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
-    return ""
+    except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}", time.monotonic() - start
+    return "", time.monotonic() - start
 
 
 def detector_figures(collected, folder: Path) -> None:
@@ -185,27 +187,30 @@ def detector_figures(collected, folder: Path) -> None:
     pyplot.close("all")
 
 
-def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs", folder: Path = ROOT / "figures") -> int:
-    "Runs the named data sets (all that are there), goes on if one fails, then writes figures/detectors.csv and figures; exit status."
-    import time
+def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs", folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
+    """Runs the named data sets (all that are there), goes on if one fails, then writes figures/detectors.csv and figures; exit status.
+
+    Two run at a time, on one thread each, so that the CPU seconds of detectors mean something; the environment variable JOBS says another number.
+    """
     from nfad.core import require_choice
     from nfad.data import list_datasets
     from nfad.detectors import collect_detectors
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"] + ["demo"] * ("demo" in names)
-    failed, wanted = [], [require_choice(name, there, "a data set") for name in names or there]
-    for dataset in wanted:
-        for split in ("random", *MORE_SPLITS.get(dataset, ())):
-            start = time.monotonic()
-            error = run(dataset, split, "all" if split == "random" else CHEAP)
-            print(f"{dataset}, {split}: {f'FAILED, {error}' if error else 'done'} ({time.monotonic() - start:.0f} s)", flush=True)
-            if error: failed.append(f"{dataset}, {split}")
+    wanted = [(require_choice(name, there, "a data set"), split) for name in names or there for split in ("random", *MORE_SPLITS.get(name, ()))]
+    failed = []
+    with pool(int(os.environ.get("JOBS", "2"))) as workers:
+        tasks = {workers.submit(run, dataset, split, "all" if split == "random" else CHEAP): f"{dataset}, {split}" for dataset, split in wanted}
+        for task in as_completed(tasks):
+            error, seconds = task.result()
+            print(f"{tasks[task]}: {f'FAILED, {error}' if error else 'done'} ({seconds:.0f} s)", flush=True)
+            if error: failed.append(tasks[task])
     collected = collect_detectors(out_dir, SEEDS)
     if "demo" not in names: collected = collected[collected["dataset"] != "demo"]
-    order = ["split", "dataset", "detector"]
-    collected.sort_values(order).round(5).to_csv(folder / "detectors.csv", index=False)
+    collected.sort_values(["split", "dataset", "detector"]).round(5).to_csv(folder / "detectors.csv", index=False)
     detector_figures(collected, folder)
-    print(f"{folder / 'detectors.csv'}: {len(collected)} rows; {len(failed)} runs failed{': ' + '; '.join(failed) if failed else ''}", flush=True)
+    print(f"{folder / 'detectors.csv'}: {len(collected)} rows; {len(failed)} runs failed{': ' + '; '.join(sorted(failed)) if failed else ''}", flush=True)
     return int(bool(failed))
 
 

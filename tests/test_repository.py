@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -372,22 +373,24 @@ def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, c
 
     def run(dataset, split, detectors):
         asked.append((dataset, split, detectors))
-        if dataset == "bad": return "ValueError: no such column"
+        if dataset == "bad": return "ValueError: no such column", 1.0
         judged = {name: [dict.fromkeys(METRICS, value)] * notebooks.SEEDS for name, value in (("nfad", 0.9), ("knn", 0.8))}
         record = {"dataset": dataset, "feature_set": "all", "split": split, "n_train": 9, "n_calibration": 9, "n_test_benign": 9, "n_test_attack": 9}
         write_json(tmp_path / "runs" / dataset / "all" / f"detect-{split}.json", record | {"n_seeds": notebooks.SEEDS, "detectors": with_leads(summarize(judged), judged)})
-        return ""
+        return "", 1.0
 
-    assert notebooks.detectors([], run, tmp_path / "runs", tmp_path) == 1
-    assert [a[:2] for a in asked] == [("good", "random"), ("bad", "random"), *(("cicids2017_improved", s) for s in ("random", "grouped", "temporal"))]
-    assert [a[2] for a in asked] == ["all"] * 3 + [notebooks.CHEAP] * 2
+    def command(names): return notebooks.detectors(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
+
+    assert command([]) == 1
+    splits = [("cicids2017_improved", split, "all" if split == "random" else notebooks.CHEAP) for split in ("random", "grouped", "temporal")]
+    assert sorted(asked) == sorted([("good", "random", "all"), ("bad", "random", "all"), *splits])
     said = capsys.readouterr().out
     assert "bad, random: FAILED, ValueError: no such column" in said and "1 runs failed: bad, random" in said
     table = pd.read_csv(tmp_path / "detectors.csv")
     assert len(table) == 8 and {"macro_auroc_low", "tpr_at_fpr_0.01_high", "fit_cpu_seconds", "lead_auroc", "n_seeds"} < set(table.columns)
     assert {path.name for path in tmp_path.glob("*.png")} == {"detectors_ranks.png", "detectors_heatmap.png"}
-    assert notebooks.detectors(["good"], run, tmp_path / "runs", tmp_path) == 0
-    with pytest.raises(ValueError, match="gone"): notebooks.detectors(["gone"], run, tmp_path / "runs", tmp_path)
+    assert command(["good"]) == 0
+    with pytest.raises(ValueError, match="gone"): command(["gone"])
 
 
 def test_stored_outputs_are_free_of_the_machine():
