@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 NB     ?=
+DATA   ?=
+JOBS   ?= 2
 
 BIN  := .venv/bin
 DEMO := runs/demo
@@ -19,7 +21,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check readme notebooks results benchmark export lab clean
+.PHONY: help venv demo test check readme notebooks results detectors benchmark export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -64,6 +66,10 @@ readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
+
+detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016"), JOBS=2 at a time, into figures/detectors.csv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py detectors $(DATA)
 
 benchmark: venv  ## measure speed beside pzflow, on synthetic and real records, into figures/benchmark.json (over an hour)
 	$(BIN)/python tests/notebooks.py benchmark

@@ -1,15 +1,17 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | benchmark`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | benchmark`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
+detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 """
 import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -148,6 +150,70 @@ def results(names: list[str]) -> int:
     return 0
 
 
+SEEDS = 5
+CHEAP = "nfad,pca,ecod,knn,lof,gmm,iforest"  # for the splits that only some data sets allow
+MORE_SPLITS = {"cicids2017_improved": ("grouped", "temporal")}
+
+
+def run_detectors(dataset: str, split: str, detectors: str) -> tuple[str, float]:
+    "Runs 07_detectors on one data set and split; returns '' or the error that ended it, and seconds."
+    import time
+    from papermill import PapermillExecutionError, execute_notebook
+    start, report = time.monotonic(), ROOT / "runs" / dataset / f"07_detectors_{split}.ipynb"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    parameters = {"dataset": dataset, "split": split, "detectors": detectors, "n_seeds": SEEDS}
+    try: execute_notebook(NBS / "07_detectors.ipynb", report, parameters, cwd=ROOT, progress_bar=False)
+    except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}", time.monotonic() - start
+    return "", time.monotonic() - start
+
+
+def detector_figures(collected, folder: Path) -> None:
+    "Mean ranks over data sets, and data sets x detectors as colors, from the figures of all runs."
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from nfad.core import save_figure
+    from nfad.detectors import metric_table, plot_heatmap, plot_ranks
+    tables = {label: metric_table(collected, metric) for metric, label in (("macro_auroc", "macro AUROC"), ("tpr_at_fpr_0.01", "TPR at 1 % FPR"))}
+    order = list(tables["macro AUROC"].columns)
+    k, n = len(order), len(tables["macro AUROC"])
+    if k > 1 and n > 1:
+        figure, axes = pyplot.subplots(1, 2, figsize=(11, 1.2 + 0.3 * k), layout="constrained")
+        for ax, (label, table) in zip(axes, tables.items()): plot_ranks(table, ax).set_title(label)
+        save_figure(figure, folder / "detectors_ranks.png")
+    figure, axes = pyplot.subplots(1, 2, figsize=(4 + 0.95 * k, 1.8 + 0.36 * n), layout="constrained", sharey=True)
+    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table[order], ax, label, low=0.3 if "AUROC" in label else 0)
+    save_figure(figure, folder / "detectors_heatmap.png")
+    pyplot.close("all")
+
+
+def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs", folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
+    """Runs the named data sets (all that are there), goes on if one fails, then writes figures/detectors.csv and figures; exit status.
+
+    Two run at a time, on one thread each, so that the CPU seconds of detectors mean something; the environment variable JOBS says another number.
+    """
+    from nfad.core import require_choice
+    from nfad.data import list_datasets
+    from nfad.detectors import collect_detectors
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    there = list_datasets()
+    there = [name for name in there.loc[there["found"], "name"] if name != "demo"] + ["demo"] * ("demo" in names)
+    wanted = [(require_choice(name, there, "a data set"), split) for name in names or there for split in ("random", *MORE_SPLITS.get(name, ()))]
+    failed = []
+    with pool(int(os.environ.get("JOBS", "2"))) as workers:
+        tasks = {workers.submit(run, dataset, split, "all" if split == "random" else CHEAP): f"{dataset}, {split}" for dataset, split in wanted}
+        for task in as_completed(tasks):
+            error, seconds = task.result()
+            print(f"{tasks[task]}: {f'FAILED, {error}' if error else 'done'} ({seconds:.0f} s)", flush=True)
+            if error: failed.append(tasks[task])
+    collected = collect_detectors(out_dir, SEEDS)
+    if "demo" not in names: collected = collected[collected["dataset"] != "demo"]
+    collected.sort_values(["split", "dataset", "detector"]).round(5).to_csv(folder / "detectors.csv", index=False)
+    detector_figures(collected, folder)
+    print(f"{folder / 'detectors.csv'}: {len(collected)} rows; {len(failed)} runs failed{': ' + '; '.join(sorted(failed)) if failed else ''}", flush=True)
+    return int(bool(failed))
+
+
 def benchmark(names: list[str]) -> int:
     "Runs 12_benchmark on the named rows (synthetic and cicids2017), and keeps its ratios in figures/benchmark.json."
     from papermill import execute_notebook
@@ -164,6 +230,6 @@ def benchmark(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "benchmark": benchmark}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "detectors": detectors, "benchmark": benchmark}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -5,15 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
-from scipy.stats import rankdata
+from scipy.stats import binom, rankdata
 from sklearn.metrics import roc_auc_score
 
-from nfad.detectors import (PEERS, Nearest, Peer, Run, audit_split, bootstrap_by_group, cached,
-                            choose_configuration, contamination_sweep, critical_difference, detector_names, feature_shortcuts,
-                            judge, mean_interval, plot_class_heatmap, plot_promises, plot_ranks, rarity, require_signed, run_flow,
-                            run_paper, run_peer, score_of, summarize)
+from nfad.core import write_json
+from nfad.detectors import (COMPARED, METRICS, PEERS, Nearest, Peer, Run, audit_split, best_peers, bootstrap_by_group, broken_promises, cached,
+                            choose_configuration, collect_detectors, compare_preparations, contamination_sweep, critical_difference,
+                            detector_names, feature_shortcuts, fit_scores, flow_preparations, judge, leads, mean_interval, metric_table,
+                            paired_difference, plot_criterion, plot_heatmap, plot_promises, plot_ranks, plot_sweep, promise, rarity,
+                            redundant_features, require_signed, run_flow, run_paper, run_peer, score_of, size_sweep, study_names, summarize,
+                            verdict, with_leads)
 from nfad.data import load_dataset, split_dataset
-from nfad.score import bootstrap_interval, ranking_metrics
+from nfad.score import bootstrap_interval, decision_metrics, ranking_metrics, threshold_at_fpr
 from nfad.train import FlowDetector
 
 CHEAP = [name for name in PEERS if not PEERS[name].needs]
@@ -160,7 +163,136 @@ def test_names():
     assert detector_names(["knn", "nfad"])[0] == ["knn", "nfad"]
     names, absent = detector_names("all")
     assert set(names) | set(absent) == {"nfad", *PEERS} and all(not find_spec(PEERS[n].needs) or not find_spec("pyod") for n in absent)
+    assert detector_names("knn, nfad")[0] == ["knn", "nfad"]
     with pytest.raises(ValueError, match="detectors"): detector_names("knnn")
+    assert study_names("") == [] and study_names("sizes, preparation") == ["sizes", "preparation"]
+    with pytest.raises(ValueError, match="studies"): study_names("size")
+
+
+# --- promises -----------------------------------------------------------------------------------------------
+
+def law_band(judge_promise):
+    "For exchangeable benign records, 95 % of the realised rates are inside their band, and it is no wider than that needs."
+    rng, truth = np.random.default_rng(0), np.repeat([0, 1], [400, 10])
+    found = [judge_promise(truth, Run(rng.normal(size=200), rng.normal(size=410), {}), 0.05) for _ in range(600)]
+    assert 0.93 < np.mean([f["in_band_at_0.05"] for f in found]) < 0.985
+
+
+def test_law_band(): law_band(promise)
+
+
+def test_law_band_catches_a_band_that_forgets_the_calibration_draw():
+    def narrow(y, run, fpr):
+        realised = np.mean(run.test[y == 0] > threshold_at_fpr(run.calibration, fpr))
+        low, high = binom.interval(0.95, (y == 0).sum(), fpr)
+        return {f"in_band_at_{fpr:g}": float(low <= realised * (y == 0).sum() <= high)}
+    with pytest.raises(AssertionError): law_band(narrow)
+
+
+@pytest.mark.parametrize("fpr", [0.01, 0.05, 0.2])
+def test_promise_agrees_with_score(fpr, parts):
+    run, y = run_peer(PEERS["pca"], parts), (ATTACK != "benign").astype(int)
+    found, expected = promise(y, run, fpr), decision_metrics(y, run.test, threshold_at_fpr(run.calibration, fpr))
+    for key in ("accuracy", "realised_fpr"): assert found[f"{key}_at_{fpr:g}"] == pytest.approx(expected[key])
+    assert judge(ATTACK, run)["attack_share"] == expected["accuracy_always_attack"] == 0.4
+
+
+def test_a_broken_promise_is_named():
+    rng = np.random.default_rng(0)
+    loud, calm = Run(rng.normal(size=500), rng.normal(1, 1, 500), {}), Run(np.arange(500.0), np.arange(500.0), {})
+    facts = {"fit_cpu_seconds": 0.0, "score_rows_per_s": 1.0}
+    table = summarize({"loud": [judge(ATTACK, loud._replace(facts=facts))] * 2, "calm": [judge(ATTACK, calm._replace(facts=facts))] * 2})
+    found = broken_promises(table)
+    assert list(found.index) == ["loud"] and found.loc["loud", "seeds_outside"] == 2 and found.loc["loud", "realised"] > found.loc["loud", "band_high"]
+    with pytest.raises(ValueError, match="fpr"): broken_promises(table, 0.02)
+
+
+# --- who is ahead -------------------------------------------------------------------------------------------
+
+def law_paired(difference):
+    "Covers the true difference in 95 % of draws although splits differ far more than detectors, and has the right sign."
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(2000):
+        split = rng.normal(0, 1, 5)  # as hard for both
+        mean, low, high = difference(split + 0.3 + 0.05 * rng.normal(size=5), split + 0.05 * rng.normal(size=5))
+        covered.append(low <= 0.3 <= high)
+    assert 0.93 < np.mean(covered) < 0.97 and verdict(low, high) == "ahead"
+
+
+def test_law_paired(): law_paired(paired_difference)
+
+
+def test_law_paired_catches_an_unpaired_interval():
+    def unpaired(a, b): return (m := a.mean() - b.mean(), *(m + np.array([-2.306, 2.306]) * np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 5)))
+    with pytest.raises(AssertionError): law_paired(unpaired)
+
+
+def test_law_paired_catches_the_wrong_sign():
+    with pytest.raises(AssertionError): law_paired(lambda a, b: paired_difference(b, a))
+
+
+def test_paired_difference_refuses_what_is_not_paired():
+    with pytest.raises(ValueError, match="one value per seed"): paired_difference([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="at least 2 seeds"): paired_difference([1.0], [1.0])
+    assert [verdict(*ends) for ends in ((0.1, 0.2), (-0.1, 0.2), (-0.2, -0.1), (0.0, 0.0))] == ["ahead", "open", "behind", "open"]
+
+
+def contest(seed):
+    "Results of nfad, another statistic of its flow, and three peers on five splits; the statistic is best of all."
+    rng = np.random.default_rng(seed)
+    split, level = rng.normal(0, 0.1, 5), {"nfad": 0.5, "nfad_fisher": 0.9, **dict(zip(("knn", "lof", "pca"), rng.permutation([0.3, 0.5, 0.7])))}
+    return {name: [dict.fromkeys(COMPARED, v) for v in split + mean + 0.01 * rng.normal(size=5)] for name, mean in level.items()}
+
+
+def law_best(best):
+    "The peer of a metric is the strongest one, no statistic of nfad's own flow; one that wins is shown winning."
+    for seed in range(5):
+        judged = contest(seed)
+        table = with_leads(summarize(judged), judged)
+        for metric, row in best(table).iterrows():
+            assert row["best_peer"] in PEERS and all(row["its value"] >= table[name][metric] for name in ("knn", "lof", "pca"))
+            assert row["verdict"] == "behind" and row["lead"] == pytest.approx(table["nfad"][metric] - row["its value"])
+
+
+def test_law_best(): law_best(best_peers)
+
+
+def test_law_best_catches_a_weak_peer():
+    with pytest.raises(AssertionError): law_best(lambda table: best_peers({name: table[name] for name in ("nfad", "nfad_fisher", min(("knn", "lof", "pca"), key=lambda n: table[n]["auroc"]))}))
+
+
+def test_leads_need_seeds_and_a_peer():
+    once = {"nfad": [dict.fromkeys(COMPARED, 0.5)], "knn": [dict.fromkeys(COMPARED, 0.4)]}
+    assert "lead_auroc" not in with_leads(summarize(once), once)["knn"] and "lead_auroc" not in with_leads(summarize(contest(0)), contest(0))["nfad"]
+    with pytest.raises(ValueError, match="and a peer"): best_peers({"nfad": {}, "nfad_fisher": {}})
+
+
+# --- all data sets ------------------------------------------------------------------------------------------
+
+def write_runs(folder):
+    "Records of two data sets over five seeds, one over one seed, and a study."
+    rng = np.random.default_rng(0)
+    for place, n_seeds, names in (("here", 5, ("nfad", "nfad_fisher", "knn", "lof")), ("there", 5, ("nfad", "knn")), ("young", 1, ("nfad", "knn"))):
+        judged = {name: [dict(zip(METRICS, rng.random(len(METRICS)))) for _ in range(n_seeds)] for name in names}
+        record = {"dataset": place, "feature_set": "all", "split": "random", "n_seeds": n_seeds, "n_train": 9, "n_calibration": 9,
+                  "n_test_benign": 9, "n_test_attack": 9, "detectors": with_leads(summarize(judged), judged)}
+        write_json(folder / place / "all" / "detect.json", record)
+    write_json(folder / "here" / "all" / "detect_sizes.json", {"knn": {"training records": [1], "auroc": [0.5]}})
+
+
+def test_all_records_become_one_table(tmp_path):
+    write_runs(tmp_path)
+    found = collect_detectors(tmp_path, 5)
+    assert len(found) == 6 and set(found["dataset"]) == {"here", "there"} and len(collect_detectors(tmp_path)) == 8
+    for metric in METRICS: assert (found[f"{metric}_low"] <= found[metric]).all() and (found[metric] <= found[f"{metric}_high"]).all()
+    here = found.set_index(["dataset", "detector"])["macro_auroc"]["here"]
+    assert found.set_index(["dataset", "detector"])["lead_macro_auroc"]["here"]["knn"] == pytest.approx(here["nfad"] - here["knn"])
+    won = leads(found)
+    assert won.loc["there", "best_peer"] == "knn" and won.loc["here", "its value"] == max(here["knn"], here["lof"]) and set(won["verdict"]) <= {"ahead", "behind", "open"}
+    with pytest.raises(ValueError, match="metric"): leads(found, "min_auroc")
+    table = metric_table(found, "auroc")
+    assert set(table.columns) == {"nfad", "knn"} and list(table.index) == ["here", "there"]  # lof is not everywhere, nfad_fisher no peer
+    with pytest.raises(FileNotFoundError, match="9 seeds"): collect_detectors(tmp_path, 9)
 
 
 # --- the kit ------------------------------------------------------------------------------------------------
@@ -208,6 +340,98 @@ def test_contamination_hurts(parts):
     with pytest.raises(ValueError, match="intruders"): contamination_sweep(None, parts["train"], intruders, parts["test"], ATTACK, shares=(0.5,))
 
 
+def knn_fit(seen=None):
+    "A `fit_score` of the nearest record; `seen` collects what it was trained on."
+    def fit(train):
+        if seen is not None: seen.append(set(train.index))
+        model = Nearest(1).fit(np.log1p(train[["size", "other"]].to_numpy()))
+        return lambda X: model.anomaly_score(np.log1p(X[["size", "other"]].to_numpy()))
+    return fit
+
+
+def law_nested(sweep, parts):
+    "Sizes ascend to n, each part holds the smaller ones, and the test is never trained on."
+    seen = []
+    table = sweep(knn_fit(seen), parts["train"], parts["test"].rename(index=lambda i: i + 10_000), ATTACK, sizes=(20, 100, 9999))
+    assert list(table.index) == [20, 100, 500] and [len(part) for part in seen] == [20, 100, 500]
+    assert seen[0] < seen[1] < seen[2] == set(parts["train"].index)
+
+
+def test_law_nested(parts): law_nested(size_sweep, parts)
+
+
+def test_law_nested_catches_fresh_draws(parts):
+    def fresh(fit_score, train, test, attack, sizes):
+        rng = np.random.default_rng(0)
+        return pd.concat([size_sweep(fit_score, train.iloc[rng.permutation(len(train))[:min(n, len(train))]], test, attack, sizes=()) for n in sizes])
+    with pytest.raises(AssertionError): law_nested(fresh, parts)
+
+
+def test_more_records_help(parts):
+    found = size_sweep(knn_fit(), parts["train"], parts["test"], ATTACK, sizes=(5,))
+    assert found.loc[500, "auroc"] > found.loc[5, "auroc"] and found.loc[500, "macro_auroc"] == pytest.approx(found.loc[500, "auroc"])
+
+
+def test_a_sweep_trains_the_peers_of_the_table(parts):
+    score = fit_scores(["knn", "nfad"], None, parts["reference"], seed=3)["knn"](parts["train"])
+    assert np.array_equal(score(parts["test"]), run_peer(PEERS["knn"], parts, 3).test)
+    with pytest.raises(ValueError, match="names"): fit_scores(["pzflow"], None, parts["reference"])
+
+
+def law_redundant(find):
+    "What is left has full rank, and spans what all columns span; a nonlinear function stays."
+    X = records(300)[["size", "other"]]
+    X = X.assign(copy=X["size"], scaled=3 * X["other"] - 7, sum=X["size"] + X["other"], square=X["size"] ** 2, constant=1.0)
+    left = X.drop(columns=find(X))
+    rank = lambda table: np.linalg.matrix_rank((table - table.mean()) / table.std().replace(0, 1))
+    assert rank(left) == left.shape[1] == rank(X) == 3 and list(left.columns) == ["size", "other", "square"]
+
+
+def test_law_redundant(): law_redundant(redundant_features)
+
+
+def test_law_redundant_catches_a_search_by_pairs():
+    def by_pairs(X):
+        names = list(X.columns)
+        return ["constant"] + [b for i, b in enumerate(names) if any(abs(X[a].corr(X[b])) > 1 - 1e-9 for a in names[:i])]
+    with pytest.raises(AssertionError): law_redundant(by_pairs)
+
+
+def law_blind(compare, parts):
+    "The criterion does not change when the test and its labels do."
+    fits = {"near": knn_fit(), "nothing": lambda train: lambda X: np.zeros(len(X))}
+    one = compare(fits, parts, ATTACK)
+    other = compare(fits, parts | {"test": parts["test"][::-1]}, ATTACK)
+    assert one["criterion"].equals(other["criterion"]) and one.loc["near", "auroc"] != other.loc["near", "auroc"]
+    assert one.index[0] == "near" and one.loc["nothing", "criterion"] == 0.5
+
+
+def test_law_blind(parts): law_blind(compare_preparations, parts)
+
+
+def test_law_blind_catches_a_choice_by_labels(parts):
+    def cheat(fits, parts, attack): return (table := compare_preparations(fits, parts, attack)).assign(criterion=table["auroc"])
+    with pytest.raises(AssertionError): law_blind(cheat, parts)
+
+
+class Recorder:
+    "Stands for a FlowDetector: keeps its settings and the columns it was trained on."
+    made = []
+    def set_params(self, **options): self.options = options; self.made.append(self); return self
+    def fit(self, X, validation): assert list(X.columns) == list(validation.columns); self.columns = list(X.columns); return self
+    def anomaly_score(self, X): assert list(X.columns) == self.columns; return X.to_numpy().sum(axis=1)
+
+
+def test_preparations_of_the_flow(parts):
+    doubled = {name: part.assign(twice=2 * part["size"]) for name, part in parts.items()}
+    found = flow_preparations(lambda seed: Recorder(), doubled["train"], doubled["reference"])
+    for fit in found.values(): assert fit(doubled["train"])(doubled["test"]).shape == (500,)
+    by_name = dict(zip(found, Recorder.made))
+    assert list(found)[0] == "default" and by_name["default"].options == {} and by_name["quantile"].options == {"transform": "quantile"}
+    assert by_name["noise 0"].options == {"noise": 0.0} and FlowDetector().set_params(**by_name["noise 0"].options).noise == 0
+    assert by_name["without 2 redundant"].columns == ["size", "other", "flag"] and len(by_name["default"].columns) == 5
+
+
 def test_a_metric_that_profits_from_being_wrong_is_refused():
     assert require_signed(roc_auc_score) is roc_auc_score
     for cheat in (lambda y, s: max(roc_auc_score(y, s), 1 - roc_auc_score(y, s)), lambda y, s: abs(2 * roc_auc_score(y, s) - 1), lambda y, s: 0.5):
@@ -221,6 +445,9 @@ def test_critical_difference_of_demsar():
 def test_figures(parts):
     table = pd.DataFrame(np.random.default_rng(0).random((3, 4)), columns=list("abcd"))
     run = run_peer(PEERS["pca"], parts)
-    for axes in (plot_ranks(table), plot_class_heatmap(table), plot_promises({"pca": run}, ATTACK != "benign")):
+    sizes, shares = (pd.DataFrame({"macro_auroc": [0.5, 0.6]}, index=pd.Index(x, name=n)) for x, n in (([10, 100], "training records"), ([0.0, 0.1], "contamination")))
+    criterion = pd.DataFrame({"criterion": [0.5, 0.7], "macro_auroc": [0.6, 0.8]}, index=["a", "b"])
+    assert "1.00" in plot_criterion(criterion).get_title()
+    for axes in (plot_ranks(table), plot_heatmap(table), plot_promises({"pca": run}, ATTACK != "benign"), plot_sweep({"a": sizes}), plot_sweep({"a": shares})):
         assert axes.has_data() and axes.get_xlabel() is not None
     pyplot.close("all")

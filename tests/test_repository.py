@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -22,6 +23,7 @@ from fastcore.docments import docments
 from packaging.requirements import Requirement
 
 import nfad
+import notebooks
 from notebooks import NBS, ROOT, plain_outputs, render_readme, untested
 
 LIBRARY = sorted(NBS.glob("[0-9][0-9]_*.ipynb"))
@@ -360,6 +362,35 @@ def test_a_notebook_that_did_not_run_is_noticed():
     log = "Starting /x/00_core.ipynb\n- Completed /x/00_core.ipynb\nSuccess.\n"
     assert untested(log, ["00_core.ipynb"]) == [] and untested(log, ["00_core.ipynb", "01_data.ipynb"]) == ["01_data.ipynb"]
     assert untested("No files were eligible for testing\n", ["00_core.ipynb"]) == ["00_core.ipynb"]
+
+
+def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    import pandas as pd
+    from nfad.core import write_json
+    from nfad.detectors import METRICS, summarize, with_leads
+    monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "cicids2017_improved", "gone"], "found": [True, True, True, False]}))
+    asked = []
+
+    def run(dataset, split, detectors):
+        asked.append((dataset, split, detectors))
+        if dataset == "bad": return "ValueError: no such column", 1.0
+        judged = {name: [dict.fromkeys(METRICS, value)] * notebooks.SEEDS for name, value in (("nfad", 0.9), ("knn", 0.8))}
+        record = {"dataset": dataset, "feature_set": "all", "split": split, "n_train": 9, "n_calibration": 9, "n_test_benign": 9, "n_test_attack": 9}
+        write_json(tmp_path / "runs" / dataset / "all" / f"detect-{split}.json", record | {"n_seeds": notebooks.SEEDS, "detectors": with_leads(summarize(judged), judged)})
+        return "", 1.0
+
+    def command(names): return notebooks.detectors(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
+
+    assert command([]) == 1
+    splits = [("cicids2017_improved", split, "all" if split == "random" else notebooks.CHEAP) for split in ("random", "grouped", "temporal")]
+    assert sorted(asked) == sorted([("good", "random", "all"), ("bad", "random", "all"), *splits])
+    said = capsys.readouterr().out
+    assert "bad, random: FAILED, ValueError: no such column" in said and "1 runs failed: bad, random" in said
+    table = pd.read_csv(tmp_path / "detectors.csv")
+    assert len(table) == 8 and {"macro_auroc_low", "tpr_at_fpr_0.01_high", "fit_cpu_seconds", "lead_auroc", "n_seeds"} < set(table.columns)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"detectors_ranks.png", "detectors_heatmap.png"}
+    assert command(["good"]) == 0
+    with pytest.raises(ValueError, match="gone"): command(["gone"])
 
 
 def test_stored_outputs_are_free_of_the_machine():
