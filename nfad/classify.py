@@ -20,6 +20,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -857,7 +858,7 @@ def plot_explanations(
             "force": lambda: shap.plots.force(float(np.ravel(values.base_values)[row % np.size(values.base_values)]), np.round(credit, 3), feature_names=names, matplotlib=True, show=False,
                                               contribution_threshold=0.1, text_rotation=20)}
     paths = [Path(folder) / f"{prefix}_{kind}.png" for kind in draw]
-    with plt.ioff():  # shap switches interactive figures off, and would leave them so
+    with patch.object(plt, "ioff"):  # shap calls it and leaves a notebook without figures
         for path, plot in zip(paths, draw.values()):
             plt.close("all")
             plot()
