@@ -307,7 +307,7 @@ def class_weights(
     counts = np.bincount(codes)
     return ((len(codes) / (len(counts) * counts)) ** {"balanced": 1.0, "sqrt": 0.5, "none": 0.0}[kind]).astype(np.float32)
 
-# %% ../nbs/08_classify.ipynb #a8ce5576
+# %% ../nbs/08_classify.ipynb #337dd4ae
 class NetworkState(NamedTuple):
     "All that one epoch hands to the next."
     layers: list[dict]       # weights now
@@ -316,7 +316,7 @@ class NetworkState(NamedTuple):
     best: tuple              # weights and statistics with the lowest held-out loss
     best_loss: jnp.ndarray   # that loss
 
-
+# %% ../nbs/08_classify.ipynb #a8ce5576
 def make_network_epoch(
     logits: Callable,        # network(layers, stats, x, dropout, starts, noise)
     optimizer: optax.GradientTransformation,  # with learning rate 1

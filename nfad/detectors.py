@@ -32,7 +32,7 @@ from sklearn.svm import OneClassSVM
 from .core import atomic_path, fingerprint, package_versions, read_json, repository_root, require_between, require_choice, require_positive_int
 from .data import Dataset, Split, row_ids
 from .prep import FEATURE_SETS, Transform
-from .score import class_metrics, fpr_band, ranking_metrics, threshold_at_fpr
+from .score import class_metrics, decision_metrics, fpr_band, ranking_metrics, threshold_at_fpr
 from .statistics import STATISTICS, benign_criterion
 
 # %% ../nbs/07_detectors.ipynb #d838fd21
@@ -253,11 +253,11 @@ def promise(
     fpr: float = 0.01,  # promised false-alarm rate, in (0, 1)
 ) -> dict[str, float]:  # at this rate: the realised one, its 95 % band, whether it is inside (1 or 0), accuracy
     "What the threshold of the calibration records does on the test records."
-    y = np.asarray(y).astype(bool)
-    flagged = run.test > threshold_at_fpr(run.calibration, fpr)
-    realised, (low, high) = float(flagged[~y].mean()), fpr_band(len(run.calibration), int((~y).sum()), fpr)
+    y = np.asarray(y).astype(int)
+    decided, (low, high) = decision_metrics(y, run.test, threshold_at_fpr(run.calibration, fpr)), fpr_band(len(run.calibration), int((y == 0).sum()), fpr)
+    realised = decided["realised_fpr"]
     found = {"realised_fpr": realised, "band_low": low, "band_high": high, "in_band": float(low - 1e-12 <= realised <= high + 1e-12),
-             "accuracy": float((flagged == y).mean())}
+             "accuracy": decided["accuracy"]}
     return {f"{key}_at_{fpr:g}": value for key, value in found.items()}
 
 # %% ../nbs/07_detectors.ipynb #17d3ed75

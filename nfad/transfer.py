@@ -23,7 +23,7 @@ from .classify import NeuralClassifier, Scaled, stratified_units
 from .core import package_versions, require_choice, require_positive_int
 from .data import Dataset, row_ids
 from .prep import Transform, feature_table
-from .score import threshold_at_fpr
+from .score import decision_metrics, threshold_at_fpr
 from .train import FlowDetector
 
 # %% ../nbs/10_transfer.ipynb #cfca9997
@@ -159,11 +159,10 @@ def transfer_metrics(
     threshold: float,              # flag scores > it
 ) -> dict[str, float]:             # accuracy, macro_f1, f1, auroc, fpr, tpr
     "What a score and a threshold do on a target."
-    y = np.asarray(attack) != "benign"
-    flagged = np.asarray(scores) > threshold
-    return {"accuracy": float((flagged == y).mean()), "macro_f1": float(f1_score(y, flagged, average="macro", zero_division=0)),
-            "f1": float(f1_score(y, flagged, zero_division=0)), "auroc": float(roc_auc_score(y, scores)) if 0 < y.mean() < 1 else 0.5,
-            "fpr": float(flagged[~y].mean()) if (~y).any() else 0.0, "tpr": float(flagged[y].mean()) if y.any() else 0.0}
+    y = (np.asarray(attack) != "benign").astype(int)
+    found = decision_metrics(y, scores, threshold)
+    return {"accuracy": found["accuracy"], "macro_f1": float(f1_score(y, np.asarray(scores) > threshold, average="macro", zero_division=0)),
+            "f1": found["f1"], "auroc": float(roc_auc_score(y, scores)), "fpr": found["realised_fpr"], "tpr": found["recall"]}
 
 # %% ../nbs/10_transfer.ipynb #7537ac7e
 def family_metrics(
