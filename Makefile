@@ -21,7 +21,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check readme notebooks results detectors benchmark export lab clean
+.PHONY: help venv demo test check readme notebooks results detectors studies benchmark export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -66,6 +66,9 @@ readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
+
+studies: venv  ## compare statistics by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/statistics.csv
+	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py studies $(DATA)
 
 detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016"), JOBS=2 at a time, into figures/detectors.csv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'

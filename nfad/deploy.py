@@ -296,10 +296,10 @@ def compare_window(
     first_row: int = 0,    # where the window begins
     n_sample: int = 1000,  # rows of it used for the features
 ) -> dict[str, Any]:       # `WINDOW_COLUMNS`
-    "Compares the benign-looking records of a window with those of the calibration."
+    "Compares the benign-looking records of a window with those of the calibration; fewer than 20 of them are a change by themselves."
     calm = np.flatnonzero(scores <= threshold)
     window = dict(zip(WINDOW_COLUMNS, (int(first_row), len(scores), 1 - len(calm) / len(scores), 0.0, 1.0, "", 0.0, 1.0)))
-    if not len(calm): return window | {"score_distance": 1.0, "score_p": 0.0}
+    if len(calm) < 20: return window | {"score_distance": 1.0, "score_p": 0.0}
     test = scipy.stats.ks_2samp(scores[calm], reference.scores, method="asymp")
     window |= {"score_distance": float(test.statistic), "score_p": float(test.pvalue)}
     if reference.records is None: return window
@@ -826,13 +826,17 @@ class Alert(NamedTuple):
 
 
 class _Nearest:
-    "Distance to the nearest of some points, for a few records; the same numbers as `nfad.statistics.nearest_distance`."
-    def __init__(self, points: np.ndarray):
+    "`nfad.statistics.nearest_distance` for a few records, whose table is made ready once."
+    def __init__(self, points: np.ndarray, spacing: np.ndarray | None = None):
         self.points, self.doubled, self.norms = points, -2 * points, np.square(points).sum(axis=1)
+        self.spacing, self.squares = spacing, spacing is not None and np.square(spacing).astype(np.float32)
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        nearest = (np.clip(X, -1e15, 1e15).astype(np.float32) @ self.doubled.T + self.norms).argmin(axis=1)
-        return np.sqrt(np.square(X.astype(np.float64) - self.points[nearest]).sum(axis=1))
+        near = np.clip(X, -1e15, 1e15).astype(np.float32)
+        order = near @ self.doubled.T + self.norms
+        if self.spacing is not None: order = (order + np.square(near).sum(axis=1, keepdims=True)) / self.squares
+        nearest = order.argmin(axis=1)
+        return np.sqrt(np.square(X.astype(np.float64) - self.points[nearest]).sum(axis=1)) / (1 if self.spacing is None else self.spacing[nearest])
 
 
 class _FewRows:
@@ -843,14 +847,15 @@ class _FewRows:
         import jax
         self.detector, self.statistic, d = detector, detector.statistic_, len(detector.transform_.feature_names_out_)
         self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
-        self.near = [_Nearest(points) for points in (self.statistic.points_, self.statistic.profiles_)]
+        self.around = self.statistic.neighborhood_
+        self.near = [_Nearest(self.statistic.points_), _Nearest(self.statistic.profiles_), _Nearest(self.around.points, self.around.spacing)]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         Z = self.detector.transform_.transform(X)
         block = np.zeros((self.BLOCK, Z.shape[1]), np.float32)
         block[:len(Z)] = Z
         F = self.statistic.profile(-np.asarray(self.flow(block))[:len(Z)].astype(np.float64))
-        distances = self.near[0](Z), self.near[1](F), self.statistic.mahalanobis(F)
+        distances = self.near[0](Z), self.near[1](F), self.statistic.mahalanobis(F), self.near[2](self.around.whitening(Z))
         total = np.stack([tail.surprise(x) for tail, x in zip(self.statistic.tails_, distances)], axis=1)
         constants = self.detector.transform_.constant_deviation(X, cost=self.detector.constant_cost_) if self.detector.constant_ else np.zeros(len(X))
         return np.hstack([total, constants[:, None]]).sum(axis=1)

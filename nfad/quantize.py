@@ -402,13 +402,16 @@ def _term_nodes(g: Graph, x: str, flow: Any, df: float) -> str:
     return g("Add", total, _student_nodes(g, x, df))
 
 # %% ../nbs/09_quantize.ipynb #eb3e03fc
-def _nearest_nodes(g: Graph, x: str, points: np.ndarray) -> str:
-    "Distance to the nearest point, float64, see `nfad.statistics.nearest_distance`."
+def _nearest_nodes(g: Graph, x: str, points: np.ndarray, spacing: np.ndarray | None = None) -> str:
+    "Distance to the nearest point, float64, in units of the spacing if there is one, see `nfad.statistics.nearest_distance`."
     far = np.clip(points, -1e15, 1e15).astype(np.float32)
-    order = g("Add", g("MatMul", g("Clip", x, -1e15, 1e15), -2 * far.T), np.square(far).sum(axis=1))
-    found = g("Gather", g.exact(points), g("ArgMin", order, axis=1, keepdims=0))
-    gap = g("Sub", g("Cast", x, to=TensorProto.DOUBLE), found)
-    return g("Sqrt", g("ReduceSum", g("Mul", gap, gap), np.array([1]), keepdims=0))
+    single = g("Clip", g("Cast", x, to=TensorProto.FLOAT), -1e15, 1e15)
+    order = g("Add", g("MatMul", single, -2 * far.T), np.square(far).sum(axis=1))
+    if spacing is not None: order = g("Div", g("Add", order, g("ReduceSum", g("Mul", single, single), np.array([1]), keepdims=1)), np.square(spacing).astype(np.float32))
+    nearest = g("ArgMin", order, axis=1, keepdims=0)
+    gap = g("Sub", g("Cast", x, to=TensorProto.DOUBLE), g("Gather", g.exact(points), nearest))
+    distance = g("Sqrt", g("ReduceSum", g("Mul", gap, gap), np.array([1]), keepdims=0))
+    return distance if spacing is None else g("Div", distance, g("Gather", g.exact(spacing), nearest))
 
 
 def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
@@ -424,15 +427,16 @@ def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
 
 # %% ../nbs/09_quantize.ipynb #ee1aa189
 def _profile_nodes(g: Graph, z: str, terms: str, statistic: ProfileStatistic) -> str:
-    "Sum of the three surprises, float64, see `nfad.statistics.ProfileStatistic`."
+    "Sum of the four surprises, float64, see `nfad.statistics.ProfileStatistic`."
     double = lambda name: g("Cast", name, to=TensorProto.DOUBLE)
     centered = g("Sub", g("Neg", double(terms)), g.exact(statistic.center_))
     F = g("Cast", g("Clip", centered, g.exact(statistic.low), g.exact(statistic.high)), to=TensorProto.FLOAT)
-    white = g("MatMul", g("Sub", double(F), g.exact(statistic.mean_)), g.exact(statistic.whitening_))
-    length = g("Sqrt", g("ReduceSum", g("Mul", white, white), np.array([1]), keepdims=0))
-    distances = _nearest_nodes(g, z, statistic.points_), _nearest_nodes(g, F, statistic.profiles_), length
-    surprises = [_surprise_nodes(g, x, tail) for x, tail in zip(distances, statistic.tails_)]
-    return g("Add", g("Add", surprises[0], surprises[1]), surprises[2])
+    white = lambda x, w: g("MatMul", g("Sub", double(x), g.exact(w.mean)), g.exact(w.axes))
+    profile, around = white(F, statistic.whitening_), statistic.neighborhood_
+    length = g("Sqrt", g("ReduceSum", g("Mul", profile, profile), np.array([1]), keepdims=0))
+    local = _nearest_nodes(g, white(z, around.whitening), around.points, around.spacing)
+    distances = _nearest_nodes(g, z, statistic.points_), _nearest_nodes(g, F, statistic.profiles_), length, local
+    return g("Sum", *(_surprise_nodes(g, x, tail) for x, tail in zip(distances, statistic.tails_)))
 
 
 def _constant_nodes(g: Graph, detector: FlowDetector) -> str:

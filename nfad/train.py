@@ -1017,7 +1017,7 @@ class _Building(_Settings):
         surprises = [-in_blocks(lambda rows: self.terms_(rows)[:1], part)[0].astype(np.float64) for part in (Z, Z_validation)]
         if self.statistic == "profile":
             self.statistic_ = ProfileStatistic().fit(Z, surprises[0], Z_validation, surprises[1])
-            scores, n_parts = self.statistic_.score(Z_validation, surprises[1]), 3
+            scores, n_parts = self.statistic_.score(Z_validation, surprises[1]), 4
         else: scores, n_parts = surprises[0].sum(axis=1), 1
         self.constant_cost_ = float(max(scores.max() - np.median(scores), n_parts * np.log(self.n_train_ + 2)))
 
@@ -1049,7 +1049,7 @@ class _Fitting(_Building):
         self._set_flow(np.stack([source.sample.min(axis=0), source.sample.max(axis=0)]))
         Z_validation, self.n_train_ = self.transform_.transform(validation), source.n_records
         self.history_ = self._train(source, Z_validation, checkpoint)
-        self._fit_statistic(source.sample[::-(-len(source.sample) // 10_000)], Z_validation)
+        self._fit_statistic(*(part[::-(-len(part) // 10_000)] for part in (source.sample, Z_validation)))
         return self.calibrate(validation)
 
 # %% ../nbs/03_train.ipynb #5696f99a
@@ -1124,9 +1124,9 @@ class _Scores(_Scoring):
         "How strange records are; higher is more anomalous. -log p(x) for statistic 'log_prob'."
         return self._in_chunks(X, lambda *parts: self._parts(*parts, self.statistic).sum(axis=1))
 
-    def score_parts(self, X: pd.DataFrame | np.ndarray) -> pd.DataFrame:  # (n, d) records -> (n, 4) or (n, 2) nats
-        "What the anomaly score is the sum of: `record`, `profile` and `total` distance, or `log_prob`; and broken `constants`."
-        names = ["record", "profile", "total"] if self.statistic == "profile" else ["log_prob"]
+    def score_parts(self, X: pd.DataFrame | np.ndarray) -> pd.DataFrame:  # (n, d) records -> (n, 5) or (n, 2) nats
+        "What the anomaly score is the sum of: `record`, `profile`, `total` and `local` distance, or `log_prob`; and broken `constants`."
+        names = ["record", "profile", "total", "local"] if self.statistic == "profile" else ["log_prob"]
         return pd.DataFrame(self._in_chunks(X, lambda *parts: self._parts(*parts, self.statistic)), columns=[*names, "constants"])
 
 # %% ../nbs/03_train.ipynb #3be37d12
@@ -1169,7 +1169,7 @@ class FlowDetector(_Scores):
         return load_detector(path)
 
 # %% ../nbs/03_train.ipynb #28f1e8ee
-FILE_FORMAT = "nfad-flow-2"
+FILE_FORMAT = "nfad-flow-3"
 
 
 def _hash_model(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:

@@ -612,7 +612,7 @@ def test_law_company_does_not_matter_catches_ranks(profiled):
 
 
 def test_score_parts_add_up(profiled, detector):
-    for d, names in ((profiled, ["record", "profile", "total", "constants"]), (detector, ["log_prob", "constants"])):
+    for d, names in ((profiled, ["record", "profile", "total", "local", "constants"]), (detector, ["log_prob", "constants"])):
         parts = d.score_parts(X.assign(version=[5.0] * 3 + [4.0] * (len(X) - 3)))
         assert list(parts) == names and (parts.constants[:3] > 0).all() and (parts.constants[3:] == 0).all()
         assert np.allclose(parts.sum(axis=1)[3:], d.anomaly_score(X)[3:])

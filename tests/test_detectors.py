@@ -10,11 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from nfad.core import write_json
 from nfad.detectors import (COMPARED, METRICS, PEERS, Nearest, Peer, Run, audit_split, best_peers, bootstrap_by_group, broken_promises, cached,
-                            choose_configuration, collect_detectors, compare_preparations, contamination_sweep, critical_difference,
-                            detector_names, feature_shortcuts, fit_scores, flow_preparations, judge, leads, mean_interval, metric_table,
-                            paired_difference, plot_criterion, plot_heatmap, plot_promises, plot_ranks, plot_sweep, promise, rarity,
-                            redundant_features, require_signed, run_flow, run_paper, run_peer, score_of, size_sweep, study_names, summarize,
-                            verdict, with_leads)
+                            choose_configuration, collect_detectors, critical_difference, detector_names, feature_shortcuts, judge, leads,
+                            mean_interval, metric_table, paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, rarity,
+                            require_signed, run_flow, run_paper, run_peer, score_of, summarize, verdict, with_leads)
 from nfad.data import load_dataset, split_dataset
 from nfad.score import bootstrap_interval, decision_metrics, ranking_metrics, threshold_at_fpr
 from nfad.train import FlowDetector
@@ -165,8 +163,6 @@ def test_names():
     assert set(names) | set(absent) == {"nfad", *PEERS} and all(not find_spec(PEERS[n].needs) or not find_spec("pyod") for n in absent)
     assert detector_names("knn, nfad")[0] == ["knn", "nfad"]
     with pytest.raises(ValueError, match="detectors"): detector_names("knnn")
-    assert study_names("") == [] and study_names("sizes, preparation") == ["sizes", "preparation"]
-    with pytest.raises(ValueError, match="studies"): study_names("size")
 
 
 # --- promises -----------------------------------------------------------------------------------------------
@@ -332,106 +328,6 @@ def test_bootstrap_by_group_is_wider_for_similar_records():
     assert alone[1] - alone[0] == pytest.approx(by_record[1] - by_record[0], rel=0.3)
 
 
-def test_contamination_hurts(parts):
-    intruders = records(100, 9, attack=True)
-    sweep = contamination_sweep(lambda train: (lambda X, m=Nearest(1).fit(np.log1p(train)): m.anomaly_score(np.log1p(X))), parts["train"], intruders,
-                                parts["test"], ATTACK, shares=(0.0, 0.1))
-    assert sweep.loc[0.0, "auroc"] > sweep.loc[0.1, "auroc"]
-    with pytest.raises(ValueError, match="intruders"): contamination_sweep(None, parts["train"], intruders, parts["test"], ATTACK, shares=(0.5,))
-
-
-def knn_fit(seen=None):
-    "A `fit_score` of the nearest record; `seen` collects what it was trained on."
-    def fit(train):
-        if seen is not None: seen.append(set(train.index))
-        model = Nearest(1).fit(np.log1p(train[["size", "other"]].to_numpy()))
-        return lambda X: model.anomaly_score(np.log1p(X[["size", "other"]].to_numpy()))
-    return fit
-
-
-def law_nested(sweep, parts):
-    "Sizes ascend to n, each part holds the smaller ones, and the test is never trained on."
-    seen = []
-    table = sweep(knn_fit(seen), parts["train"], parts["test"].rename(index=lambda i: i + 10_000), ATTACK, sizes=(20, 100, 9999))
-    assert list(table.index) == [20, 100, 500] and [len(part) for part in seen] == [20, 100, 500]
-    assert seen[0] < seen[1] < seen[2] == set(parts["train"].index)
-
-
-def test_law_nested(parts): law_nested(size_sweep, parts)
-
-
-def test_law_nested_catches_fresh_draws(parts):
-    def fresh(fit_score, train, test, attack, sizes):
-        rng = np.random.default_rng(0)
-        return pd.concat([size_sweep(fit_score, train.iloc[rng.permutation(len(train))[:min(n, len(train))]], test, attack, sizes=()) for n in sizes])
-    with pytest.raises(AssertionError): law_nested(fresh, parts)
-
-
-def test_more_records_help(parts):
-    found = size_sweep(knn_fit(), parts["train"], parts["test"], ATTACK, sizes=(5,))
-    assert found.loc[500, "auroc"] > found.loc[5, "auroc"] and found.loc[500, "macro_auroc"] == pytest.approx(found.loc[500, "auroc"])
-
-
-def test_a_sweep_trains_the_peers_of_the_table(parts):
-    score = fit_scores(["knn", "nfad"], None, parts["reference"], seed=3)["knn"](parts["train"])
-    assert np.array_equal(score(parts["test"]), run_peer(PEERS["knn"], parts, 3).test)
-    with pytest.raises(ValueError, match="names"): fit_scores(["pzflow"], None, parts["reference"])
-
-
-def law_redundant(find):
-    "What is left has full rank, and spans what all columns span; a nonlinear function stays."
-    X = records(300)[["size", "other"]]
-    X = X.assign(copy=X["size"], scaled=3 * X["other"] - 7, sum=X["size"] + X["other"], square=X["size"] ** 2, constant=1.0)
-    left = X.drop(columns=find(X))
-    rank = lambda table: np.linalg.matrix_rank((table - table.mean()) / table.std().replace(0, 1))
-    assert rank(left) == left.shape[1] == rank(X) == 3 and list(left.columns) == ["size", "other", "square"]
-
-
-def test_law_redundant(): law_redundant(redundant_features)
-
-
-def test_law_redundant_catches_a_search_by_pairs():
-    def by_pairs(X):
-        names = list(X.columns)
-        return ["constant"] + [b for i, b in enumerate(names) if any(abs(X[a].corr(X[b])) > 1 - 1e-9 for a in names[:i])]
-    with pytest.raises(AssertionError): law_redundant(by_pairs)
-
-
-def law_blind(compare, parts):
-    "The criterion does not change when the test and its labels do."
-    fits = {"near": knn_fit(), "nothing": lambda train: lambda X: np.zeros(len(X))}
-    one = compare(fits, parts, ATTACK)
-    other = compare(fits, parts | {"test": parts["test"][::-1]}, ATTACK)
-    assert one["criterion"].equals(other["criterion"]) and one.loc["near", "auroc"] != other.loc["near", "auroc"]
-    assert one.index[0] == "near" and one.loc["nothing", "criterion"] == 0.5
-
-
-def test_law_blind(parts): law_blind(compare_preparations, parts)
-
-
-def test_law_blind_catches_a_choice_by_labels(parts):
-    def cheat(fits, parts, attack): return (table := compare_preparations(fits, parts, attack)).assign(criterion=table["auroc"])
-    with pytest.raises(AssertionError): law_blind(cheat, parts)
-
-
-class Recorder:
-    "Stands for a FlowDetector: keeps its settings and the columns it was trained on."
-    made = []
-    def set_params(self, **options): self.options = options; self.made.append(self); return self
-    def fit(self, X, validation): assert list(X.columns) == list(validation.columns); self.columns = list(X.columns); return self
-    def anomaly_score(self, X): assert list(X.columns) == self.columns; return X.to_numpy().sum(axis=1)
-
-
-def test_preparations_of_the_flow(parts):
-    doubled = {name: part.assign(twice=2 * part["size"]) for name, part in parts.items()}
-    found = flow_preparations(lambda seed: Recorder(), doubled["train"], doubled["reference"])
-    for fit in found.values(): assert fit(doubled["train"])(doubled["test"]).shape == (500,)
-    by_name = dict(zip(found, Recorder.made))
-    assert list(found)[0] == "default" and by_name["default"].options == {} and by_name["quantile"].options == {"transform": "quantile"}
-    assert by_name["noise 0"].options == {"noise": 0.0} and FlowDetector().set_params(**by_name["noise 0"].options).noise == 0
-    assert by_name["without 2 redundant"].columns == ["size", "other", "flag"] and len(by_name["default"].columns) == 5
-
-
 def test_a_metric_that_profits_from_being_wrong_is_refused():
     assert require_signed(roc_auc_score) is roc_auc_score
     for cheat in (lambda y, s: max(roc_auc_score(y, s), 1 - roc_auc_score(y, s)), lambda y, s: abs(2 * roc_auc_score(y, s) - 1), lambda y, s: 0.5):
@@ -445,9 +341,6 @@ def test_critical_difference_of_demsar():
 def test_figures(parts):
     table = pd.DataFrame(np.random.default_rng(0).random((3, 4)), columns=list("abcd"))
     run = run_peer(PEERS["pca"], parts)
-    sizes, shares = (pd.DataFrame({"macro_auroc": [0.5, 0.6]}, index=pd.Index(x, name=n)) for x, n in (([10, 100], "training records"), ([0.0, 0.1], "contamination")))
-    criterion = pd.DataFrame({"criterion": [0.5, 0.7], "macro_auroc": [0.6, 0.8]}, index=["a", "b"])
-    assert "1.00" in plot_criterion(criterion).get_title()
-    for axes in (plot_ranks(table), plot_heatmap(table), plot_promises({"pca": run}, ATTACK != "benign"), plot_sweep({"a": sizes}), plot_sweep({"a": shares})):
+    for axes in (plot_ranks(table), plot_heatmap(table), plot_promises({"pca": run}, ATTACK != "benign")):
         assert axes.has_data() and axes.get_xlabel() is not None
     pyplot.close("all")

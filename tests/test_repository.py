@@ -393,6 +393,27 @@ def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, c
     with pytest.raises(ValueError, match="gone"): command(["gone"])
 
 
+def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsys):
+    import pandas as pd
+    from nfad.core import write_json
+    monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "demo"], "found": [True, True, True]}))
+
+    def run(dataset):
+        if dataset == "bad": return "ValueError: no such column"
+        write_json(tmp_path / "runs" / dataset / "all" / "study_statistics.json", {"statistic": ["a", "b"], "criterion": [0.9, 0.8]})
+        return ""
+
+    def command(names): return notebooks.studies(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
+
+    assert command([]) == 1 and "bad: ValueError: no such column" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "statistics.csv").to_dict("list") == {"dataset": ["good"] * 2, "statistic": ["a", "b"], "criterion": [0.9, 0.8]}
+    assert command(["good"]) == 0
+    with pytest.raises(ValueError, match="data set"): command(["demo"])
+    monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["demo"], "found": [True]}))
+    for action in (command, lambda names: notebooks.detectors(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)):
+        with pytest.raises(SystemExit, match="NFAD_DATA"): action([])
+
+
 def test_stored_outputs_are_free_of_the_machine():
     v = nbformat.v4
     outputs = [v.new_output("stream", name="stderr", text="100%"), v.new_output("stream", name="stdout", text="wrote /h/me/nfad/runs/x"),

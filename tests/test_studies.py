@@ -1,0 +1,224 @@
+"""Laws of nfad.studies: statistics judged without attacks, sweeps over training records, preparations."""
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+
+from nfad.detectors import PEERS, Nearest, run_peer
+from nfad.studies import (PARTS, benign_kinds, compare_preparations, compare_statistics, contamination_sweep, fit_scores, flow_preparations, kind_folds,
+                          plot_criterion, plot_sweep, rank_classes, rank_statistics, redundant_features, size_sweep, statistic_scores, study_names)
+from nfad.train import FlowDetector
+
+
+def records(n, seed=0, attack=False):
+    "Benign records of two kinds with two dependent features, a flag and a constant; attacks break the dependence."
+    rng = np.random.default_rng(seed)
+    size = np.exp(rng.normal(4, 1, n) + rng.choice([0, 4], n))
+    other = np.exp(rng.normal(4, 1, n)) * 30 if attack else size * np.exp(0.1 * rng.normal(size=n))
+    return pd.DataFrame({"size": size, "other": other, "flag": rng.integers(0, 2, n), "still": np.zeros(n)})
+
+
+@pytest.fixture(scope="module")
+def parts():
+    test = pd.concat([records(300, 4), records(200, 5, attack=True)], ignore_index=True)
+    return {"train": records(500, 1), "reference": records(200, 2), "calibration": records(300, 3), "test": test}
+
+
+ATTACK = np.repeat(["benign", "odd"], [300, 200])
+
+
+# --- statistics ---------------------------------------------------------------------------------------------
+
+class Spy(FlowDetector):
+    "A small flow that remembers which rows it was trained on."
+    seen = []
+    def fit(self, X, y=None, validation=None, checkpoint=None):
+        Spy.seen.append(set(X.index))
+        return super().fit(X, validation=validation)
+
+
+def compare(parts, attack=ATTACK):
+    "The study with small flows, and the training rows of each."
+    Spy.seen = []
+    return compare_statistics(lambda seed: Spy(seed=seed, hidden=8, n_layers=1, epochs=3), parts, attack, n_kinds=4), Spy.seen
+
+
+@pytest.fixture(scope="module")
+def compared(parts): return compare(parts)
+
+
+def law_kinds(seen, train):
+    "The first flow sees every record; each record is kept from exactly one of the others, and so is its whole kind."
+    first, *folds = seen
+    away = [set(train.index) - fold for fold in folds]
+    assert first == set(train.index) and len(folds) > 1
+    assert sum(map(len, away)) == len(train) and set.union(*away) == set(train.index)
+    kinds = benign_kinds(train, 4)(train)
+    for rows in away: assert not set(kinds[list(rows)]) & set(np.delete(kinds, list(rows)))
+
+
+def test_law_kinds(compared, parts): law_kinds(compared[1], parts["train"])
+
+
+def test_law_kinds_catches_a_kind_that_stays(parts, monkeypatch):
+    monkeypatch.setattr("nfad.studies.kind_folds", lambda kinds, n_folds: [np.array([0]), np.array([1])])
+    with pytest.raises(AssertionError): law_kinds(compare(parts)[1], parts["train"])
+
+
+def law_blind_to_attacks(one, other):
+    "Other attacks, the same criterion."
+    columns = ["kinds", "pseudo", "criterion", "kinds_tpr", "pseudo_tpr", "criterion_tpr"]
+    assert one[columns].equals(other.loc[one.index, columns]) and not one["macro_auroc"].equals(other.loc[one.index, "macro_auroc"])
+
+
+def test_law_blind_to_attacks(compared, parts):
+    one, other = compared[0], compare(parts | {"test": parts["test"][::-1]})[0]
+    law_blind_to_attacks(one, other)
+    with pytest.raises(AssertionError): law_blind_to_attacks(one.assign(criterion=one["macro_auroc"]), other.assign(criterion=other["macro_auroc"]))
+
+
+def test_the_study_of_statistics(compared):
+    table = compared[0]
+    assert len(table) == 15 + 6 and np.isfinite(table.to_numpy()).all() and table["criterion"].is_monotonic_decreasing
+    assert np.allclose(table["criterion"], (table["kinds"] + table["pseudo"]) / 2) and ((table >= 0) & (table <= 1)).all(axis=None)
+    assert table.loc[" + ".join(PARTS), "criterion"] > table.loc["typicality", "criterion"]
+
+
+def test_the_sum_of_all_parts_is_the_default(parts):
+    detector = FlowDetector(hidden=8, n_layers=1, epochs=2).fit(parts["train"], validation=parts["reference"])
+    broken = parts["test"].assign(still=1.0)
+    scores = statistic_scores(detector, parts["reference"])
+    for records in (parts["test"], broken): assert np.allclose(scores(records)[" + ".join(PARTS)], detector.anomaly_score(records))
+    assert (scores(broken) > scores(parts["test"])).all(axis=None)  # a broken constant costs in each
+
+
+def test_rank_statistics_by_hand():
+    usual, strange = pd.DataFrame({"a": [0.0, 1], "b": [0.0, 1]}), pd.DataFrame({"a": [2.0, 2, -1], "b": [2.0, -1, -1]})
+    found = rank_statistics(usual, strange, ["x", "x", "y"])
+    assert found["macro_auroc"].tolist() == [0.5, 0.25] and found["tpr_at_fpr_0.01"].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert rank_classes(np.array(["benign", "x"]), np.array([0.0, 1.0]))["macro_auroc"] == 1
+
+
+def test_folds_hold_every_kind_once():
+    kinds = np.random.default_rng(0).choice(9, 500, p=[0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.05, 0.03, 0.02])
+    folds = kind_folds(kinds, 3)
+    assert sorted(np.concatenate(folds)) == list(range(9)) and max(np.isin(kinds, fold).mean() for fold in folds) < 0.5
+    assert len(kind_folds(np.array([7, 7]), 4)) == 1
+    with pytest.raises(ValueError, match="n_kinds"): benign_kinds(records(5), 6)
+
+
+def test_names():
+    assert study_names("") == [] and study_names("sizes, preparation") == ["sizes", "preparation"]
+    with pytest.raises(ValueError, match="studies"): study_names("size")
+
+
+# --- sweeps and preparations ----------------------------------------------------------------------------------
+
+def test_contamination_hurts(parts):
+    intruders = records(100, 9, attack=True)
+    sweep = contamination_sweep(lambda train: (lambda X, m=Nearest(1).fit(np.log1p(train)): m.anomaly_score(np.log1p(X))), parts["train"], intruders,
+                                parts["test"], ATTACK, shares=(0.0, 0.1))
+    assert sweep.loc[0.0, "auroc"] > sweep.loc[0.1, "auroc"]
+    with pytest.raises(ValueError, match="intruders"): contamination_sweep(None, parts["train"], intruders, parts["test"], ATTACK, shares=(0.5,))
+
+
+def knn_fit(seen=None):
+    "A `fit_score` of the nearest record; `seen` collects what it was trained on."
+    def fit(train):
+        if seen is not None: seen.append(set(train.index))
+        model = Nearest(1).fit(np.log1p(train[["size", "other"]].to_numpy()))
+        return lambda X: model.anomaly_score(np.log1p(np.maximum(X[["size", "other"]].to_numpy(), 0)))
+    return fit
+
+
+def law_nested(sweep, parts):
+    "Sizes ascend to n, each part holds the smaller ones, and the test is never trained on."
+    seen = []
+    table = sweep(knn_fit(seen), parts["train"], parts["test"].rename(index=lambda i: i + 10_000), ATTACK, sizes=(20, 100, 9999))
+    assert list(table.index) == [20, 100, 500] and [len(part) for part in seen] == [20, 100, 500]
+    assert seen[0] < seen[1] < seen[2] == set(parts["train"].index)
+
+
+def test_law_nested(parts): law_nested(size_sweep, parts)
+
+
+def test_law_nested_catches_fresh_draws(parts):
+    def fresh(fit_score, train, test, attack, sizes):
+        rng = np.random.default_rng(0)
+        return pd.concat([size_sweep(fit_score, train.iloc[rng.permutation(len(train))[:min(n, len(train))]], test, attack, sizes=()) for n in sizes])
+    with pytest.raises(AssertionError): law_nested(fresh, parts)
+
+
+def test_more_records_help(parts):
+    found = size_sweep(knn_fit(), parts["train"], parts["test"], ATTACK, sizes=(5,))
+    assert found.loc[500, "auroc"] > found.loc[5, "auroc"] and found.loc[500, "macro_auroc"] == pytest.approx(found.loc[500, "auroc"])
+
+
+def test_a_sweep_trains_the_peers_of_the_table(parts):
+    score = fit_scores(["knn", "nfad"], None, parts["reference"], seed=3)["knn"](parts["train"])
+    assert np.array_equal(score(parts["test"]), run_peer(PEERS["knn"], parts, 3).test)
+    with pytest.raises(ValueError, match="names"): fit_scores(["pzflow"], None, parts["reference"])
+
+
+def law_redundant(find):
+    "What is left has full rank, and spans what all columns span; a nonlinear function stays."
+    X = records(300)[["size", "other"]]
+    X = X.assign(copy=X["size"], scaled=3 * X["other"] - 7, sum=X["size"] + X["other"], square=X["size"] ** 2, constant=1.0)
+    left = X.drop(columns=find(X))
+    rank = lambda table: np.linalg.matrix_rank((table - table.mean()) / table.std().replace(0, 1))
+    assert rank(left) == left.shape[1] == rank(X) == 3 and list(left.columns) == ["size", "other", "square"]
+
+
+def test_law_redundant(): law_redundant(redundant_features)
+
+
+def test_law_redundant_catches_a_search_by_pairs():
+    def by_pairs(X):
+        names = list(X.columns)
+        return ["constant"] + [b for i, b in enumerate(names) if any(abs(X[a].corr(X[b])) > 1 - 1e-9 for a in names[:i])]
+    with pytest.raises(AssertionError): law_redundant(by_pairs)
+
+
+def law_blind(compare, parts):
+    "The criterion does not change when the test and its labels do."
+    fits = {"near": knn_fit(), "nothing": lambda train: lambda X: np.zeros(len(X))}
+    one = compare(fits, parts, ATTACK)
+    other = compare(fits, parts | {"test": parts["test"][::-1]}, ATTACK)
+    assert one["criterion"].equals(other["criterion"]) and one.loc["near", "auroc"] != other.loc["near", "auroc"]
+    assert one.index[0] == "near" and one.loc["nothing", "criterion"] == 0.5
+
+
+def test_law_blind(parts): law_blind(compare_preparations, parts)
+
+
+def test_law_blind_catches_a_choice_by_labels(parts):
+    def cheat(fits, parts, attack): return (table := compare_preparations(fits, parts, attack)).assign(criterion=table["auroc"])
+    with pytest.raises(AssertionError): law_blind(cheat, parts)
+
+
+class Recorder:
+    "Stands for a FlowDetector: keeps its settings and the columns it was trained on."
+    made = []
+    def set_params(self, **options): self.options = options; self.made.append(self); return self
+    def fit(self, X, validation): assert list(X.columns) == list(validation.columns); self.columns = list(X.columns); return self
+    def anomaly_score(self, X): assert list(X.columns) == self.columns; return X.to_numpy().sum(axis=1)
+
+
+def test_preparations_of_the_flow(parts):
+    doubled = {name: part.assign(twice=2 * part["size"]) for name, part in parts.items()}
+    found = flow_preparations(lambda seed: Recorder(), doubled["train"], doubled["reference"])
+    for fit in found.values(): assert fit(doubled["train"])(doubled["test"]).shape == (500,)
+    by_name = dict(zip(found, Recorder.made))
+    assert list(found)[0] == "default" and by_name["default"].options == {} and by_name["quantile"].options == {"transform": "quantile"}
+    assert by_name["noise 0"].options == {"noise": 0.0} and FlowDetector().set_params(**by_name["noise 0"].options).noise == 0
+    assert by_name["without 2 redundant"].columns == ["size", "other", "flag"] and len(by_name["default"].columns) == 5
+
+
+def test_figures():
+    sizes, shares = (pd.DataFrame({"macro_auroc": [0.5, 0.6]}, index=pd.Index(x, name=n)) for x, n in (([10, 100], "training records"), ([0.0, 0.1], "contamination")))
+    criterion = pd.DataFrame({"criterion": [0.5, 0.7, 0.6], "criterion_tpr": [0.3, 0.2, 0.1], "macro_auroc": [0.6, 0.8, 0.7]}, index=["a", "b", "c"])
+    assert "1.00" in (axes := plot_criterion(criterion)).get_title() and {text.get_text() for text in axes.texts} == set("abc")
+    axes = plot_criterion(criterion, by="criterion_tpr", mark=["b"])
+    assert [text.get_text() for text in axes.texts] == ["b"] and "-0.50" in axes.get_title() and "TPR" in axes.get_xlabel()
+    for axes in (plot_sweep({"a": sizes}), plot_sweep({"a": shares})): assert axes.has_data() and axes.get_xlabel() is not None
+    pyplot.close("all")
