@@ -228,13 +228,14 @@ def run_paper(
     parts: dict[str, pd.DataFrame], # train, reference, calibration and test records
     seed: int = 0,                  # of the flow
     epochs: int = 100,              # of its training
-) -> dict[str, Run]:                # "pzflow"
+) -> dict[str, Run]:                # "pzflow"; nothing where its training diverges
     "Trains and scores pzflow's default flow."
-    from nfad.train import FlowDetector  # brings jax, which the other peers do not need
+    from nfad.train import FlowDetector, TrainingDiverged  # brings jax, which the other peers do not need
     six = [name for name in FEATURE_SETS["paper6"] if name in parts["train"]]
     few = {name: part[six] if len(six) == 6 else part for name, part in parts.items()}
     start = time.process_time()
-    detector = FlowDetector.preset("paper", seed=seed, epochs=epochs).fit(few["train"], validation=few["reference"])
+    try: detector = FlowDetector.preset("paper", seed=seed, epochs=epochs).fit(few["train"], validation=few["reference"])
+    except TrainingDiverged: return {}
     facts = {"configuration": {"preset": "paper", "features": list(few["train"].columns)}, "fit_cpu_seconds": time.process_time() - start}
     return {"pzflow": _scored(detector.anomaly_score, few, facts)}
 
@@ -343,8 +344,8 @@ def with_leads(
     "How far one detector is ahead of each other one, split by split."
     added = {name: dict(row) for name, row in table.items()}
     if ours not in judged or len(judged[ours]) < 2: return added
-    for name in added:
-        for metric in COMPARED if name != ours else ():
+    for name in (name for name in added if name != ours and len(judged[name]) == len(judged[ours])):
+        for metric in COMPARED:
             mean, low, high = paired_difference(*([r[metric] for r in judged[n]] for n in (ours, name)))
             added[name] |= {f"lead_{metric}": mean, f"lead_{metric}_ci95": [low, high]}
     return added

@@ -207,15 +207,15 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
     """
     from nfad.core import require_choice
     from nfad.data import list_datasets
-    from nfad.detectors import collect_detectors
+    from nfad.detectors import PEERS, collect_detectors
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"] + ["demo"] * ("demo" in names)
     if not there: sys.exit("detectors needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     wanted = [(require_choice(name, there, "a data set"), split) for name in names or there for split in ("random", *MORE_SPLITS.get(name, ()))]
-    failed = []
+    failed, every = [], ",".join(("nfad", *PEERS, "pzflow"))
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
-        tasks = {workers.submit(run, dataset, split, "all" if split.startswith("random") else CHEAP): f"{dataset}, {split}" for dataset, split in wanted}
+        tasks = {workers.submit(run, dataset, split, every if split.startswith("random") else CHEAP): f"{dataset}, {split}" for dataset, split in wanted}
         for task in as_completed(tasks):
             error, seconds = task.result()
             print(f"{tasks[task]}: {f'FAILED, {error}' if error else 'done'} ({seconds:.0f} s)", flush=True)

@@ -15,7 +15,7 @@ from nfad.detectors import (COMPARED, METRICS, PEERS, Nearest, Peer, Run, audit_
                             require_signed, run_flow, run_paper, run_peer, score_of, summarize, verdict, with_leads)
 from nfad.data import load_dataset, split_dataset
 from nfad.score import bootstrap_interval, decision_metrics, ranking_metrics, threshold_at_fpr
-from nfad.train import FlowDetector
+from nfad.train import FlowDetector, TrainingDiverged
 
 CHEAP = [name for name in PEERS if not PEERS[name].needs]
 
@@ -112,6 +112,23 @@ def test_flow_and_its_statistics(parts):
 def test_the_paper_is_a_peer(parts):
     run = run_paper(parts, epochs=1)["pzflow"]
     assert run.test.shape == (500,) and np.isfinite(run.test).all() and detector_names("pzflow") == (["pzflow"], [])
+
+
+def test_a_peer_that_diverges_has_no_scores(parts, monkeypatch, tmp_path):
+    class Diverging:
+        def fit(self, X, validation): raise TrainingDiverged("the loss became inf")
+    monkeypatch.setattr(FlowDetector, "preset", lambda *args, **options: Diverging())
+    calls = []
+    def compute(): calls.append(1); return run_paper(parts)
+    for _ in range(2): assert cached(tmp_path, {"detector": "pzflow"}, compute) == {}
+    assert calls == [1]  # remembered, so that a rerun does not train again
+
+
+def test_a_lead_needs_the_same_splits():
+    rows = {"nfad": [dict.fromkeys(METRICS, 0.9)] * 3, "knn": [dict.fromkeys(METRICS, 0.8)] * 3, "pzflow": [dict.fromkeys(METRICS, 0.7)] * 2}
+    table = with_leads(summarize(rows), rows)
+    assert table["knn"]["lead_auroc"] == pytest.approx(0.1) and "lead_auroc" not in table["pzflow"] and table["pzflow"]["n_seeds"] == 2
+    assert best_peers(table).loc["auroc", "best_peer"] == "knn"
 
 
 # --- the harness --------------------------------------------------------------------------------------------

@@ -367,7 +367,8 @@ def test_a_notebook_that_did_not_run_is_noticed():
 def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json
-    from nfad.detectors import METRICS, summarize, with_leads
+    from nfad.detectors import METRICS, PEERS, summarize, with_leads
+    every = ",".join(("nfad", *PEERS, "pzflow"))
     monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "cicids2017_improved", "gone"], "found": [True, True, True, False]}))
     asked = []
 
@@ -382,8 +383,8 @@ def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, c
     def command(names): return notebooks.detectors(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
 
     assert command([]) == 1
-    splits = [("cicids2017_improved", split, "all" if split == "random" else notebooks.CHEAP) for split in ("random", "grouped", "temporal")]
-    assert sorted(asked) == sorted([("good", "random", "all"), ("bad", "random", "all"), *splits])
+    splits = [("cicids2017_improved", split, every if split == "random" else notebooks.CHEAP) for split in ("random", "grouped", "temporal")]
+    assert sorted(asked) == sorted([("good", "random", every), ("bad", "random", every), *splits])
     said = capsys.readouterr().out
     assert "bad, random: FAILED, ValueError: no such column" in said and "1 runs failed: bad, random" in said
     table = pd.read_csv(tmp_path / "detectors.csv")
