@@ -385,6 +385,14 @@ def detector_names(
     absent = [name for name in names if name in PEERS and any(not find_spec(p) for p in {PEERS[name].needs, "pyod" if PEERS[name].needs else ""} - {""})]
     return [name for name in names if name not in absent], absent
 
+# %% ../nbs/07_detectors.ipynb #88e4c7d5
+def _task(name: str, make_flow: Callable, parts: dict[str, pd.DataFrame], seed: int) -> tuple[dict[str, str], Callable]:
+    "What a detector's scores depend on besides the split, and how to make them."
+    if name == "pzflow": return {name: "paper"}, lambda: run_paper(parts, seed)
+    if name != "nfad": return {name: str(PEERS[name].configurations())}, lambda: {name: run_peer(PEERS[name], parts, seed)}
+    from nfad.train import FILE_FORMAT
+    return {name: str(make_flow(seed).get_params()), "format": FILE_FORMAT}, lambda: run_flow(make_flow, parts, seed)
+
 
 def benchmark(
     prepare_seed: Callable,      # prepare_seed(seed) -> what `nfad.train.prepare` returns
@@ -398,18 +406,14 @@ def benchmark(
     from tqdm import tqdm
     judged, runs, prepared = {}, {}, None
     for seed in (bar := tqdm(seeds, desc="splits", disable=len(seeds) * len(names) < 20)):
-        prepared = prepare_seed(seed)
+        prepared, runs = prepare_seed(seed), {}
         parts = {name: prepared.part(name) for name in ("train", "reference", "calibration", "test")}
         base = {"data": fingerprint(prepared.dataset.records), "rows": [fingerprint(getattr(prepared.split, p)[:, None]) for p in parts],
                 "features": prepared.features, "seed": int(seed), "versions": package_versions()}
         for name in names:
             bar.set_postfix(seed=seed, detector=name)
-            if name == "nfad":
-                from nfad.train import FILE_FORMAT  # changes when the score does
-                key, compute = base | {"nfad": str(make_flow(seed).get_params()), "format": FILE_FORMAT}, lambda: run_flow(make_flow, parts, seed)
-            elif name == "pzflow": key, compute = base | {name: "paper"}, lambda: run_paper(parts, seed)
-            else: key, compute = base | {name: str(PEERS[name].configurations())}, lambda: {name: run_peer(PEERS[name], parts, seed)}
-            runs |= cached(folder, key, compute)
+            key, compute = _task(name, make_flow, parts, seed)
+            runs |= cached(folder, base | key, compute)
         kept = ~pd.Series(prepared.dataset.attack[prepared.split.test]).str.startswith(tuple(without)).to_numpy(bool)
         prepared = prepared._replace(split=replace(prepared.split, test=prepared.split.test[kept]))
         attack, runs = prepared.dataset.attack[prepared.split.test], {name: run._replace(test=run.test[kept]) for name, run in runs.items()}

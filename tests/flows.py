@@ -82,3 +82,22 @@ def law_round_trip(detector, load, path, frame):
 
 
 def strange(frame): return pd.concat([frame, frame * 1e6, -frame], ignore_index=True)
+
+
+# --- records whose attacks break the dependence of two features -----------------------------------------------
+
+ATTACK = np.repeat(["benign", "odd"], [300, 200])  # classes of the test part below
+
+
+def odd_records(n, seed=0, attack=False, gap=0):
+    "Two dependent features, a flag and a constant; attacks break the dependence; a gap makes two kinds of them."
+    rng = np.random.default_rng(seed)
+    size = np.exp(rng.normal(4, 1, n) + (rng.choice([0, gap], n) if gap else 0))
+    other = np.exp(rng.normal(4, 1, n)) * 30 if attack else size * np.exp(0.1 * rng.normal(size=n))
+    return pd.DataFrame({"size": size, "other": other, "flag": rng.integers(0, 2, n), "still": np.zeros(n)})
+
+
+def odd_parts(gap=0):
+    "Train, reference, calibration and test records; 200 of the test are attacks."
+    test = pd.concat([odd_records(300, 4, gap=gap), odd_records(200, 5, attack=True, gap=gap)], ignore_index=True)
+    return {"train": odd_records(500, 1, gap=gap), "reference": odd_records(200, 2, gap=gap), "calibration": odd_records(300, 3, gap=gap), "test": test}

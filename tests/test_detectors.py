@@ -8,33 +8,21 @@ from matplotlib import pyplot
 from scipy.stats import binom, rankdata
 from sklearn.metrics import roc_auc_score
 
+from flows import ATTACK, odd_parts
 from nfad.core import write_json
-from nfad.detectors import (COMPARED, METRICS, PEERS, Nearest, Peer, Run, audit_split, best_peers, bootstrap_by_group, broken_promises, cached,
+from nfad.detectors import (COMPARED, METRICS, PEERS, Nearest, Peer, Run, audit_split, benchmark, best_peers, bootstrap_by_group, broken_promises, cached,
                             choose_configuration, collect_detectors, critical_difference, detector_names, feature_shortcuts, judge, leads,
                             mean_interval, metric_table, paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, rarity,
                             require_signed, run_flow, run_paper, run_peer, score_of, summarize, verdict, with_leads)
 from nfad.data import load_dataset, split_dataset
 from nfad.score import bootstrap_interval, decision_metrics, ranking_metrics, threshold_at_fpr
-from nfad.train import FlowDetector, TrainingDiverged
+from nfad.train import FlowDetector, TrainingDiverged, prepare
 
 CHEAP = [name for name in PEERS if not PEERS[name].needs]
 
 
-def records(n, seed=0, attack=False):
-    "Benign records with two dependent features, a flag and a constant; attacks break the dependence."
-    rng = np.random.default_rng(seed)
-    size = np.exp(rng.normal(4, 1, n))
-    other = np.exp(rng.normal(4, 1, n)) * 30 if attack else size * np.exp(0.1 * rng.normal(size=n))
-    return pd.DataFrame({"size": size, "other": other, "flag": rng.integers(0, 2, n), "still": np.zeros(n)})
-
-
 @pytest.fixture(scope="module")
-def parts():
-    test = pd.concat([records(300, 4), records(200, 5, attack=True)], ignore_index=True)
-    return {"train": records(500, 1), "reference": records(200, 2), "calibration": records(300, 3), "test": test}
-
-
-ATTACK = np.repeat(["benign", "odd"], [300, 200])
+def parts(): return odd_parts()
 
 
 # --- every peer ---------------------------------------------------------------------------------------------
@@ -122,6 +110,17 @@ def test_a_peer_that_diverges_has_no_scores(parts, monkeypatch, tmp_path):
     def compute(): calls.append(1); return run_paper(parts)
     for _ in range(2): assert cached(tmp_path, {"detector": "pzflow"}, compute) == {}
     assert calls == [1]  # remembered, so that a rerun does not train again
+
+
+def test_scores_of_one_split_never_stand_for_another(monkeypatch, tmp_path):
+    "A detector that fails on the second split has one result, and no run left over from the first; classes left out are nowhere."
+    def paper(parts, seed): return {} if seed else {"pzflow": Run(np.zeros(len(parts["calibration"])), np.arange(len(parts["test"]), dtype=float), {"fit_cpu_seconds": 0.0, "score_rows_per_s": 1.0})}
+    monkeypatch.setattr("nfad.detectors.run_paper", paper)
+    splits = lambda seed: prepare("demo", "paper6", sizes={"train": 300, "attack": 200}, seed=seed, out_dir=tmp_path, progress=False)
+    judged, runs, prepared = benchmark(splits, None, ["pca", "pzflow"], range(2), tmp_path / "cache", without=["SYN", "Slow"])
+    assert [len(judged[name]) for name in ("pca", "pzflow")] == [2, 1] and list(runs) == ["pca"]
+    left = set(prepared.dataset.attack[prepared.split.test])
+    assert len(runs["pca"].test) == len(prepared.split.test) and "PortScan" in left and not left & {"SYN Flood", "Slow HTTP"}
 
 
 def test_a_lead_needs_the_same_splits():

@@ -4,27 +4,15 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 
+from flows import ATTACK, odd_parts, odd_records
 from nfad.detectors import PEERS, Nearest, run_peer
 from nfad.studies import (PARTS, benign_kinds, compare_preparations, compare_statistics, contamination_sweep, fit_scores, flow_preparations, kind_folds,
                           plot_criterion, plot_sweep, rank_classes, rank_statistics, redundant_features, size_sweep, statistic_scores, study_names)
 from nfad.train import FlowDetector
 
 
-def records(n, seed=0, attack=False):
-    "Benign records of two kinds with two dependent features, a flag and a constant; attacks break the dependence."
-    rng = np.random.default_rng(seed)
-    size = np.exp(rng.normal(4, 1, n) + rng.choice([0, 4], n))
-    other = np.exp(rng.normal(4, 1, n)) * 30 if attack else size * np.exp(0.1 * rng.normal(size=n))
-    return pd.DataFrame({"size": size, "other": other, "flag": rng.integers(0, 2, n), "still": np.zeros(n)})
-
-
 @pytest.fixture(scope="module")
-def parts():
-    test = pd.concat([records(300, 4), records(200, 5, attack=True)], ignore_index=True)
-    return {"train": records(500, 1), "reference": records(200, 2), "calibration": records(300, 3), "test": test}
-
-
-ATTACK = np.repeat(["benign", "odd"], [300, 200])
+def parts(): return odd_parts(gap=4)  # two kinds of benign records, far apart
 
 
 # --- statistics ---------------------------------------------------------------------------------------------
@@ -104,7 +92,7 @@ def test_folds_hold_every_kind_once():
     folds = kind_folds(kinds, 3)
     assert sorted(np.concatenate(folds)) == list(range(9)) and max(np.isin(kinds, fold).mean() for fold in folds) < 0.5
     assert len(kind_folds(np.array([7, 7]), 4)) == 1
-    with pytest.raises(ValueError, match="n_kinds"): benign_kinds(records(5), 6)
+    with pytest.raises(ValueError, match="n_kinds"): benign_kinds(odd_records(5), 6)
 
 
 def test_names():
@@ -115,7 +103,7 @@ def test_names():
 # --- sweeps and preparations ----------------------------------------------------------------------------------
 
 def test_contamination_hurts(parts):
-    intruders = records(100, 9, attack=True)
+    intruders = odd_records(100, 9, attack=True)
     sweep = contamination_sweep(lambda train: (lambda X, m=Nearest(1).fit(np.log1p(train)): m.anomaly_score(np.log1p(X))), parts["train"], intruders,
                                 parts["test"], ATTACK, shares=(0.0, 0.1))
     assert sweep.loc[0.0, "auroc"] > sweep.loc[0.1, "auroc"]
@@ -162,7 +150,7 @@ def test_a_sweep_trains_the_peers_of_the_table(parts):
 
 def law_redundant(find):
     "What is left has full rank, and spans what all columns span; a nonlinear function stays."
-    X = records(300)[["size", "other"]]
+    X = odd_records(300)[["size", "other"]]
     X = X.assign(copy=X["size"], scaled=3 * X["other"] - 7, sum=X["size"] + X["other"], square=X["size"] ** 2, constant=1.0)
     left = X.drop(columns=find(X))
     rank = lambda table: np.linalg.matrix_rank((table - table.mean()) / table.std().replace(0, 1))
