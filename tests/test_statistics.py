@@ -5,7 +5,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import genpareto
 
 from nfad.statistics import (KINDS, STATE, STATISTICS, GaussianSurprise, Neighborhood, ProfileStatistic, Tail, Whitening, benign_criterion, farthest_first,
-                             nearest_distance, pseudo_anomalies, rank_surprise)
+                             nearest_distance, pseudo_anomalies, rank_surprise, usual_points)
 
 SCORES = [np.arange(99.0), np.array([0.0, 1.0]), np.zeros(50), np.random.default_rng(0).standard_cauchy(400),
           np.random.default_rng(1).normal(size=3000), np.array([1e30, 2e30, 5e30]), np.repeat([1.0, 2.0], 40)]
@@ -248,6 +248,26 @@ def test_law_round_trip(fitted): law_round_trip(ProfileStatistic.from_state, fit
 
 def test_law_round_trip_catches_a_lost_center(fitted):
     with pytest.raises(AssertionError): law_round_trip(lambda state: ProfileStatistic.from_state(state | {"center": state["center"] + 1}), fitted)
+
+
+def law_usual_points(n_points):
+    "Narrow records get more points, never fewer than 2,000 or more than 4,000, and a product of at most 80,000 between."
+    points = [n_points(d) for d in range(1, 100)]
+    assert points == sorted(points, reverse=True) and points[0] == 4000 and points[-1] == 2000
+    assert all(n * d <= 80_000 for d, n in enumerate(points, 1) if n > 2000)
+
+
+def test_law_usual_points():
+    law_usual_points(usual_points)
+    with pytest.raises(AssertionError): law_usual_points(lambda d: 2000)
+
+
+def test_the_number_of_points(fitted):
+    _, surprise = fitted
+    train, held_out = records(3000), records(1500, 1)
+    statistic = ProfileStatistic().fit(train, surprise(train), held_out, surprise(held_out))
+    assert len(statistic.points_) == len(statistic.profiles_) == len(statistic.neighborhood_.points) == usual_points(5)
+    assert ProfileStatistic.from_state(statistic.get_state()).n_points is None and ProfileStatistic.from_state(fitted[0].get_state()).n_points == 200
 
 
 @pytest.mark.parametrize("name", STATE)
