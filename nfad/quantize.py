@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from .classify import NeuralClassifier, classification_metrics
-from .core import atomic_path, package_versions, require_choice, require_positive_int
+from .core import require_choice, require_positive_int
 from .prep import Transform
 from .statistics import ProfileStatistic, Tail
 from .train import FLOOR, LIMIT, FlowDetector, autoregressive_masks, mask_params

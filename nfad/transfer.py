@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from .classify import NeuralClassifier, Scaled, stratified_units
-from .core import package_versions, require_choice, require_positive_int
+from .core import require_choice, require_positive_int
 from .data import Dataset, row_ids
 from .prep import Transform, feature_table
 from .score import decision_metrics, threshold_at_fpr

@@ -8,7 +8,7 @@ from nfad import select
 from nfad.core import read_json, write_json
 from nfad.prep import feature_names
 from nfad.score import class_metrics, ranking_metrics
-from nfad.select import (LABEL_FREE, RIVALS, SELECTORS, SEPARATIONS, SPREADS, Bench, Evidence, Ranking, Reweighted, View, auroc_alone, drawn, few_shot,
+from nfad.select import (LABEL_FREE, RIVALS, SELECTORS, SEPARATIONS, Bench, Evidence, Ranking, Reweighted, View, auroc_alone, drawn, few_shot,
                          joined, judged, label_free, look, mean_ranking, measure_selectors, noise_places, permutation_drop, rank_features,
                          retrained, select_record, summarize_selectors, thinned, with_noise)
 
