@@ -1,10 +1,11 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | benchmark`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | studies [name ...] | benchmark`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
+studies  judges statistics by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 """
 import json
