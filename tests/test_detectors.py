@@ -15,6 +15,7 @@ from nfad.detectors import (COMPARED, METRICS, PEERS, Nearest, Peer, Run, audit_
                             mean_interval, metric_table, paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, rarity,
                             require_signed, run_flow, run_paper, run_peer, score_of, summarize, verdict, with_leads)
 from nfad.data import load_dataset, split_dataset
+from nfad.prep import FEATURE_SETS
 from nfad.score import bootstrap_interval, decision_metrics, ranking_metrics, threshold_at_fpr
 from nfad.train import FlowDetector, TrainingDiverged, prepare
 
@@ -110,6 +111,17 @@ def test_a_peer_that_diverges_has_no_scores(parts, monkeypatch, tmp_path):
     def compute(): calls.append(1); return run_paper(parts)
     for _ in range(2): assert cached(tmp_path, {"detector": "pzflow"}, compute) == {}
     assert calls == [1]  # remembered, so that a rerun does not train again
+
+
+@pytest.mark.parametrize("there, of_all", [(6, 8), (5, 7), (3, 5), (2, 4)])
+def test_the_features_of_the_paper(monkeypatch, there, of_all):
+    "Those of its six features that are there, if it is half of them; else all."
+    seen, columns = [], [*FEATURE_SETS["paper6"][:there], "x", "y"]
+    class Watched:
+        def fit(self, X, validation): seen.append(list(X.columns)); raise TrainingDiverged("seen enough")
+    monkeypatch.setattr(FlowDetector, "preset", lambda *args, **options: Watched())
+    run_paper({name: pd.DataFrame(np.ones((4, of_all)), columns=columns) for name in ("train", "reference", "calibration", "test")})
+    assert seen == [columns[:there] if there >= 3 else columns]
 
 
 def test_scores_of_one_split_never_stand_for_another(monkeypatch, tmp_path):
