@@ -353,7 +353,7 @@ def with_leads(
 
 def _against(rows: pd.DataFrame, metric: str, ours: str) -> dict[str, Any]:
     "One detector and the strongest peer, from one row per detector with a metric, its lead and both ends."
-    peers = rows[rows.index.isin((*PEERS, "pzflow"))]
+    peers = rows[rows.index.isin((*PEERS, "pzflow")) & rows[f"lead_{metric}_low"].notna()]  # not those that failed on some split
     if peers.empty or ours not in rows.index: raise ValueError(f"the table must hold {ours!r} and a peer, got {list(rows.index)}")
     best = peers.loc[peers[metric].idxmax()]
     low, high = best[f"lead_{metric}_low"], best[f"lead_{metric}_high"]
@@ -496,7 +496,7 @@ def plot_promises(
 def collect_detectors(
     out_dir: str | Path = "runs",  # parent of all runs; a relative path counts from the repository root
     n_seeds: int = 1,              # seeds that a record needs to be taken
-) -> pd.DataFrame:                 # one row per data set, feature set, split and detector; `METRICS` and leads, each with _low and _high
+) -> pd.DataFrame:                 # one row per data set, feature set, split and detector, with its number of seeds; `METRICS` and leads, each with _low and _high
     "The figures of all `detect*.json` in one table."
     rows = []
     for path in sorted((repository_root() / out_dir).glob("*/*/detect*.json")):
@@ -505,7 +505,7 @@ def collect_detectors(
         facts = {key: record[key] for key in ("dataset", "feature_set", "split", "n_seeds", "n_train", "n_calibration", "n_test_benign", "n_test_attack")}
         for name, row in record["detectors"].items():
             values = {key: (row[key], *row[f"{key}_ci95"]) for key in (*METRICS, *(f"lead_{metric}" for metric in COMPARED)) if key in row}
-            rows.append(facts | {"detector": name} | {f"{key}{end}": v for key, vs in values.items() for end, v in zip(("", "_low", "_high"), vs)})
+            rows.append(facts | {"detector": name, "n_seeds": row.get("n_seeds", facts["n_seeds"])} | {f"{key}{end}": v for key, vs in values.items() for end, v in zip(("", "_low", "_high"), vs)})
     if not rows: raise FileNotFoundError(f"no detect.json with {n_seeds} seeds or more below {repository_root() / out_dir}; make detectors makes them")
     return pd.DataFrame(rows)
 

@@ -113,14 +113,14 @@ def test_a_peer_that_diverges_has_no_scores(parts, monkeypatch, tmp_path):
     assert calls == [1]  # remembered, so that a rerun does not train again
 
 
-@pytest.mark.parametrize("there, of_all", [(6, 8), (5, 7), (3, 5), (2, 4)])
-def test_the_features_of_the_paper(monkeypatch, there, of_all):
+@pytest.mark.parametrize("there", [6, 5, 3, 2, 0])
+def test_the_features_of_the_paper(monkeypatch, there):
     "Those of its six features that are there, if it is half of them; else all."
     seen, columns = [], [*FEATURE_SETS["paper6"][:there], "x", "y"]
     class Watched:
         def fit(self, X, validation): seen.append(list(X.columns)); raise TrainingDiverged("seen enough")
     monkeypatch.setattr(FlowDetector, "preset", lambda *args, **options: Watched())
-    run_paper({name: pd.DataFrame(np.ones((4, of_all)), columns=columns) for name in ("train", "reference", "calibration", "test")})
+    run_paper({name: pd.DataFrame(np.ones((4, there + 2)), columns=columns) for name in ("train", "reference", "calibration", "test")})
     assert seen == [columns[:there] if there >= 3 else columns]
 
 
@@ -140,6 +140,15 @@ def test_a_lead_needs_the_same_splits():
     table = with_leads(summarize(rows), rows)
     assert table["knn"]["lead_auroc"] == pytest.approx(0.1) and "lead_auroc" not in table["pzflow"] and table["pzflow"]["n_seeds"] == 2
     assert best_peers(table).loc["auroc", "best_peer"] == "knn"
+
+
+def test_a_row_of_fewer_splits_says_so_and_is_not_the_best_peer(tmp_path):
+    judged = {name: [dict.fromkeys(METRICS, value)] * n for name, value, n in (("nfad", 0.9, 5), ("knn", 0.8, 5), ("pzflow", 0.95, 2))}
+    record = {"dataset": "here", "feature_set": "all", "split": "random", "n_seeds": 5} | dict.fromkeys(("n_train", "n_calibration", "n_test_benign", "n_test_attack"), 9)
+    write_json(tmp_path / "here" / "all" / "detect.json", record | {"detectors": with_leads(summarize(judged), judged)})
+    found = collect_detectors(tmp_path, 5)
+    assert found.set_index("detector")["n_seeds"].to_dict() == {"nfad": 5, "knn": 5, "pzflow": 2}
+    assert leads(found).loc["here", "best_peer"] == "knn" and best_peers(with_leads(summarize(judged), judged)).loc["auroc", "best_peer"] == "knn"
 
 
 # --- the harness --------------------------------------------------------------------------------------------
