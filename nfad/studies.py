@@ -19,7 +19,7 @@ from .core import require_between, require_choice, require_positive_int
 from .detectors import PEERS, fit_peer
 from .prep import Transform
 from .score import class_metrics, ranking_metrics
-from .statistics import KINDS, STATISTICS, benign_criterion, pseudo_anomalies
+from .statistics import KINDS, LATENT_STATISTICS, STATISTICS, benign_criterion, marginal_ratio, pseudo_anomalies
 
 # %% ../nbs/08_studies.ipynb #26aa9132
 def rank_classes(
@@ -60,17 +60,26 @@ def kind_folds(
 PARTS = ("record", "profile", "total", "local")
 
 
+def _noisy(surprises: Callable, transform: Transform, Z: np.ndarray, sizes: Sequence[float] = (0.03, 0.1, 0.3)) -> np.ndarray:
+    "-log p, mean over scaled noise of these sizes."
+    noise = np.random.default_rng(0).standard_normal(Z.shape, dtype=np.float32)
+    return np.mean([surprises(transform.inverse(Z + size * noise)).sum(axis=1) for size in sizes], axis=0)
+
+
 def statistic_scores(
     detector: Any,           # a fitted FlowDetector with the profile statistic
     held_out: pd.DataFrame,  # (m, d) benign records for the p-values of the other statistics
 ) -> Callable:               # function of records to an (n, s) frame of anomaly scores, one column per statistic
     "Every candidate statistic of one flow."
     surprises = lambda records: -detector.log_prob_terms(records).astype(np.float64)
-    usual = surprises(held_out)
+    scaled, latent = detector.transform_.transform, detector.to_latent
+    usual, Z_usual, U_usual = surprises(held_out), scaled(held_out), latent(held_out)
     def scores(records):
-        parts, S = detector.score_parts(records), surprises(records)
+        parts, S, Z, U = detector.score_parts(records), surprises(records), scaled(records), latent(records)
         sums = {" + ".join(chosen): parts[list(chosen)].sum(axis=1) for k in range(1, 5) for chosen in combinations(PARTS, k)}
-        return pd.DataFrame(sums | {name: f(S, usual) for name, f in STATISTICS.items()}).add(parts["constants"], axis=0)
+        others = {name: f(S, usual) for name, f in STATISTICS.items()} | {name: f(U, U_usual) for name, f in LATENT_STATISTICS.items()}
+        others |= {"marginal_ratio": marginal_ratio(S, Z, Z_usual), "log_prob_noisy": _noisy(surprises, detector.transform_, Z)}
+        return pd.DataFrame(sums | others).add(parts["constants"], axis=0)
     return scores
 
 

@@ -4,8 +4,8 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import genpareto
 
-from nfad.statistics import (KINDS, STATE, STATISTICS, GaussianSurprise, Neighborhood, ProfileStatistic, Tail, Whitening, benign_criterion, farthest_first,
-                             nearest_distance, pseudo_anomalies, rank_surprise, usual_points)
+from nfad.statistics import (KINDS, LATENT_STATISTICS, STATE, STATISTICS, GaussianSurprise, Neighborhood, ProfileStatistic, Tail, Whitening, benign_criterion, farthest_first,
+                             marginal_ratio, nearest_distance, pseudo_anomalies, rank_surprise, usual_points)
 
 SCORES = [np.arange(99.0), np.array([0.0, 1.0]), np.zeros(50), np.random.default_rng(0).standard_cauchy(400),
           np.random.default_rng(1).normal(size=3000), np.array([1e30, 2e30, 5e30]), np.repeat([1.0, 2.0], 40)]
@@ -317,6 +317,33 @@ def test_law_invariant(name): law_invariant(STATISTICS[name])
 
 def test_law_invariant_catches_the_plain_sum():
     with pytest.raises(AssertionError): law_invariant(STATISTICS["log_prob"])
+
+
+@pytest.mark.parametrize("name", LATENT_STATISTICS)
+def test_latent_statistics_are_finite_and_rise(name):
+    usual = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    s = LATENT_STATISTICS[name]((np.ones((12, 5)) * np.geomspace(9, 1e30, 12)[:, None]).astype(np.float32), usual)
+    assert np.isfinite(s).all() and (np.diff(s) >= 0).all() and s[0] > LATENT_STATISTICS[name](usual, usual).max()
+
+
+def law_free_of_units(statistic):
+    "Other units of the features change their densities, and no score."
+    rng, (a, b) = np.random.default_rng(3), (np.array([1, 10, 0.1, 3, 7]), np.array([0, 1, -2, 5, 0.5]))
+    S, Z, held_out = rng.normal(size=(60, 5)) ** 2, records(60, 1), records(300, 2)
+    assert np.allclose(statistic(S, Z, held_out), statistic(S + np.log(a), Z * a + b, held_out * a + b))
+
+
+def test_law_free_of_units():
+    law_free_of_units(marginal_ratio)
+    with pytest.raises(AssertionError): law_free_of_units(lambda S, Z, held_out: S.sum(axis=1))
+
+
+def test_the_ratio_knows_dependence_and_tails():
+    Z, still = records(600), np.zeros((600, 1))  # the last feature never varies
+    surprise = GaussianSurprise(Z)
+    score = lambda A: marginal_ratio(surprise(A), np.hstack([A, still[:len(A)]]), np.hstack([Z, still])[300:])
+    usual, far = score(Z[:300]), score(np.ones((9, 5)) * np.geomspace(20, 1e12, 9)[:, None])
+    assert score(np.array([[2.0, -2, 2, -2, 2]]))[0] > np.quantile(usual, 0.99) and np.isfinite(far).all() and (np.diff(far) > 0).all() and far[0] > usual.max()
 
 
 def test_rank_surprise_by_hand(): assert np.allclose(np.exp(-rank_surprise(np.array([[5.0]]), np.arange(9.0)[:, None])), 5 / 10)

@@ -67,7 +67,7 @@ def test_law_blind_to_attacks(compared, parts):
 
 def test_the_study_of_statistics(compared):
     table = compared[0]
-    assert len(table) == 15 + 6 and np.isfinite(table.to_numpy()).all() and table["criterion"].is_monotonic_decreasing
+    assert len(table) == 15 + 6 + 2 + 2 and np.isfinite(table.to_numpy()).all() and table["criterion"].is_monotonic_decreasing
     assert np.allclose(table["criterion"], (table["kinds"] + table["pseudo"]) / 2) and ((table >= 0) & (table <= 1)).all(axis=None)
     assert table.loc[" + ".join(PARTS), "criterion"] > table.loc["typicality", "criterion"]
 
