@@ -354,9 +354,9 @@ def marginal_ratio(
     n_bins: int = 50,      # of each histogram, at most
 ) -> np.ndarray:           # (n,) nats; the same in any units of the features
     "How surprising the features are together beyond each alone, plus how far out each is alone."
-    score, m = S.sum(axis=1).astype(np.float64), len(held_out)
+    score, m, levels = S.sum(axis=1).astype(np.float64), len(held_out), np.linspace(0, 1, require_positive_int(n_bins, "n_bins") + 1)
     for z, usual in zip(Z.T, np.sort(held_out, axis=0).T):
-        edges = np.unique(np.quantile(usual, np.linspace(0, 1, require_positive_int(n_bins, "n_bins") + 1)))
+        edges = np.unique(np.quantile(usual, levels))
         if len(edges) > 1:  # a feature that does not vary has no density
             share = (np.histogram(usual, edges)[0] + 1) / (m + len(edges) - 1)
             score += np.log(share / np.diff(edges))[np.clip(np.searchsorted(edges, z, side="right") - 1, 0, len(edges) - 2)]
