@@ -224,6 +224,12 @@ def run_flow(
             **{f"nfad_{key}": _scored(score_by(key), parts, facts(key)) for key in statistics}}
 
 # %% ../nbs/07_detectors.ipynb #ebf3c7fc
+def _paper_features(names: Sequence[str]) -> list[str]:
+    "Those of the released script's six features that are there, if it is half of them; else all."
+    six = [name for name in FEATURE_SETS["paper6"] if name in names]
+    return six if len(six) >= 3 else list(names)
+
+
 def run_paper(
     parts: dict[str, pd.DataFrame], # train, reference, calibration and test records
     seed: int = 0,                  # of the flow
@@ -231,8 +237,7 @@ def run_paper(
 ) -> dict[str, Run]:                # "pzflow"; nothing where its training diverges
     "Trains and scores pzflow's default flow."
     from nfad.train import FlowDetector, TrainingDiverged  # brings jax, which the other peers do not need
-    six = [name for name in FEATURE_SETS["paper6"] if name in parts["train"]]
-    few = {name: part[six] if len(six) >= 3 else part for name, part in parts.items()}
+    few = {name: part[_paper_features(parts["train"].columns)] for name, part in parts.items()}
     start = time.process_time()
     try: detector = FlowDetector.preset("paper", seed=seed, epochs=epochs).fit(few["train"], validation=few["reference"])
     except TrainingDiverged: return {}
@@ -386,12 +391,12 @@ def detector_names(
     return [name for name in names if name not in absent], absent
 
 # %% ../nbs/07_detectors.ipynb #88e4c7d5
-def _task(name: str, make_flow: Callable, parts: dict[str, pd.DataFrame], seed: int) -> tuple[dict[str, str], Callable]:
+def _task(name: str, make_flow: Callable, parts: dict[str, pd.DataFrame], seed: int) -> tuple[dict[str, Any], Callable]:
     "What a detector's scores depend on besides the split, and how to make them."
-    if name == "pzflow": return {name: "paper"}, lambda: run_paper(parts, seed)
+    if name == "pzflow": return {name: _paper_features(parts["train"].columns)}, lambda: run_paper(parts, seed)
     if name != "nfad": return {name: str(PEERS[name].configurations())}, lambda: {name: run_peer(PEERS[name], parts, seed)}
-    from nfad.train import FILE_FORMAT
-    return {name: str(make_flow(seed).get_params()), "format": FILE_FORMAT}, lambda: run_flow(make_flow, parts, seed)
+    from nfad.train import SCORE_VERSION
+    return {name: str(make_flow(seed).get_params()), "score": SCORE_VERSION}, lambda: run_flow(make_flow, parts, seed)
 
 
 def benchmark(

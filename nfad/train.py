@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'LIMIT', 'ARCHITECTURES', 'BLOCKS', 'BLOCK', 'CHUNK', 'OPTIMIZERS', 'MAX_STEPS', 'PRESETS', 'FILE_FORMAT',
-           'use_compilation_cache', 'bin_exponentials', 'bin_shares', 'Bin', 'find_bin', 'spline', 'inverse_spline',
-           'Masks', 'autoregressive_masks', 'param_shapes', 'init_params', 'product', 'mask_params', 'conditioner',
-           'spline_flow', 'inverse_spline_flow', 'flow_forward', 'flow_inverse', 'StudentT', 'AutoregressiveSpline',
-           'network_width', 'build_flow', 'autoregressive_terms', 'terms_function', 'spread', 'in_blocks', 'History',
-           'TrainingDiverged', 'make_optimizer', 'start_training', 'one_cycle', 'TrainState', 'train_steps',
-           'train_together', 'stack_trees', 'ArraySource', 'plan_blocks', 'noisy_blocks', 'Progress',
+           'SCORE_VERSION', 'use_compilation_cache', 'bin_exponentials', 'bin_shares', 'Bin', 'find_bin', 'spline',
+           'inverse_spline', 'Masks', 'autoregressive_masks', 'param_shapes', 'init_params', 'product', 'mask_params',
+           'conditioner', 'spline_flow', 'inverse_spline_flow', 'flow_forward', 'flow_inverse', 'StudentT',
+           'AutoregressiveSpline', 'network_width', 'build_flow', 'autoregressive_terms', 'terms_function', 'spread',
+           'in_blocks', 'History', 'TrainingDiverged', 'make_optimizer', 'start_training', 'one_cycle', 'TrainState',
+           'train_steps', 'train_together', 'stack_trees', 'ArraySource', 'plan_blocks', 'noisy_blocks', 'Progress',
            'write_checkpoint', 'read_checkpoint', 'train_flow', 'train_pzflow', 'plot_density', 'plot_loss',
            'Estimator', 'hold_out', 'ParquetRecords', 'ParquetSource', 'FlowDetector', 'save_detector', 'load_detector',
            'Prepared', 'prepare', 'train_record', 'train_run']
@@ -1169,7 +1169,8 @@ class FlowDetector(_Scores):
         return load_detector(path)
 
 # %% ../nbs/03_train.ipynb #28f1e8ee
-FILE_FORMAT = "nfad-flow-3"
+FILE_FORMAT = "nfad-flow-3"  # of model files; older ones cannot be read
+SCORE_VERSION = 2            # of training and default score; results of older ones are made again
 
 
 def _hash_model(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:
@@ -1193,7 +1194,7 @@ def save_detector(
     arrays |= {f"flow.{i}": np.array(leaf) for i, leaf in enumerate(jax.tree.leaves([flow._params for flow in detector.flows_]))}
     arrays |= {"bounds": np.array(detector._bounds), "calibration_scores": detector.calibration_scores_}
     if detector.statistic == "profile": arrays |= {f"statistic.{name}": value for name, value in detector.statistic_.get_state().items()}
-    header = {"format": FILE_FORMAT, "parameters": detector.get_params(), "transform": transform, "versions": package_versions(),
+    header = {"format": FILE_FORMAT, "score": SCORE_VERSION, "parameters": detector.get_params(), "transform": transform, "versions": package_versions(),
               "n_train": detector.n_train_, "constant_cost": detector.constant_cost_, "offset": detector.offset_,
               "history": asdict(detector.history_)}
     header = json.loads(json.dumps(header, allow_nan=False, default=lambda value: value.item() if isinstance(value, np.generic) else list(value)))
