@@ -291,6 +291,14 @@ def client():
     deploy.disconnect(client)
 
 
+def test_workers_share_the_cores(client, monkeypatch):
+    assert [deploy.worker_settings(n, 4)["OMP_NUM_THREADS"] for n in (1, 2, 3, 4, 9)] == [4, 2, 1, 1, 1]
+    with pytest.raises(ValueError, match="n_workers must be a whole number >= 1, got 0"): deploy.worker_settings(0, 4)
+    wanted = deploy.worker_settings(2, os.cpu_count())
+    told = {name: os.environ.get(name, str(value)) for name, value in wanted.items()}  # what the user has set stays
+    assert set(client.run(lambda: tuple(os.environ.get(name) for name in wanted)).values()) == {tuple(told.values())}
+
+
 def law_same_on_a_cluster(score, model, folder: Path):
     "Files of scores hold the same values, wherever they were made."
     source = folder / "in"

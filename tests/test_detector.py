@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from nfad import train
+from nfad.statistics import GaussianSurprise, ProfileStatistic
 from nfad.train import (PRESETS, FlowDetector, History, TrainingDiverged, build_flow, in_blocks, load_detector, prepare, train_run)
 
 from flows import MILD, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, strange
@@ -501,7 +502,7 @@ def test_law_saving_is_atomic_catches_writing_in_place(detector, tmp_path, monke
 
 def test_a_saved_file_says_what_made_it(saved):
     with safe_open(saved, framework="numpy") as file: header, names = json.loads(file.metadata()["nfad"]), set(file.keys())
-    assert header["format"] == train.FILE_FORMAT and header["transform"]["names"] == list(X) and header["versions"]["pzflow"]
+    assert (header["format"], header["score"]) == (train.FILE_FORMAT, train.SCORE_VERSION) and header["transform"]["names"] == list(X) and header["versions"]["pzflow"]
     assert {"calibration_scores", "transform.center", "flow.0"} <= names
 
 
@@ -595,6 +596,39 @@ def test_the_default_statistic_keeps_the_laws(profiled, tmp_path):
     law_decisions_agree(profiled, pd.concat([X, X.iloc[:50] * 20], ignore_index=True))
     law_constants_are_kept(profiled, X, "version")
     law_strange_is_ordered(profiled, X, list(X))
+
+
+NOTED = {2: {"validation loss": 5.1506, "score": 0.8235, 4: [1.9956, 1.8964, 1.8128, 1.7301],
+             21: [2.9864, 3.0415, 2.5034, 3.0082], 45: [4.1383, 3.875, 3.4189, 4.4495]}}  # version -> figures of `profiled`; features -> mean parts
+
+
+def law_the_version_names_the_score(what, found):
+    "Whoever changes training or default score raises SCORE_VERSION of 03_train and notes the new figures here; else old results pass for new ones."
+    assert train.SCORE_VERSION in NOTED, f"note the figures of version {train.SCORE_VERSION}"
+    assert np.allclose(found, NOTED[train.SCORE_VERSION][what], rtol=0.01), (what, np.round(found, 4))
+
+
+def mean_parts(d):
+    "Mean parts of the profile statistic over records of heavy tails, on the surprises of a Gaussian."
+    Z = np.random.default_rng(d).standard_t(4, (5200, d))
+    surprise = GaussianSurprise(Z[:4000])
+    fitted = ProfileStatistic().fit(Z[:4000], surprise(Z[:4000]), Z[4000:4800], surprise(Z[4000:4800]))
+    return fitted.parts(1.5 * Z[4800:], surprise(1.5 * Z[4800:])).mean(axis=0)
+
+
+def test_law_the_version_names_the_score(profiled):
+    law_the_version_names_the_score("validation loss", min(profiled.history_.validation_loss))
+    law_the_version_names_the_score("score", profiled.anomaly_score(X).mean())
+    for d in (4, 21, 45): law_the_version_names_the_score(d, mean_parts(d))
+
+
+def test_law_the_version_names_the_score_catches_a_silent_change(profiled, detector, monkeypatch):
+    with pytest.raises(AssertionError): law_the_version_names_the_score("score", detector.anomaly_score(X).mean())
+    with pytest.raises(AssertionError): law_the_version_names_the_score("validation loss", profiled.history_.validation_loss[0])
+    monkeypatch.setattr("nfad.statistics.usual_points", lambda n_features: 2000)
+    with pytest.raises(AssertionError): law_the_version_names_the_score(21, mean_parts(21))
+    monkeypatch.setattr(train, "SCORE_VERSION", 10**6)
+    with pytest.raises(AssertionError, match="note the figures"): law_the_version_names_the_score("score", 0.0)
 
 
 def law_company_does_not_matter(score, frame):
