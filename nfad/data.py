@@ -73,6 +73,7 @@ class Dataset:
     groups: np.ndarray | None  # (n,) str, conversation, or None where addresses are unknown
     day: np.ndarray | None     # (n,) str, "YYYY-MM-DD" or "" where unknown, or None
     report: LoadReport         # what was read and dropped
+    copies: np.ndarray | None = None  # (n,) how often each record was read, >= 1, or None where nobody counted
 
     def __len__(self) -> int: return len(self.records)
 
@@ -613,12 +614,12 @@ def _finite(frame: pd.DataFrame, columns: list[str], chosen: bool, account: _Acc
     return frame, dict.fromkeys(empty, "empty")
 
 
-def _deduplicate(frame: pd.DataFrame, columns: list[str], attack: np.ndarray, account: _Account) -> np.ndarray:
-    "(n,) bool, the rows to keep: the first of each feature vector within its class."
-    pairs = pd.DataFrame({"id": row_ids(frame[columns]), "attack": attack})
-    again = pairs.duplicated().to_numpy()
-    if again.any(): account.dropped["duplicate"] += int(again.sum())
-    return ~again
+def _deduplicate(frame: pd.DataFrame, columns: list[str], attack: np.ndarray, account: _Account) -> tuple[np.ndarray, np.ndarray]:
+    "(n,) bool, the rows to keep: the first of each feature vector within its class; and how often each of these occurs."
+    pairs = pd.DataFrame({"id": row_ids(frame[columns]), "attack": pd.factorize(attack)[0]})
+    keep, number = ~pairs.duplicated().to_numpy(), pairs.groupby(["id", "attack"], sort=False).ngroup().to_numpy()
+    if not keep.all(): account.dropped["duplicate"] += int((~keep).sum())
+    return keep, np.bincount(number)[number[keep]]
 
 # %% ../nbs/01_data.ipynb #4a1c5390
 def _clean(frame: pd.DataFrame, account: _Account, plan: _Plan, wanted: list[str], chosen: bool, name: str, files: Sequence[str],
@@ -629,7 +630,7 @@ def _clean(frame: pd.DataFrame, account: _Account, plan: _Plan, wanted: list[str
     frame, gone = _finite(frame, wanted, chosen, account)
     columns = [c for c in wanted if c not in gone]
     is_attack, attack = _classes(frame["_label"], benign_label)
-    keep = _deduplicate(frame, columns, attack, account)
+    keep, copies = _deduplicate(frame, columns, attack, account)
     frame, is_attack, attack = frame.loc[keep].reset_index(drop=True), is_attack[keep], attack[keep]
     constant = [c for c in columns if frame[c].min() == frame[c].max()]
     notes = [f"{n:,} {what}" for what, n in account.notes.items() if n]
@@ -645,7 +646,7 @@ def _clean(frame: pd.DataFrame, account: _Account, plan: _Plan, wanted: list[str
                         {c: counts[c] for c in ["benign", *(c for c, _ in counts.most_common() if c != "benign")]},
                         count_ambiguous(row_ids(records), is_attack), fingerprint(records.assign(_attack=is_attack)), tuple(notes))
     texts = {c: frame[c].to_numpy(dtype=str) if (frame[c] != "").any() else None for c in ("_group", "_day")}
-    return Dataset(name, records, is_attack, attack, texts["_group"], texts["_day"], report)
+    return Dataset(name, records, is_attack, attack, texts["_group"], texts["_day"], report, copies)
 
 # %% ../nbs/01_data.ipynb #6f4f5c17
 def _user_files(path: Path) -> list[Path]:

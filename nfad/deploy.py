@@ -576,7 +576,7 @@ def worker_settings(
     threads = max(require_positive_int(n_cores, "n_cores") // require_positive_int(n_workers, "n_workers"), 1)
     return {"MALLOC_TRIM_THRESHOLD_": 2**26, "MALLOC_MMAP_THRESHOLD_": 2**25, **{f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS")}}
 
-
+# %% ../nbs/11_deploy.ipynb #2ea57e95
 def _ready(content: bytes, threshold: float, reference: Reference, identity: str) -> LoadedModel:
     "A `LoadedModel` on a worker."
     return LoadedModel(restore_model(content), identity, threshold, reference)

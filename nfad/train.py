@@ -476,7 +476,8 @@ class TrainingDiverged(RuntimeError):
     "The loss became NaN or infinite; no model was kept."
 
 
-OPTIMIZERS = {"adam": partial(optax.adam, 1.0), "sgd": partial(optax.sgd, 1.0), "adam_short": partial(optax.adam, 1.0, b2=0.99)}
+OPTIMIZERS = {"adam": partial(optax.adam, 1.0), "sgd": partial(optax.sgd, 1.0), "adam_short": partial(optax.adam, 1.0, b2=0.99),
+              "adamw": partial(optax.adamw, 1.0, weight_decay=0.1)}
 
 
 def make_optimizer(
@@ -657,7 +658,8 @@ class _Loop:
         self.settings = optimizer, flows[0]._bijector_info[1][-1], flows[0].latent.df
         self.terms, self.source, self.seed = [terms_function(flow) for flow in flows], source, seed
         self.batch_size = min(batch_size, source.n_records)
-        self.scale = noise_scale(source.sample, noise) if noise else np.zeros(source.sample.shape[1], np.float32)
+        if noise == "resolution": self.scale = noise_scale(source.sample, by_resolution=True)
+        else: self.scale = noise_scale(source.sample, noise) if noise else np.zeros(source.sample.shape[1], np.float32)
         draw = np.random.default_rng([seed, 0]).standard_normal(np.shape(Z_validation), np.float32)
         self.Z_validation = np.asarray(Z_validation, np.float32) + self.scale * draw
 
@@ -693,7 +695,7 @@ def train_flow(
     batch_size: int = 128,     # records per step
     learning_rate: float = 3e-3,  # peak of the one-cycle schedule
     optimizer: str = "adam",   # a name of `OPTIMIZERS`
-    noise: float = 0.02,       # standard deviation of the training noise, in scaled units
+    noise: float | str = 0.02, # standard deviation of the training noise, in scaled units; "resolution": see `noise_scale`
     patience: int = 20,        # epochs without improvement before training stops
     seed: int = 0,             # of order and noise
     progress: bool = False,    # show a progress bar
@@ -810,7 +812,7 @@ def _check_settings(detector: "FlowDetector") -> None:
     require_between(detector.latent_df, 0, 1e6, "latent_df")
     if detector.n_members > 1 and detector.architecture != "autoregressive":
         raise ValueError(f"n_members must be 1 for architecture {detector.architecture!r}, got {detector.n_members}")
-    if detector.noise != 0: require_between(detector.noise, 0, 1, "noise")
+    if detector.noise != 0 and (detector.noise != "resolution" or detector.architecture != "autoregressive"): require_between(detector.noise, 0, 1, "noise")
     require_between(detector.validation_fraction, 0, 1, "validation_fraction")
     require_between(detector.fpr, 0, 1, "fpr")
 
@@ -873,11 +875,11 @@ class _Settings(Estimator):
         latent_df: float = 5.0,                # degrees of freedom of the Student t latent
         statistic: str = "profile",            # profile, or log_prob: the plain -log p
         n_members: int = 1,                    # flows with seeds seed, seed + 1, ...; terms are the mean over them
-        noise: float = 0.02,                   # training noise, in scaled units; 0 switches it off
+        noise: float | str = 0.02,             # training noise, in scaled units; 0 switches it off, "resolution" makes it small on fine grids
         epochs: int = 60,                      # at most
         batch_size: int = 128,                 # records per step
         learning_rate: float = 3e-3,           # peak
-        optimizer: str = "adam",               # adam, sgd, or adam_short for short trainings
+        optimizer: str = "adam",               # adam, sgd, adam_short for short trainings, or adamw: weights decay
         validation_fraction: float = 0.1,      # of the training records, for early stopping
         patience: int = 20,                    # epochs without improvement before training stops
         fpr: float = 0.01,                     # false-alarm rate of the threshold, in (0, 1)
@@ -1105,6 +1107,12 @@ class _Scoring(_Copying):
     def to_latent(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n, k)
         "Latent coordinates of records, under the first member."
         return self._in_chunks(X, lambda records, Z, terms, u: u)
+
+    def member_log_prob(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:  # (n, d) records -> (n, n_members) nats
+        "log p(x) in scaled units under each member of the ensemble."
+        members = [(terms_function(flow), flow._params) for flow in getattr(self, "flows_", [])]
+        def each(records, Z, terms, u): return np.stack([in_blocks(lambda rows: f(params, rows)[:1], Z)[0].sum(axis=1) for f, params in members], axis=1)
+        return self._in_chunks(X, each)
 
     def _parts(self, records: Any, Z: np.ndarray, terms: np.ndarray, u: np.ndarray, statistic: str) -> np.ndarray:
         "Columns of `score_parts`."

@@ -5,7 +5,7 @@ execute  runs notebooks in place, in order, and keeps their outputs, without pro
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
-studies  judges statistics by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
+studies  judges statistics (or what STUDY names) by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 """
 import json
@@ -230,18 +230,21 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
     return int(bool(failed))
 
 
-def run_study(dataset: str) -> str:
-    "Runs 08_studies' study of statistics on one data set; '' or the error that ended it."
+def run_study(dataset: str, study: str) -> str:
+    "Runs one study of 08_studies on one data set; '' or the error that ended it."
     from papermill import PapermillExecutionError, execute_notebook
-    report = ROOT / "runs" / dataset / "08_studies.ipynb"
+    report = ROOT / "runs" / dataset / f"08_studies_{study}.ipynb"
     report.parent.mkdir(parents=True, exist_ok=True)
-    try: execute_notebook(NBS / "08_studies.ipynb", report, {"dataset": dataset, "studies": "statistics", "seed": STUDY_SEED}, cwd=ROOT, progress_bar=False)
+    try: execute_notebook(NBS / "08_studies.ipynb", report, {"dataset": dataset, "studies": study, "seed": STUDY_SEED}, cwd=ROOT, progress_bar=False)
     except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
     return ""
 
 
 def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
-    "Runs the study of statistics on the named data sets (all that are there), then writes figures/statistics.csv from all that were run; exit status."
+    """Runs one study on the named data sets (all that are there), then writes its table in figures/ from all that were run; exit status.
+
+    It is the study of statistics; the environment variable STUDY says another one that compares candidates.
+    """
     import pandas as pd
     from nfad.core import read_json, require_choice
     from nfad.data import list_datasets
@@ -250,12 +253,13 @@ def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folde
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"]
     if not there: sys.exit("studies needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     wanted, failed = [require_choice(name, there, "a data set") for name in names or there], []
+    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization"], "STUDY")
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
-        for dataset, error in zip(wanted, workers.map(run, wanted)):
+        for dataset, error in zip(wanted, workers.map(run, wanted, [study] * len(wanted))):
             print(f"{dataset}: {error or 'done'}", flush=True)
             if error: failed.append(dataset)
-    tables = [pd.DataFrame(read_json(path)).assign(dataset=path.parts[-3]) for path in sorted((ROOT / out_dir).glob("*/*/study_statistics.json")) if path.parts[-3] in there]
-    if tables: pd.concat(tables).set_index(["dataset", "statistic"]).round(5).reset_index().to_csv(folder / "statistics.csv", index=False)
+    tables = [pd.DataFrame(read_json(path)).assign(dataset=path.parts[-3]) for path in sorted((ROOT / out_dir).glob(f"*/*/study_{study}.json")) if path.parts[-3] in there]
+    if tables: pd.concat(tables).set_index(["dataset", "candidate"]).round(5).reset_index().to_csv(folder / f"{study}.csv", index=False)
     return int(bool(failed))
 
 

@@ -201,6 +201,7 @@ def law_clean(dataset):
     assert r.rows_read == r.rows_kept + sum(r.dropped.values()), "rows are lost"
     assert r.rows_kept == len(dataset) == sum(r.classes.values()) == len(dataset.is_attack) == len(dataset.attack)
     assert np.isfinite(dataset.records.to_numpy()).all(), "not finite"
+    assert (dataset.copies >= 1).all() and dataset.copies.sum() == len(dataset) + r.dropped.get("duplicate", 0), "copies are miscounted"
     assert not dataset.records.assign(_attack=dataset.attack).duplicated().any(), "a duplicate"
     if "Flow Duration" in dataset.records: assert (dataset.records["Flow Duration"] >= 0).all(), "a negative duration"
     assert all(vocabulary.column_role(c) == "feature" for c in dataset.records), "an identifier is a feature"
@@ -215,6 +216,7 @@ def test_law_clean(demo): law_clean(demo)
 @pytest.mark.parametrize("spoil, message", [
     (lambda d: dataclasses.replace(d, report=dataclasses.replace(d.report, rows_read=d.report.rows_read + 1)), "lost"),
     (lambda d: dataclasses.replace(d, records=d.records.replace(d.records.iat[0, 0], np.inf)), "finite"),
+    (lambda d: dataclasses.replace(d, copies=d.copies + 1), "miscounted"),
     (lambda d: dataclasses.replace(d, records=d.records * 0), "duplicate"),
     (lambda d: dataclasses.replace(d, records=d.records.assign(**{"Flow Duration": -1.0 - np.arange(len(d))})), "negative"),
     (lambda d: dataclasses.replace(d, records=d.records.assign(Protocol=6.0)), "identifier"),

@@ -172,7 +172,7 @@ def test_not_fitted_is_said(method):
 BAD = {"architecture": ["mlp", None, "Autoregressive"], "statistic": ["nll", None, 1], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
        "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
        "seed": [-1, 0.5, None, "a"], "learning_rate": [0, -1, 10, np.nan, "fast", None], "latent_df": [0, -2, np.inf, np.nan],
-       "noise": [-0.1, 1, np.nan, None], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
+       "noise": [-0.1, 1, np.nan, None, "gaps"], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
 
 
 @pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])

@@ -399,15 +399,20 @@ def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsy
     from nfad.core import write_json
     monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "demo"], "found": [True, True, True]}))
 
-    def run(dataset):
+    def run(dataset, study):
         if dataset == "bad": return "ValueError: no such column"
-        write_json(tmp_path / "runs" / dataset / "all" / "study_statistics.json", {"statistic": ["a", "b"], "criterion": [0.9, 0.8]})
+        write_json(tmp_path / "runs" / dataset / "all" / f"study_{study}.json", {"candidate": ["a", "b"], "criterion": [0.9, 0.8]})
         return ""
 
     def command(names): return notebooks.studies(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
 
     assert command([]) == 1 and "bad: ValueError: no such column" in capsys.readouterr().out
-    assert pd.read_csv(tmp_path / "statistics.csv").to_dict("list") == {"dataset": ["good"] * 2, "statistic": ["a", "b"], "criterion": [0.9, 0.8]}
+    assert pd.read_csv(tmp_path / "statistics.csv").to_dict("list") == {"dataset": ["good"] * 2, "candidate": ["a", "b"], "criterion": [0.9, 0.8]}
+    monkeypatch.setenv("STUDY", "preparation")
+    assert command(["good"]) == 0 and (tmp_path / "preparation.csv").read_text() == (tmp_path / "statistics.csv").read_text()
+    monkeypatch.setenv("STUDY", "sizes")
+    with pytest.raises(ValueError, match="STUDY must be one of"): command(["good"])
+    monkeypatch.delenv("STUDY")
     assert command(["good"]) == 0
     with pytest.raises(ValueError, match="data set"): command(["demo"])
     monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["demo"], "found": [True]}))

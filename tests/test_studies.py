@@ -6,8 +6,9 @@ from matplotlib import pyplot
 
 from flows import ATTACK, odd_parts, odd_records
 from nfad.detectors import PEERS, Nearest, run_peer
-from nfad.studies import (PARTS, benign_kinds, compare_preparations, compare_statistics, contamination_sweep, fit_scores, flow_preparations, kind_folds,
-                          plot_criterion, plot_sweep, rank_classes, rank_statistics, redundant_features, size_sweep, statistic_scores, study_names)
+from nfad.studies import (PARTS, PREPARATIONS, REGULARIZATIONS, benign_kinds, compare_candidates, contamination_sweep, each_alone, fit_scores, flow_variants,
+                          kind_folds, plot_criterion, plot_sweep, rank_classes, rank_statistics, redundant_features, size_sweep, statistic_fit,
+                          statistic_scores, study_names, with_copies, without_redundant)
 from nfad.train import FlowDetector
 
 
@@ -28,7 +29,7 @@ class Spy(FlowDetector):
 def compare(parts, attack=ATTACK):
     "The study with small flows, and the training rows of each."
     Spy.seen = []
-    return compare_statistics(lambda seed: Spy(seed=seed, hidden=8, n_layers=1, epochs=3), parts, attack, n_kinds=4), Spy.seen
+    return compare_candidates(statistic_fit(lambda seed: Spy(seed=seed, hidden=8, n_layers=1, epochs=3)), parts, attack, n_kinds=4), Spy.seen
 
 
 @pytest.fixture(scope="module")
@@ -167,21 +168,25 @@ def test_law_redundant_catches_a_search_by_pairs():
     with pytest.raises(AssertionError): law_redundant(by_pairs)
 
 
-def law_blind(compare, parts):
-    "The criterion does not change when the test and its labels do."
-    fits = {"near": knn_fit(), "nothing": lambda train: lambda X: np.zeros(len(X))}
-    one = compare(fits, parts, ATTACK)
-    other = compare(fits, parts | {"test": parts["test"][::-1]}, ATTACK)
-    assert one["criterion"].equals(other["criterion"]) and one.loc["near", "auroc"] != other.loc["near", "auroc"]
+def knn_variant(train, reference): return knn_fit()(train)
+def nothing(train, reference): return lambda X: np.zeros(len(X))
+
+
+def law_picks(compare, parts):
+    "Of two detectors side by side the criterion takes the one that sees something, whatever the test holds."
+    fit = each_alone({"nothing": nothing, "near": knn_variant})
+    one = compare(fit, parts, ATTACK, n_kinds=4)
+    other = compare(fit, parts | {"test": parts["test"][::-1]}, ATTACK, n_kinds=4)
+    assert one["criterion"].equals(other["criterion"]) and one.loc["near", "macro_auroc"] != other.loc["near", "macro_auroc"]
     assert one.index[0] == "near" and one.loc["nothing", "criterion"] == 0.5
 
 
-def test_law_blind(parts): law_blind(compare_preparations, parts)
+def test_law_picks(parts): law_picks(compare_candidates, parts)
 
 
-def test_law_blind_catches_a_choice_by_labels(parts):
-    def cheat(fits, parts, attack): return (table := compare_preparations(fits, parts, attack)).assign(criterion=table["auroc"])
-    with pytest.raises(AssertionError): law_blind(cheat, parts)
+def test_law_picks_catches_a_choice_by_labels(parts):
+    def cheat(fit, parts, attack, n_kinds): return (table := compare_candidates(fit, parts, attack, n_kinds=n_kinds)).assign(criterion=table["macro_auroc"])
+    with pytest.raises(AssertionError): law_picks(cheat, parts)
 
 
 class Recorder:
@@ -192,14 +197,45 @@ class Recorder:
     def anomaly_score(self, X): assert list(X.columns) == self.columns; return X.to_numpy().sum(axis=1)
 
 
-def test_preparations_of_the_flow(parts):
-    doubled = {name: part.assign(twice=2 * part["size"]) for name, part in parts.items()}
-    found = flow_preparations(lambda seed: Recorder(), doubled["train"], doubled["reference"])
-    for fit in found.values(): assert fit(doubled["train"])(doubled["test"]).shape == (500,)
-    by_name = dict(zip(found, Recorder.made))
-    assert list(found)[0] == "default" and by_name["default"].options == {} and by_name["quantile"].options == {"transform": "quantile"}
-    assert by_name["noise 0"].options == {"noise": 0.0} and FlowDetector().set_params(**by_name["noise 0"].options).noise == 0
-    assert by_name["without 2 redundant"].columns == ["size", "other", "flag"] and len(by_name["default"].columns) == 5
+def test_every_variant_is_a_detector():
+    for name, options in (PREPARATIONS | REGULARIZATIONS).items():
+        assert (options == {}) == (name == "default")
+        with pytest.raises(ValueError, match="X must hold at least 20"): FlowDetector().set_params(**options).fit(odd_records(3))  # all settings were accepted
+
+
+def test_variants_of_the_flow(parts):
+    Recorder.made = []
+    wide = {name: part.assign(twice=2 * part["size"]) for name, part in parts.items()}
+    variants = flow_variants(lambda seed: Recorder(), {"default": {}, "quantile": {"transform": "quantile"}})
+    variants["fewer"] = without_redundant(variants["default"])
+    scores = each_alone(variants)(wide["train"], wide["reference"])(wide["test"])
+    assert list(scores) == ["default", "quantile", "fewer"] and len(scores) == len(parts["test"])
+    assert [made.options for made in Recorder.made] == [{}, {"transform": "quantile"}, {}]
+    assert set(Recorder.made[0].columns) - set(Recorder.made[2].columns) == {"twice"}  # a constant stays: whoever breaks it is seen
+
+
+def law_copies(variant, train):
+    "Each record is trained on as often as it was read, its duplicates included, and held-out records are as they were."
+    seen, copies = {}, pd.Series(np.arange(len(train)) % 3 + 1, index=train.index)
+    def fit_one(train, reference): seen.update(counts=train.index.value_counts().sort_index(), reference=reference); return nothing(train, reference)
+    variant(fit_one, copies)(part := train.iloc[::2], train)
+    assert seen["counts"].to_list() == copies[part.index].to_list() and seen["reference"] is train
+
+
+def test_law_copies(parts): law_copies(with_copies, parts["train"])
+
+
+def test_law_copies_catches_positions_for_row_numbers(parts):
+    def by_position(fit_one, copies): return lambda train, reference: fit_one(train.loc[train.index.repeat(copies.to_numpy()[:len(train)])], reference)
+    with pytest.raises(AssertionError): law_copies(by_position, parts["train"])
+
+
+def test_an_ensemble_has_a_spread(parts):
+    trio = FlowDetector(hidden=8, n_layers=1, epochs=1, n_members=2, feature_order="shuffled").fit(parts["train"], validation=parts["reference"])
+    each, mean = trio.member_log_prob(parts["test"]), trio.log_prob_terms(parts["test"]).sum(axis=1)
+    assert each.shape == (500, 2) and np.allclose(each.mean(axis=1), mean, atol=1e-3) and not np.allclose(each[:, 0], each[:, 1])
+    found = statistic_scores(trio, parts["reference"])(parts["test"])["member_spread"]
+    assert np.allclose(found, np.abs(each[:, 0] - each[:, 1]) / 2)
 
 
 def test_figures():

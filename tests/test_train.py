@@ -286,6 +286,22 @@ def test_the_fast_preset_trains_saves_and_loads_by_the_number_of_features(tmp_pa
     with pytest.raises(ValueError, match="hidden"): FlowDetector(hidden=0).fit(MILD)
 
 
+def test_noise_by_resolution(monkeypatch):
+    seen = []
+    original = train.noisy_blocks
+    monkeypatch.setattr(train, "noisy_blocks", lambda source, rng, size, scale: seen.append(scale) or original(source, rng, size, scale))
+    grid = X.assign(steps=np.tile(np.arange(320.0), len(X) // 320))
+    for noise in (0.02, "resolution"): quick(epochs=1, noise=noise, transform="standard").fit(grid)
+    plain, fine = seen
+    assert (plain == np.float32(0.02)).all() and (fine <= plain).all() and fine[-1] < 0.01
+    with pytest.raises(ValueError, match="noise"): FlowDetector.preset("paper", noise="resolution").fit(MILD)
+
+
+def test_weights_decay():
+    size = lambda d: sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(d.flow_._params))
+    assert size(quick(optimizer="adamw").fit(X)) < size(quick().fit(X))
+
+
 def law_any_number_of_records(evaluate, d=4):
     "The first record of each of many tables, and the last, have the same bits in every table they are in."
     most = 2 * BLOCK + 52
