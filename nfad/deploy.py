@@ -847,7 +847,7 @@ class _Nearest:
 
 class _FewRows:
     "Anomaly scores of at most `BLOCK` records, with everything made ready before."
-    BLOCK = 32
+    BLOCK = 64  # a multiple of 64, see `nfad.train.product`
 
     def __init__(self, detector: Any):
         import jax

@@ -227,7 +227,7 @@ def product(
     w: jnp.ndarray,  # (m, k)
     h: jnp.ndarray,  # (k, n)
 ) -> jnp.ndarray:    # (m, n)
-    "The product of two matrices, summed in the same order for any n."
+    "The product of two matrices, summed in the same order for any multiple n of 64."
     return (jnp.pad(w, ((0, max(64 - len(w), 0)), (0, 0))) @ h)[:len(w)]
 
 # %% ../nbs/03_train.ipynb #1c46955d
@@ -437,7 +437,7 @@ def spread(
     return jax.device_put(records, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*[None] * axis, "records")))
 
 # %% ../nbs/03_train.ipynb #421b4a6a
-BLOCKS = 32, 256, 2048  # records per compiled call: the smallest that holds all, or the largest again and again
+BLOCKS = 64, 256, 2048  # records per compiled call: the smallest that holds all, or the largest again and again; see `product`
 BLOCK = BLOCKS[-1]
 CHUNK = 32 * BLOCK      # records that a detector has in work at a time
 

@@ -634,7 +634,7 @@ def test_law_the_version_names_the_score_catches_a_silent_change(profiled, detec
 def law_company_does_not_matter(score, frame):
     "A record's score is the same to the last bit alone, in any number, and in any order."
     whole = score(frame)
-    for n in (1, 5, 31, 33, 100, 255, 257): assert np.array_equal(score(frame[:n]), whole[:n]), n
+    for n in (1, 5, 31, 63, 65, 100, 255, 257): assert np.array_equal(score(frame[:n]), whole[:n]), n
     assert np.array_equal(score(frame[::-1]), whole[::-1])
 
 
