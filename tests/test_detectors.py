@@ -325,6 +325,8 @@ def test_all_records_become_one_table(tmp_path):
     with pytest.raises(ValueError, match="metric"): leads(found, "min_auroc")
     table = metric_table(found, "auroc")
     assert set(table.columns) == {"nfad", "knn"} and list(table.index) == ["here", "there"]  # lof is not everywhere, nfad_fisher no peer
+    some = found.assign(n_seeds=found["n_seeds"].where((found["detector"] != "knn") | (found["dataset"] != "there"), 4))
+    assert list(metric_table(some, "auroc")) == ["nfad"]  # k-NN failed on a split
     with pytest.raises(FileNotFoundError, match="9 seeds"): collect_detectors(tmp_path, 9)
 
 
