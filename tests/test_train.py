@@ -331,14 +331,14 @@ def test_law_any_number_of_records_catches_padding_that_leaks(detector):
 
 def law_blocks_are_put_together(in_blocks):
     "Each record goes through the function once, in its place, in blocks of one size."
-    for n, block in ((0, None), (1, None), (32, None), (33, None), (257, None), (5000, None), (7, 3), (9, 3)):
+    for n, block in ((0, None), (1, None), (64, None), (65, None), (257, None), (5000, None), (7, 3), (9, 3)):
         Z, sizes = np.arange(2 * n, dtype=np.float32).reshape(n, 2), []
         def function(rows):
             sizes.append(len(rows))
             return rows * 2, rows.sum(axis=1)
         double, total = in_blocks(function, Z, block)
         assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
-        assert set(sizes) == {block or min(size for size in (32, 256, 2048) if n <= size or size == 2048)} and len(sizes) == max(-(-n // sizes[0]), 1)
+        assert set(sizes) == {block or min(size for size in (64, 256, 2048) if n <= size or size == 2048)} and len(sizes) == max(-(-n // sizes[0]), 1)
 
 
 def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
