@@ -616,8 +616,8 @@ def _finite(frame: pd.DataFrame, columns: list[str], chosen: bool, account: _Acc
 
 def _deduplicate(frame: pd.DataFrame, columns: list[str], attack: np.ndarray, account: _Account) -> tuple[np.ndarray, np.ndarray]:
     "(n,) bool, the rows to keep: the first of each feature vector within its class; and how often each of these occurs."
-    pairs = pd.DataFrame({"id": row_ids(frame[columns]), "attack": pd.factorize(attack)[0]})
-    keep, number = ~pairs.duplicated().to_numpy(), pairs.groupby(["id", "attack"], sort=False).ngroup().to_numpy()
+    number = pd.DataFrame({"id": row_ids(frame[columns]), "attack": attack}).groupby(["id", "attack"], sort=False).ngroup()
+    keep = ~number.duplicated().to_numpy()
     if not keep.all(): account.dropped["duplicate"] += int((~keep).sum())
     return keep, np.bincount(number)[number[keep]]
 

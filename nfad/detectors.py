@@ -237,11 +237,12 @@ def run_paper(
 ) -> dict[str, Run]:                # "pzflow"; nothing where its training diverges
     "Trains and scores pzflow's default flow."
     from nfad.train import FlowDetector, TrainingDiverged  # brings jax, which the other peers do not need
-    few = {name: part[_paper_features(parts["train"].columns)] for name, part in parts.items()}
+    features = _paper_features(parts["train"].columns)
+    few = {name: part[features] for name, part in parts.items()}
     start = time.process_time()
     try: detector = FlowDetector.preset("paper", seed=seed, epochs=epochs).fit(few["train"], validation=few["reference"])
     except TrainingDiverged: return {}
-    facts = {"configuration": {"preset": "paper", "features": list(few["train"].columns)}, "fit_cpu_seconds": time.process_time() - start}
+    facts = {"configuration": {"preset": "paper", "features": features}, "fit_cpu_seconds": time.process_time() - start}
     return {"pzflow": _scored(detector.anomaly_score, few, facts)}
 
 # %% ../nbs/07_detectors.ipynb #ec6f7f0b
