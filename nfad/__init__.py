@@ -3,17 +3,17 @@ __version__ = "0.1.0"
 from importlib import import_module
 
 # Public names and the module each lives in. They load on first use, so that `import nfad` costs
-# nothing: jax comes with `train`, scikit-learn with `select`.
+# nothing: jax comes with `detector`, scikit-learn with `select`.
 _HOME = {
-    "FlowDetector": "train",
-    "load_dataset": "data", "split_dataset": "data",
+    "FlowDetector": "detector",
+    "load_dataset": "data", "split_dataset": "splits",
     "feature_names": "prep", "Transform": "prep",
-    "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "score",
+    "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "windows",
     "ProfileStatistic": "statistics",
-    "Background": "explain", "shapley_values": "explain", "explain_records": "explain",
+    "Background": "shapley", "shapley_values": "shapley", "explain_records": "reasons",
     "few_shot": "select", "label_free": "select",
-    "NeuralClassifier": "classify", "network_to_onnx": "quantize", "flow_to_onnx": "quantize",
-    "score_files": "deploy", "score_frame": "deploy", "Scorer": "deploy",
+    "NeuralClassifier": "network", "network_to_onnx": "quantize", "flow_to_onnx": "quantize",
+    "score_files": "files", "score_frame": "files", "Scorer": "streams",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -133,7 +133,8 @@ def train(
     quiet: bool = False,          # no progress and no summary
 ) -> Shown:                       # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
-    from nfad.train import FlowDetector, prepare, train_run
+    from nfad.detector import FlowDetector
+    from nfad.train import prepare, train_run
     if feature_indexes and feature_set != "default": raise ValueError("give feature_set or feature_indexes, not both")
     sizes = _sizes(train_size, val_size, test_size) or ("paper" if preset == "paper" else None)
     settings = dict(dataset=benign_path or dataset, feature_set=feature_indexes or feature_set, split=split, sizes=sizes or "default", seed=seed,
@@ -151,7 +152,7 @@ def _from_standard_input(model: str, fpr: float | None, sensor: str, alerts_only
     import csv
     from itertools import chain
     from nfad.core import require_choice
-    from nfad.deploy import CONVERTERS, Scorer, read_lines, score_lines
+    from nfad.streams import CONVERTERS, Scorer, read_lines, score_lines
     convert = CONVERTERS[require_choice(sensor, list(CONVERTERS), "sensor")]
     scorer, lines = Scorer(model, fpr), read_lines(sys.stdin.buffer)
     first = next((line for line in lines if line is None or line.strip()), b"")
@@ -196,7 +197,8 @@ def score(
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
     if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only)
     if not target: raise ValueError("target must be given: a folder for the scores, or a .parquet file")
-    from nfad.deploy import load_model, peak_memory, score_files
+    from nfad.drift import load_model
+    from nfad.files import peak_memory, score_files
     loaded = load_model(model, fpr, _benign_records(model, reference))
     report = score_files(loaded, source, target, keep if keep in ("identifiers", "all", "none") else keep.split(","), strict, scheduler, workers, window, not quiet)
     totals = report.totals() | {"warning": report.warning, "reasons": report.reasons, "peak_memory_mb": peak_memory()}
@@ -220,7 +222,8 @@ def explain(
     quiet: bool = False,    # no progress and no summary
 ) -> Shown:                 # where the page is, and the first alerts
     "Ranks the alerts of all scored files and says what is strange about each."
-    from nfad.deploy import explain_alerts, find_alerts, load_model, write_alerts
+    from nfad.drift import load_model
+    from nfad.alerts import explain_alerts, find_alerts, write_alerts
     loaded = load_model(model)
     benign = None if quick else _benign_records(model, background)
     alerts = explain_alerts(loaded, find_alerts(target, fdr, top), source, benign, progress=not quiet)
@@ -238,8 +241,8 @@ def recalibrate(
     fpr: float | None = None,  # false-alarm rate; as in the model
 ) -> Shown:                    # old and new threshold
     "Sets the threshold and the p-values of a model from new benign records."
-    from nfad import deploy
-    said = deploy.recalibrate(model, source, target, fpr)
+    from nfad import files
+    said = files.recalibrate(model, source, target, fpr)
     return Shown(said, f"{target}: threshold {said['old_threshold']:.3f} -> {said['threshold']:.3f} from {said['n_calibration']:,} records "
                        f"({said['alarm_rate_before']:.2%} of them were above the old one)")
 
@@ -247,7 +250,9 @@ def recalibrate(
 def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float) -> dict[str, Any]:
     "Metrics on a file of benign and a file of attack records."
     import numpy as np
-    from nfad.deploy import find_sources, load_model, open_table, score_rows
+    from nfad.tables import open_table
+    from nfad.drift import load_model
+    from nfad.files import find_sources, score_rows
     from nfad.score import evaluate
     loaded = load_model(model, fpr)
     def scores(source):
@@ -263,7 +268,8 @@ def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import write_json
     from nfad.score import read_train_record, require_same_records, score_record
-    from nfad.train import FlowDetector, prepare
+    from nfad.detector import FlowDetector
+    from nfad.train import prepare
     record, detector = read_train_record(folder, "nfad train"), FlowDetector.load(folder / "model.safetensors")
     prepared = prepare(**record["settings"], progress=False)
     require_same_records(prepared.dataset.records, record)
@@ -310,7 +316,7 @@ def run(
 ) -> Shown:                         # what became of each cell
     "Trains and scores data sets x feature sets x seeds with papermill, skips what is done, collects the figures."
     from nfad.core import atomic_path
-    from nfad.deploy import plan_grid, run_grid
+    from nfad.grid import plan_grid, run_grid
     wrong = [part for part in filter(None, set_.split(",")) if "=" not in part]
     if wrong: raise ValueError(f"set must hold name=value, got {wrong[0]!r}")
     parameters = {name.strip(): _value(value.strip()) for name, value in (part.split("=", 1) for part in filter(None, set_.split(",")))}

@@ -28,11 +28,13 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-from .core import atomic_path, fingerprint, package_versions, read_json, repository_root, require_between, require_choice, require_positive_int
-from .data import Dataset, Split, row_ids
+from .core import (atomic_path, fingerprint, package_versions, read_json, repository_root, require_between,
+                       require_choice, require_positive_int)
+from .data import Dataset, row_ids
+from .splits import Split
 from .prep import FEATURE_SETS, Transform
-from .score import class_metrics, decision_metrics, fpr_band, ranking_metrics, threshold_at_fpr
 from .statistics import STATISTICS, benign_criterion
+from .score import class_metrics, decision_metrics, fpr_band, ranking_metrics, threshold_at_fpr
 
 # %% ../nbs/07_detectors.ipynb #d838fd21
 class Reconstruction:
@@ -236,7 +238,8 @@ def run_paper(
     epochs: int = 100,              # of its training
 ) -> dict[str, Run]:                # "pzflow"; nothing where its training diverges
     "Trains and scores pzflow's default flow."
-    from nfad.train import FlowDetector, TrainingDiverged  # brings jax, which the other peers do not need
+    from nfad.training import TrainingDiverged
+    from nfad.detector import FlowDetector  # brings jax, which the other peers do not need
     features = _paper_features(parts["train"].columns)
     few = {name: part[features] for name, part in parts.items()}
     start = time.process_time()
@@ -396,7 +399,7 @@ def _task(name: str, make_flow: Callable, parts: dict[str, pd.DataFrame], seed: 
     "What a detector's scores depend on besides the split, and how to make them."
     if name == "pzflow": return {name: _paper_features(parts["train"].columns)}, lambda: run_paper(parts, seed)
     if name != "nfad": return {name: str(PEERS[name].configurations())}, lambda: {name: run_peer(PEERS[name], parts, seed)}
-    from nfad.train import SCORE_VERSION
+    from nfad.detector import SCORE_VERSION
     return {name: str(make_flow(seed).get_params()), "score": SCORE_VERSION}, lambda: run_flow(make_flow, parts, seed)
 
 

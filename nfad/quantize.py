@@ -22,11 +22,13 @@ import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-from .classify import NeuralClassifier, classification_metrics
 from .core import require_choice, require_positive_int
 from .prep import Transform
+from .flow import FLOOR, LIMIT, autoregressive_masks, mask_params
 from .statistics import ProfileStatistic, Tail
-from .train import FLOOR, LIMIT, FlowDetector, autoregressive_masks, mask_params
+from .detector import FlowDetector
+from .network import NeuralClassifier
+from .classify import classification_metrics
 
 # %% ../nbs/09_quantize.ipynb #81befc1b
 OPSET = 17  # operators that onnxruntime 1.13 and later know

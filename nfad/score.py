@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['DECISIONS', 'SHOWN', 'threshold_at_fpr', 'threshold_youden', 'conformal_p_values', 'rate_interval', 'fpr_band',
-           'threshold_with_confidence', 'mondrian_p_values', 'flag_batch', 'threshold_by_tail', 'repetition',
-           'WindowScores', 'score_window', 'tpr_at_fpr', 'ranking_metrics', 'class_metrics', 'decision_metrics',
-           'auroc_of_ranks', 'bootstrap_interval', 'evaluate', 'plot_scores', 'plot_roc', 'plot_precision_recall',
-           'plot_classes_found', 'read_train_record', 'require_same_records', 'score_table', 'score_record',
-           'collect_scores', 'plot_pair']
+           'threshold_with_confidence', 'mondrian_p_values', 'flag_batch', 'threshold_by_tail', 'tpr_at_fpr',
+           'ranking_metrics', 'class_metrics', 'decision_metrics', 'auroc_of_ranks', 'bootstrap_interval', 'evaluate',
+           'plot_scores', 'plot_roc', 'plot_precision_recall', 'plot_classes_found', 'read_train_record',
+           'require_same_records', 'score_table', 'score_record', 'collect_scores', 'plot_pair']
 
 # %% ../nbs/04_score.ipynb #5fa3b3bd
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy  # its parts load when they are used; so do scikit-learn's, below
+import scipy
 
 from .core import (allowed_alarms, fingerprint, package_versions, read_json, repository_root, require_between,
                        require_file, require_finite, require_positive_int)
@@ -151,56 +150,6 @@ def threshold_by_tail(
     require_between(fpr, 0, 1, "fpr")
     scores = _require_scores(scores, "scores")
     return threshold_at_fpr(scores, fpr) if fpr >= 1 / (len(scores) + 1) else Tail(scores).threshold(fpr)
-
-# %% ../nbs/04_score.ipynb #2074ab26
-def repetition(
-    window: np.ndarray,      # (n, d) positions of the records of a window, such as scaled records and profiles side by side
-    benign: np.ndarray,      # (m, d) positions of benign records
-    k: int = 3,              # neighbors; an attack with fewer records in the window does not stand out
-    resolution: float = 0.05,  # distances below this are the same, in units of the positions, > 0
-) -> np.ndarray:             # (n,) log ratio; higher means denser in the window than among benign records
-    "How much more crowded a record's place is in the window than among benign records."
-    require_between(resolution, 0, np.inf, "resolution")
-    if min(len(window) - 1, len(benign)) < require_positive_int(k, "k"): raise ValueError(f"window and benign must have more than k = {k} records, got {len(window)} and {len(benign)}")
-    from sklearn.neighbors import NearestNeighbors
-    among = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(benign).kneighbors(window)[0][:, -1]
-    within = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(window).kneighbors()[0][:, -1]  # a record is not its own neighbor
-    return np.log((among + resolution) / (within + resolution))
-
-
-class WindowScores(NamedTuple):
-    "What a window of traffic says."
-    scores: np.ndarray     # (n,) nats, surprise of the record and of its repetition; higher is more anomalous
-    p_values: np.ndarray   # (n,) against records of benign windows
-    repetition: np.ndarray # (n,) log ratio, see `repetition`
-    window_p_value: float  # is this window as a whole like benign windows?
-
-# %% ../nbs/04_score.ipynb #798fbf59
-def score_window(
-    scores: np.ndarray,              # (n,) anomaly scores of the records of the window
-    window: np.ndarray,              # (n, d) their positions
-    benign: np.ndarray,              # (m, d) positions of benign records, to compare with
-    calibration_scores: np.ndarray,  # (c,) anomaly scores of other benign records, c >= n
-    calibration: np.ndarray,         # (c, d) their positions
-    k: int = 3,                      # see `repetition`
-    n_windows: int = 20,             # benign windows drawn from the calibration records
-    seed: int = 0,                   # of the draw
-) -> WindowScores:                   # scores, p-values, and a p-value of the whole window
-    "Scores of a window of unlabelled traffic that know about repetition."
-    scores, known = _require_scores(scores, "scores"), _require_scores(calibration_scores, "calibration_scores")
-    n = len(scores)
-    if n != len(window) or len(known) != len(calibration): raise ValueError("scores and positions must have one length")
-    if n > len(known): raise ValueError(f"calibration must hold at least {n} records, as many as the window, got {len(known)}")
-    rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(len(known))[:n] for _ in range(require_positive_int(n_windows, "n_windows"))]
-    ratio, usual = repetition(window, benign, k), [repetition(calibration[rows], benign, k) for rows in drawn]
-    own, crowd = Tail(known), Tail(np.concatenate(usual))
-    total = own.surprise(scores) + crowd.surprise(ratio)
-    null = [own.surprise(known[rows]) + crowd.surprise(values) for rows, values in zip(drawn, usual)]
-    top = max(n // 50, 1)  # a window is judged by the mean of its strangest 2 %
-    strangest = [np.sort(values)[-top:].mean() for values in (total, *null)]
-    whole = (1 + sum(value >= strangest[0] for value in strangest[1:])) / (1 + n_windows)
-    return WindowScores(total, conformal_p_values(total, np.concatenate(null)), ratio, float(whole))
 
 # %% ../nbs/04_score.ipynb #48cb6a70
 def tpr_at_fpr(
@@ -473,7 +422,7 @@ def plot_pair(
     axes: Sequence[Any], # three matplotlib Axes: density, loss, ROC
 ) -> None:
     "One row of the two-feature picture: learned density with test records, loss curve, ROC curve."
-    from nfad.train import plot_density, plot_loss  # brings jax, which no other function here needs
+    from nfad.training import plot_density, plot_loss  # brings jax, which no other function here needs
     y, transform = np.asarray(y).astype(int), detector.transform_
     log_prob = lambda Z: detector.log_prob_terms(transform.inverse(Z)).sum(axis=1)
     rng = np.random.default_rng(0)

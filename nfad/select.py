@@ -23,10 +23,11 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from .core import package_versions, require_between, require_choice, require_finite, require_positive_int
-from .explain import Background, diffi, shapley_values, surprises_of
 from .prep import Transform
-from .score import conformal_p_values, threshold_at_fpr
 from .statistics import rank_surprise
+from .score import conformal_p_values, threshold_at_fpr
+from .shapley import Background, shapley_values
+from .explain import diffi, surprises_of
 
 # %% ../nbs/06_select.ipynb #75b63544
 class Evidence:

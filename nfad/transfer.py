@@ -19,12 +19,14 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from .classify import NeuralClassifier, Scaled, stratified_units
 from .core import require_choice, require_positive_int
 from .data import Dataset, row_ids
+from .splits import stratified_units
 from .prep import Transform, feature_table
+from .detector import FlowDetector
 from .score import decision_metrics, threshold_at_fpr
-from .train import FlowDetector
+from .network import NeuralClassifier
+from .classify import Scaled
 
 # %% ../nbs/10_transfer.ipynb #cfca9997
 def common_columns(

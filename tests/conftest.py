@@ -45,7 +45,7 @@ def pair():
 @pytest.fixture(scope="module")
 def paper():
     from flows import MILD
-    from nfad.train import FlowDetector
+    from nfad.detector import FlowDetector
     return FlowDetector.preset("paper", epochs=2, batch_size=144).fit(MILD)
 
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from nfad.train import FlowDetector, autoregressive_masks, init_params
+from nfad.flow import autoregressive_masks, init_params
+from nfad.detector import FlowDetector
 
 BOUND = 5.0
 STEADY = 2 * BOUND  # beyond it a feature no longer steers the terms of others, and its own tail alone decides

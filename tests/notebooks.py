@@ -117,7 +117,7 @@ NO_PAPER6 = ("tor2016", "tor2016_15s", "ciciot2023")  # the paper's six are not 
 def is_current(folder: Path) -> bool:
     "Whether a run was scored by a model that was trained and judged as today's are."
     from safetensors import safe_open
-    from nfad.train import SCORE_VERSION
+    from nfad.detector import SCORE_VERSION
     model = folder / "model.safetensors"
     if not (folder / "score.json").is_file() or not model.is_file(): return False
     with safe_open(model, framework="numpy") as file: return json.loads((file.metadata() or {}).get("nfad", "{}")).get("score") == SCORE_VERSION
@@ -231,11 +231,11 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
 
 
 def run_study(dataset: str, study: str) -> str:
-    "Runs one study of 08_studies on one data set; '' or the error that ended it."
+    "Runs one study of 07a_studies on one data set; '' or the error that ended it."
     from papermill import PapermillExecutionError, execute_notebook
-    report = ROOT / "runs" / dataset / f"08_studies_{study}.ipynb"
+    report = ROOT / "runs" / dataset / f"07a_studies_{study}.ipynb"
     report.parent.mkdir(parents=True, exist_ok=True)
-    try: execute_notebook(NBS / "08_studies.ipynb", report, {"dataset": dataset, "studies": study, "seed": STUDY_SEED}, cwd=ROOT, progress_bar=False)
+    try: execute_notebook(NBS / "07a_studies.ipynb", report, {"dataset": dataset, "studies": study, "seed": STUDY_SEED}, cwd=ROOT, progress_bar=False)
     except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
     return ""
 

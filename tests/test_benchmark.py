@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from nfad import benchmark as b
-from nfad.benchmark import (PEERS, SCHEDULES, TARGETS, Arrival, Cost, arrival, by_dimension, cost_of, heavy_tailed, in_fresh_process,
-                            interleave, make_task, matmul_actions, peak_memory, plot_cost, plot_sizes, scoring_keys, score_sizes,
-                            target_table, task_rows, train_sizes, training_ratios, weight_matrices)
+from nfad.measure import Cost, cost_of, in_fresh_process, interleave, peak_memory
+from nfad.baseline import Arrival, PEERS, arrival, heavy_tailed, make_task, task_rows
+from nfad.benchmark import (SCHEDULES, TARGETS, by_dimension, matmul_actions, plot_cost, plot_sizes, score_sizes,
+                            scoring_keys, target_table, train_sizes, training_ratios, weight_matrices)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from conftest import needs_data
-from nfad.classify import (CODED, LARGEST, MERGES, SEGMENT, FlowStructure, NeuralClassifier, Scaled, SoftVote, accuracy_ceiling, class_labels, class_weights,
-                           classification_metrics, compare_models, confused_pairs, explain_class, fold_network, folded_logits, init_network, load_network, make_models,
-                           make_task, network, plot_tree_top, save_network, shared_vectors, stratified_units)
+from nfad.splits import stratified_units
+from nfad.network import (NeuralClassifier, class_weights, fold_network, folded_logits, init_network, load_network,
+                          network, save_network)
+from nfad.classify import (CODED, FlowStructure, LARGEST, MERGES, SEGMENT, Scaled, SoftVote, accuracy_ceiling,
+                           class_labels, classification_metrics, compare_models, confused_pairs, explain_class,
+                           make_models, make_task, plot_tree_top, shared_vectors)
 from nfad.data import load_dataset, row_ids
 
 SMALL = dict(transform="standard", hidden=(16, 16), dropout=(0.1,), epochs=8, batch_size=64, learning_rate=0.02)

@@ -15,7 +15,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from nfad.simulate import simulate_demo
+from nfad.demo import simulate_demo
 from notebooks import NBS, ROOT
 
 TRAIN, SCORE = NBS / "03_train.ipynb", NBS / "04_score.ipynb"

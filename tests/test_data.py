@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from conftest import REAL_DATA, needs_data
 from nfad import data, vocabulary
-from nfad.data import DATASETS, Dataset, load_dataset, row_ids, split_dataset
+from nfad.data import DATASETS, Dataset, load_dataset, row_ids
+from nfad.splits import split_dataset
 
 HEADER = " Flow Duration, Total Fwd Packets,Flow Bytes/s, Fwd Header Length, Fwd IAT Max, Destination Port, Label"
 ROWS = ["10,2,5.0,40,1,80,BENIGN", "12,3,6.0,60,2,80,BENIGN", "14,4,7.0,80,3,80,BENIGN", "99,9,1.5,40,9,22,PortScan"]

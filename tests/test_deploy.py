@@ -21,12 +21,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfad import deploy
-from nfad.deploy import (RESULT, Cell, LoadedModel, Scorer, alerts_html, alert_records, capacity_plan, compare_batch, explain_alerts, find_alerts,
-                         find_reasons, from_suricata, from_zeek, in_bursts, judge_windows, load_model, model_bytes, open_table, p_value_limit, parse_line,
-                         plan_columns, plan_grid, plan_jobs, read_lines, read_scored, recalibrate, restore_model, run_grid, score_files, score_frame, score_lines,
-                         score_partition, surprising_features, write_alerts, write_many)
+from nfad.tables import RESULT, open_table, plan_columns
+from nfad.drift import LoadedModel, compare_batch, judge_windows, load_model, model_bytes, restore_model
+from nfad.files import (capacity_plan, find_reasons, plan_jobs, read_scored, recalibrate, score_files, score_frame,
+                        score_partition, write_many)
+from nfad.streams import Scorer, from_suricata, from_zeek, in_bursts, parse_line, read_lines, score_lines
+from nfad.grid import Cell, plan_grid, run_grid
+from nfad.alerts import (alert_records, alerts_html, explain_alerts, find_alerts, p_value_limit, surprising_features,
+                         write_alerts)
 from nfad.score import flag_batch
-from nfad.train import FlowDetector
+from nfad.detector import FlowDetector
 from notebooks import ROOT
 
 NAMES = ["Flow Duration", "Total Fwd Packets", "Flow IAT Mean", "Idle Max"]

@@ -23,7 +23,10 @@ from sklearn.preprocessing import FunctionTransformer
 
 from nfad import train
 from nfad.statistics import GaussianSurprise, ProfileStatistic
-from nfad.train import (PRESETS, FlowDetector, History, TrainingDiverged, build_flow, in_blocks, load_detector, prepare, train_run)
+from nfad.flow import build_flow, in_blocks
+from nfad.training import History, TrainingDiverged
+from nfad.detector import FlowDetector, PRESETS, load_detector
+from nfad.train import prepare, train_run
 
 from flows import MILD, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, strange
 

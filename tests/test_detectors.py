@@ -10,14 +10,18 @@ from sklearn.metrics import roc_auc_score
 
 from flows import ATTACK, odd_parts
 from nfad.core import write_json
-from nfad.detectors import (COMPARED, METRICS, PEERS, Nearest, Peer, Run, audit_split, benchmark, best_peers, bootstrap_by_group, broken_promises, cached,
-                            choose_configuration, collect_detectors, critical_difference, detector_names, feature_shortcuts, judge, leads,
-                            mean_interval, metric_table, paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, rarity,
+from nfad.detectors import (COMPARED, METRICS, Nearest, PEERS, Peer, Run, audit_split, benchmark, best_peers,
+                            bootstrap_by_group, broken_promises, cached, choose_configuration, collect_detectors,
+                            critical_difference, detector_names, feature_shortcuts, judge, leads, mean_interval,
+                            metric_table, paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, rarity,
                             require_signed, run_flow, run_paper, run_peer, score_of, summarize, verdict, with_leads)
-from nfad.data import load_dataset, split_dataset
+from nfad.data import load_dataset
+from nfad.splits import split_dataset
 from nfad.prep import FEATURE_SETS
 from nfad.score import bootstrap_interval, decision_metrics, ranking_metrics, threshold_at_fpr
-from nfad.train import FlowDetector, TrainingDiverged, prepare
+from nfad.training import TrainingDiverged
+from nfad.detector import FlowDetector
+from nfad.train import prepare
 
 CHEAP = [name for name in PEERS if not PEERS[name].needs]
 

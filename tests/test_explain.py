@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from nfad import explain
-from nfad.explain import (GAMES, METHODS, PLANTS, Background, Setting, accused, agreement, attribute, attribution_metrics, counterfactual,
-                          curve_share, explain_record, explain_records, irrelevant_credit, kernelshap, latin_orders, mean_spearman, measure_methods, occlusion,
-                          plan_coalitions, plant, race_kernelshap, readable, relatives, replacement_curves, shapley_matrix, shapley_values,
-                          standard_errors, summarize_background, summarize_methods, typical_ranges)
+from nfad.shapley import (Background, GAMES, latin_orders, plan_coalitions, shapley_matrix, shapley_values,
+                          standard_errors, summarize_background)
+from nfad.reasons import accused, counterfactual, explain_records, readable, typical_ranges
+from nfad.explain import (METHODS, PLANTS, Setting, agreement, attribute, attribution_metrics, curve_share,
+                          explain_record, irrelevant_credit, kernelshap, mean_spearman, measure_methods, occlusion,
+                          plant, race_kernelshap, relatives, replacement_curves, summarize_methods)
 from nfad.prep import Transform
 from nfad.statistics import GaussianSurprise
 

@@ -6,8 +6,8 @@ import pytest
 from pzflow.bijectors import NeuralSplineCoupling
 from scipy.stats import t as scipy_t
 
-from nfad.train import (FLOOR, StudentT, Bin, autoregressive_masks, autoregressive_terms, bin_shares, find_bin, flow_forward,
-                        flow_inverse, in_blocks, inverse_spline, mask_params, spline, spline_flow)
+from nfad.flow import (Bin, FLOOR, StudentT, autoregressive_masks, autoregressive_terms, bin_shares, find_bin,
+                       flow_forward, flow_inverse, in_blocks, inverse_spline, mask_params, spline, spline_flow)
 
 from flows import BOUND, STEADY, X, masks_for, points, quick, wild_params
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conftest import needs_data
-from nfad.prep import (FEATURE_SETS, FEATURES, PAPER_PAIRS, TRANSFORMS, Transform, columns_to_load, default_feature_set,
+from nfad.vocabulary import FEATURES
+from nfad.prep import (FEATURE_SETS, PAPER_PAIRS, TRANSFORMS, Transform, columns_to_load, default_feature_set,
                        feature_names, feature_table, index_base, noise_scale, set_slug)
 from nfad.vocabulary import FLOW_COLUMNS, IOT_COLUMNS, canonical_columns, column_role
 

@@ -8,11 +8,11 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from nfad.classify import NeuralClassifier
+from nfad.network import NeuralClassifier
 from nfad.prep import Transform
-from nfad.quantize import (VARIANTS, Graph, _threshold32, compare_variants, flow_to_onnx, network_to_onnx, open_session, quantize_network, run_session,
-                           scaled_records, trees_to_onnx)
-from nfad.train import FlowDetector
+from nfad.quantize import (Graph, VARIANTS, _threshold32, compare_variants, flow_to_onnx, network_to_onnx, open_session,
+                           quantize_network, run_session, scaled_records, trees_to_onnx)
+from nfad.detector import FlowDetector
 
 
 def blobs(n=400, k=3, seed=0):

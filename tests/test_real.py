@@ -4,7 +4,8 @@ import pytest
 
 from conftest import needs_data
 from nfad.score import evaluate
-from nfad.train import FlowDetector, prepare
+from nfad.detector import FlowDetector
+from nfad.train import prepare
 
 pytestmark = needs_data
 

@@ -15,10 +15,11 @@ from sklearn import metrics as sk
 
 from nfad import score
 from nfad.core import write_json
-from nfad.score import (bootstrap_interval, class_metrics, conformal_p_values, decision_metrics, evaluate, flag_batch, fpr_band,
-                        mondrian_p_values, repetition, score_window, threshold_by_tail, threshold_with_confidence,
-                        plot_classes_found, plot_precision_recall, plot_roc, plot_scores, ranking_metrics, rate_interval,
-                        read_train_record, require_same_records, score_table, threshold_at_fpr, threshold_youden, tpr_at_fpr)
+from nfad.score import (bootstrap_interval, class_metrics, conformal_p_values, decision_metrics, evaluate, flag_batch,
+                        fpr_band, mondrian_p_values, plot_classes_found, plot_precision_recall, plot_roc, plot_scores,
+                        ranking_metrics, rate_interval, read_train_record, require_same_records, score_table,
+                        threshold_at_fpr, threshold_by_tail, threshold_with_confidence, threshold_youden, tpr_at_fpr)
+from nfad.windows import repetition, score_window
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 numbers = st.floats(-1e38, 1e38, allow_nan=False)

@@ -8,9 +8,10 @@ from nfad import select
 from nfad.core import read_json, write_json
 from nfad.prep import feature_names
 from nfad.score import class_metrics, ranking_metrics
-from nfad.select import (LABEL_FREE, RIVALS, SELECTORS, SEPARATIONS, Bench, Evidence, Ranking, Reweighted, View, auroc_alone, drawn, few_shot,
-                         joined, judged, label_free, look, mean_ranking, measure_selectors, noise_places, permutation_drop, rank_features,
-                         retrained, select_record, summarize_selectors, thinned, with_noise)
+from nfad.select import (Bench, Evidence, LABEL_FREE, RIVALS, Ranking, Reweighted, SELECTORS, SEPARATIONS, View,
+                         auroc_alone, drawn, few_shot, joined, judged, label_free, look, mean_ranking,
+                         measure_selectors, noise_places, permutation_drop, rank_features, retrained, select_record,
+                         summarize_selectors, thinned, with_noise)
 
 D = 12
 NAMES = [f"f{j}" for j in range(D)]
@@ -347,7 +348,7 @@ def test_noise_is_plausible_and_independent():
 
 @pytest.fixture(scope="module")
 def flow():
-    from nfad.train import FlowDetector
+    from nfad.detector import FlowDetector
     rng = np.random.default_rng(0)
     def make(n, odd=False):
         X = rng.normal(size=(n, 5))

@@ -11,7 +11,7 @@ import pytest
 from conftest import needs_data
 
 from nfad import simulate as sim
-from nfad.simulate import ACK, FIN, FLOW_FEATURES, PSH, RST, SYN, TCP, UDP, Packets, flow_features, flow_table
+from nfad.packets import ACK, FIN, FLOW_FEATURES, PSH, Packets, RST, SYN, TCP, UDP, flow_features, flow_table
 
 KINDS = list(sim.BENIGN_SERVICES) + list(sim.ATTACK_CLASSES)
 

@@ -4,8 +4,10 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import genpareto
 
-from nfad.statistics import (KINDS, LATENT_STATISTICS, STATE, STATISTICS, GaussianSurprise, Neighborhood, ProfileStatistic, Tail, Whitening, benign_criterion, farthest_first,
-                             marginal_ratio, nearest_distance, pseudo_anomalies, rank_surprise, usual_points)
+from nfad.nearest import farthest_first, nearest_distance, usual_points
+from nfad.statistics import (GaussianSurprise, KINDS, LATENT_STATISTICS, Neighborhood, ProfileStatistic, STATE,
+                             STATISTICS, Tail, Whitening, benign_criterion, marginal_ratio, pseudo_anomalies,
+                             rank_surprise)
 
 SCORES = [np.arange(99.0), np.array([0.0, 1.0]), np.zeros(50), np.random.default_rng(0).standard_cauchy(400),
           np.random.default_rng(1).normal(size=3000), np.array([1e30, 2e30, 5e30]), np.repeat([1.0, 2.0], 40)]

@@ -5,11 +5,12 @@ import pytest
 from matplotlib import pyplot
 
 from flows import ATTACK, odd_parts, odd_records
-from nfad.detectors import PEERS, Nearest, run_peer
-from nfad.studies import (PARTS, PREPARATIONS, REGULARIZATIONS, benign_kinds, compare_candidates, contamination_sweep, each_alone, fit_scores, flow_variants,
-                          kind_folds, plot_criterion, plot_sweep, rank_classes, rank_statistics, redundant_features, size_sweep, statistic_fit,
-                          statistic_scores, study_names, with_copies, without_redundant)
-from nfad.train import FlowDetector
+from nfad.detectors import Nearest, PEERS, run_peer
+from nfad.studies import (PARTS, PREPARATIONS, REGULARIZATIONS, benign_kinds, compare_candidates, contamination_sweep,
+                          each_alone, fit_scores, flow_variants, kind_folds, plot_criterion, plot_sweep, rank_classes,
+                          rank_statistics, redundant_features, size_sweep, statistic_fit, statistic_scores, study_names,
+                          with_copies, without_redundant)
+from nfad.detector import FlowDetector
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from conftest import needs_data
-from nfad.classify import NeuralClassifier
+from nfad.network import NeuralClassifier
 from nfad.data import load_dataset
-from nfad.transfer import (Domain, attack_score, common_columns, domain_gap, families, feature_shift, fit_models, make_domain, quantile_matcher,
-                           refit_transform, require_target_columns, transfer, transfer_metrics)
+from nfad.transfer import (Domain, attack_score, common_columns, domain_gap, families, feature_shift, fit_models,
+                           make_domain, quantile_matcher, refit_transform, require_target_columns, transfer,
+                           transfer_metrics)
 
 
 def frame(n=300, shift=0.0, seed=0, columns="abc"):
