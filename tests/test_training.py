@@ -1,4 +1,4 @@
-"""Laws of training in nfad.train: wild records, noise, compilation, seeds, checkpoints, files, ensembles."""
+"""Laws of training in nfad.training: wild records, noise, compilation, seeds, checkpoints, files, ensembles."""
 import json
 import os
 import re
