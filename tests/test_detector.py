@@ -23,8 +23,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from nfad import train
 from nfad.statistics import GaussianSurprise, ProfileStatistic
-from nfad.flow import build_flow, in_blocks
-from nfad.training import History, TrainingDiverged
+from nfad.engine import in_blocks
+from nfad.training import History, TrainingDiverged, build_flow
 from nfad.detector import FlowDetector, PRESETS, load_detector
 from nfad.train import prepare, train_run
 

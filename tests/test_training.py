@@ -18,11 +18,11 @@ from pzflow.bijectors import ShiftBounds, UniformDequantizer
 from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
 
-from nfad import train
-from nfad.flow import (AutoregressiveSpline, BLOCK, BLOCKS, autoregressive_terms, build_flow, in_blocks, network_width,
-                       terms_function)
-from nfad.training import (ArraySource, History, ParquetRecords, ParquetSource, TrainingDiverged, noisy_blocks,
-                           one_cycle, plan_blocks, train_flow)
+from nfad import training as train
+from nfad.engine import BLOCK, BLOCKS, in_blocks
+from nfad.flow import AutoregressiveSpline, autoregressive_terms
+from nfad.training import (ArraySource, History, ParquetRecords, ParquetSource, TrainingDiverged, build_flow, network_width, noisy_blocks,
+                           one_cycle, plan_blocks, terms_function, train_flow)
 from nfad.detector import FlowDetector, load_detector
 
 from flows import BOUND, MILD, UNBOUNDED, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, masks_for, points, quick, records, strange, wild_params
