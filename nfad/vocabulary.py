@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'FLOW_FEATURES', 'FLOW_COLUMNS', 'IOT_COLUMNS', 'ON_REQUEST', 'FEATURES', 'MARKS', 'BENIGN_LABELS',
-           'CLASS_NAMES', 'column_key', 'find_vocabulary', 'canonical_columns', 'column_role', 'class_name', 'families',
+           'column_key', 'find_vocabulary', 'canonical_columns', 'column_role', 'class_name', 'families',
            'label_of_file', 'is_attempted', 'repair_tor_rows']
 
 # %% ../nbs/00a_vocabulary.ipynb #a9400bc3
@@ -388,7 +388,7 @@ def column_role(
 # %% ../nbs/00a_vocabulary.ipynb #95d99caa
 BENIGN_LABELS = ("BENIGN", "normal", "nonTOR", "Benign Traffic", "0")  # spellings of benign
 
-CLASS_NAMES = (  # canonical name: other spellings
+_CLASS_NAMES = (  # canonical name: other spellings
     "Botnet: Bot, Botnet Ares", "DDoS:", "DDoS HOIC: DDOS attack-HOIC", "DDoS LOIC HTTP: DDoS attacks-LOIC-HTTP",
     "DDoS LOIC UDP: DDOS attack-LOIC-UDP", "DoS GoldenEye: DoS attacks-GoldenEye", "DoS Hulk: DoS attacks-Hulk",
     "DoS Slowhttptest: DoS attacks-SlowHTTPTest", "DoS Slowloris: DoS attacks-Slowloris", "Heartbleed:",
@@ -407,7 +407,7 @@ CLASS_NAMES = (  # canonical name: other spellings
 
 def _class_aliases() -> dict[str, str]:
     "Key of every known label -> canonical class name."
-    pairs = [line.split(":") for line in CLASS_NAMES]
+    pairs = [line.split(":") for line in _CLASS_NAMES]
     known = {column_key(label): name.strip() for name, others in pairs for label in (name, *others.split(","))}
     known.pop("", None)
     return known | {column_key(label): "benign" for label in BENIGN_LABELS}
