@@ -3,13 +3,12 @@
 # %% auto #0
 __all__ = ['FORMAT', 'FAILURES', 'find_reasons', 'score_rows', 'Job', 'read_scored', 'score_file', 'FilesReport', 'find_sources',
            'plan_jobs', 'score_files', 'worker_settings', 'connect', 'disconnect', 'score_partition', 'score_frame',
-           'recalibrate', 'capacity_plan', 'write_many', 'peak_memory', 'measure_files']
+           'recalibrate', 'capacity_plan', 'write_many', 'measure_files']
 
 # %% ../nbs/11_files.ipynb #9e06e30e
 import html
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -395,14 +394,6 @@ def write_many(
     return sum(p.stat().st_size for p in Path(folder).iterdir())
 
 # %% ../nbs/11_files.ipynb #ebb17f9d
-def peak_memory() -> float:  # MB
-    "Largest resident memory of this process so far."
-    try: return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-    except OSError:  # no Linux
-        import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def measure_files(
     model: str | Path,             # model file
     source: str | Path,            # file or folder of records
@@ -411,10 +402,10 @@ def measure_files(
     n_workers: int | None = None,  # see `score_files`
 ) -> dict[str, float]:             # totals of the report, wall_seconds of the whole process and its peak memory_mb
     "Runs `score_files` in a fresh process and watches it."
-    code = ("import sys, json\nfrom nfad.files import peak_memory, score_files\nif __name__ == '__main__':\n"
+    code = ("import sys, json\nfrom nfad.files import score_files\nfrom nfad.measure import peak_resident_memory\nif __name__ == '__main__':\n"
             "    model, source, target, scheduler, n = json.loads(sys.argv[1])\n"
             "    totals = score_files(model, source, target, scheduler=scheduler, n_workers=n, progress=False).totals()\n"
-            "    print(json.dumps(totals | {'memory_mb': peak_memory()}))\n")
+            "    print(json.dumps(totals | {'memory_mb': peak_resident_memory()}))\n")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "measure.py"

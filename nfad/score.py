@@ -129,7 +129,7 @@ def score_table(
                           "anomaly_score": scores, "p_value": p, "is_anomaly": flagged})
     return table.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)
 
-# %% ../nbs/04_score.ipynb #1265ddee
+# %% ../nbs/04_score.ipynb #c6adedf8
 def read_train_record(
     folder: str | Path,  # run directory
     command: str,        # what makes it, for the error

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .core import require_between, require_positive_int
+from .nearest import NearestPoints
 from .statistics import Tail
 from .metrics import require_scores
 from .score import conformal_p_values
@@ -28,13 +29,11 @@ def repetition(
     if min(len(window) - 1, len(benign)) < require_positive_int(k, "k"):
         sizes = f"{len(window)} and {len(benign)}"
         raise ValueError(f"window and benign must have more than k = {k} records, got {sizes}")
-    from sklearn.neighbors import NearestNeighbors
-    search = NearestNeighbors(n_neighbors=k, algorithm="brute")
-    among = search.fit(benign).kneighbors(window)[0][:, -1]
-    within = search.fit(window).kneighbors()[0][:, -1]  # a record is not its own neighbor
+    among = NearestPoints(benign).to_kth(window, k, algorithm="brute")
+    within = NearestPoints(window).to_kth(k=k, algorithm="brute")  # a record is not its own neighbor
     return np.log((among + resolution) / (within + resolution))
 
-# %% ../nbs/04a_windows.ipynb #3a17225c
+# %% ../nbs/04a_windows.ipynb #1e2a5a58
 class WindowScores(NamedTuple):
     "What a window of traffic says."
     scores: np.ndarray      # (n,) nats, surprise of record and repetition; higher is more anomalous
