@@ -352,10 +352,10 @@ def _sample(table: Table) -> pd.DataFrame:
 def _why_no_feature(name: str, vocabulary: str, misleading: Sequence[str], everywhere: bool) -> str:
     "Why a column may not be asked for, or \"\"."
     role = column_role(name)
-    if role in ("identifier", "mark"): return "identifier"
+    if role not in ("feature", "code", "port"): return "identifier"
     if not everywhere: return "not in every file"
     if name in misleading: return "mislabelled"
-    known = vocabulary == "own" or role == "on request" or name in set(FEATURES.name)
+    known = vocabulary == "own" or role != "feature" or name in set(FEATURES.name)
     return "" if known else "unknown"
 
 

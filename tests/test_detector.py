@@ -23,12 +23,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from nfad import detector as module
 from nfad.statistics import GaussianSurprise, ProfileStatistic
-<<<<<<< HEAD
-from nfad.flow import build_flow, in_blocks
-=======
 from nfad.engine import in_blocks
-from nfad.training import History, TrainingDiverged, build_flow
->>>>>>> main
+from nfad.training import build_flow
 from nfad.detector import FlowDetector, PRESETS, load_detector
 
 from flows import MILD, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, strange
