@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from .core import atomic_path, fingerprint, require_between, require_positive_int
 from .tables import (
-    BATCH, RECORD_ENDINGS, RESULT, Layout, Table, number_matrix, open_table, plan_columns)
+    BATCH, RECORD_ENDINGS, RESULT, Table, number_matrix, open_table, plan_columns)
 from .score import conformal_p_values, threshold_at_fpr
 from .drift import (LoadedModel, Reference, WINDOW, compare_batch, drift_warning, judge_windows, load_model,
                         model_bytes, restore_model)
@@ -316,7 +316,7 @@ def score_partition(
 ) -> pd.DataFrame:                             # (n, .) kept columns and `RESULT`, same index
     "Scores a frame; bad rows get a reason."
     layout = plan_columns(frame.columns, model.features, keep)
-    X = numbernumber_matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
+    X = number_matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
     kept = {name: frame.iloc[:, i] for i, name in layout.kept.items()}
     types = dict(zip(RESULT, ("float64", "float64", "boolean", "str")))
     scored = {name: pd.Series(values, index=frame.index, dtype=types[name]) for name, values in score_rows(model, X).items()}
