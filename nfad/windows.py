@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .core import require_between, require_positive_int
+from .nearest import NearestPoints
 from .statistics import Tail
 from .score import _require_scores, conformal_p_values
 
@@ -22,9 +23,8 @@ def repetition(
     "How much more crowded a record's place is in the window than among benign records."
     require_between(resolution, 0, np.inf, "resolution")
     if min(len(window) - 1, len(benign)) < require_positive_int(k, "k"): raise ValueError(f"window and benign must have more than k = {k} records, got {len(window)} and {len(benign)}")
-    from sklearn.neighbors import NearestNeighbors
-    among = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(benign).kneighbors(window)[0][:, -1]
-    within = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(window).kneighbors()[0][:, -1]  # a record is not its own neighbor
+    among = NearestPoints(benign).to_kth(window, k, algorithm="brute")
+    within = NearestPoints(window).to_kth(k=k, algorithm="brute")  # a record is not its own neighbor
     return np.log((among + resolution) / (within + resolution))
 
 
