@@ -256,7 +256,7 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float) 
     from nfad.score import evaluate
     loaded = load_model(model, fpr)
     def scores(source):
-        parts = [score_rows(loaded, b.X, b.broken)["anomaly_score"] for path in find_sources(source).values() for b in open_table(path, loaded.features, "none").batches(65_536)]
+        parts = [score_rows(loaded, b.X, b.faults)["anomaly_score"] for path in find_sources(source).values() for b in open_table(path).records(loaded.features, "none")]
         return np.concatenate(parts) if parts else np.zeros(0)
     parts = {"benign": scores(benign_path), "attack": scores(attack_path)}
     values, truth = np.concatenate(list(parts.values())), np.repeat(list(parts), [len(p) for p in parts.values()])
