@@ -34,7 +34,7 @@ from .data import Dataset, row_ids
 from .splits import Split
 from .nearest import NearestPoints
 from .prep import FEATURE_SETS, Transform
-from .statistics import STATISTICS, benign_criterion
+from .criterion import STATISTICS, benign_criterion
 from .score import class_metrics, decision_metrics, fpr_band, ranking_metrics, threshold_at_fpr
 
 # %% ../nbs/07_detectors.ipynb #d838fd21

@@ -19,7 +19,7 @@ import scipy
 
 from .core import (allowed_alarms, fingerprint, package_versions, read_json, repository_root, require_between,
                        require_file, require_finite, require_positive_int)
-from .statistics import Tail
+from .tail import Tail
 
 # %% ../nbs/04_score.ipynb #18bb0693
 def threshold_at_fpr(

@@ -13,7 +13,6 @@ from typing import Any, Callable, Iterable, Iterator, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .nearest import NearestPoints
 from .tables import _matrix, plan_columns
 from .drift import LoadedModel, load_model
 from .files import find_reasons
@@ -35,18 +34,13 @@ class _FewRows:
         import jax
         self.detector, self.statistic, d = detector, detector.statistic_, len(detector.transform_.feature_names_out_)
         self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
-        self.around = self.statistic.neighborhood_
-        self.near = [NearestPoints(self.statistic.points_), NearestPoints(self.statistic.profiles_)]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         Z = self.detector.transform_.transform(X)
         block = np.zeros((self.BLOCK, Z.shape[1]), np.float32)
         block[:len(Z)] = Z
-        F = self.statistic.profile(-np.asarray(self.flow(block))[:len(Z)].astype(np.float64))
-        n = len(Z)
-        distances = (self.near[0].distance(Z, n_rows=n), self.near[1].distance(F, n_rows=n), self.statistic.mahalanobis(F),
-                     self.around.distance(Z, n_rows=n))
-        total = np.stack([tail.surprise(x) for tail, x in zip(self.statistic.tails_, distances)], axis=1)
+        surprises = -np.asarray(self.flow(block))[:len(Z)].astype(np.float64)
+        total = self.statistic.parts(Z, surprises, n_rows=len(Z))
         constants = self.detector.transform_.constant_deviation(X, cost=self.detector.constant_cost_) if self.detector.constant_ else np.zeros(len(X))
         return np.hstack([total, constants[:, None]]).sum(axis=1)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .core import require_between, require_positive_int
 from .nearest import NearestPoints
-from .statistics import Tail
+from .tail import Tail
 from .score import _require_scores, conformal_p_values
 
 # %% ../nbs/04a_windows.ipynb #2074ab26
