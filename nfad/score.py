@@ -62,10 +62,10 @@ _DECISIONS = ("threshold", "realised_fpr", "precision", "recall", "f1", "accurac
 def evaluate(
     attack: np.ndarray,       # (n,) class names of the test records, "benign" for benign
     scores: np.ndarray,       # (n,) their anomaly scores
-    calibration: np.ndarray,  # (m,) anomaly scores of benign calibration records
+    calibration: np.ndarray,  # (m,) those of benign calibration records
     fpr: float = 0.01,        # promised false-alarm rate, in (0, 1)
     seed: int = 0,            # of the bootstrap
-) -> dict[str, Any]:          # flat keys; `per_class` holds a table
+) -> dict[str, Any]:          # flat, but for `per_class`
     "Everything that `score.json` says about the quality of scores."
     attack = np.asarray(attack).astype(str)
     y, scores = require_truth(attack != "benign", scores)
@@ -88,7 +88,7 @@ def evaluate(
 # %% ../nbs/04_score.ipynb #5c81e2a2
 def score_record(
     detector: Any,            # a FlowDetector, fitted and calibrated
-    prepared: Any,            # records, split and run directory, from `nfad.train`
+    prepared: Any,            # `Prepared` of `nfad.train`
     scores: np.ndarray,       # (n,) anomaly scores of the test part
     trained: dict[str, Any],  # content of train.json
     fpr: float = 0.01,        # promised false-alarm rate, in (0, 1)
@@ -118,7 +118,7 @@ def score_record(
 def score_table(
     attack: np.ndarray,       # (n,) class names
     scores: np.ndarray,       # (n,) anomaly scores
-    rows: np.ndarray,         # (n,) row numbers in the cleaned data set
+    rows: np.ndarray,         # (n,) row numbers in the data set
     calibration: np.ndarray,  # (m,) anomaly scores of benign calibration records
     fpr: float = 0.01,        # promised false-alarm rate, in (0, 1)
 ) -> pd.DataFrame:            # row, attack, anomaly_score, p_value, is_anomaly
@@ -129,7 +129,7 @@ def score_table(
                           "anomaly_score": scores, "p_value": p, "is_anomaly": flagged})
     return table.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)
 
-# %% ../nbs/04_score.ipynb #c6adedf8
+# %% ../nbs/04_score.ipynb #0fe81485
 def read_train_record(
     folder: str | Path,  # run directory
     command: str,        # what makes it, for the error
