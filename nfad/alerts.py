@@ -115,7 +115,7 @@ def alert_records(
         if not root.is_file() and root not in path.parents: raise ValueError(f"file {name!r} of the scores lies outside {root}")
         if not path.is_file(): raise FileNotFoundError(f"{path} does not exist; source must be what was scored")
         start, wanted = 0, group["row"].to_numpy()
-        for batch in open_table(path, features, "none").batches(BATCH):
+        for batch in open_table(path).records(features, "none", BATCH):
             here = (wanted >= start) & (wanted < start + len(batch.X))
             X[group.index[here]] = batch.X[wanted[here] - start]
             start += len(batch.X)

@@ -256,7 +256,7 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float) 
     from nfad.score import evaluate
     loaded = load_model(model, fpr)
     def scores(source):
-        parts = [score_rows(loaded, b.X, b.broken)["anomaly_score"] for path in find_sources(source).values() for b in open_table(path, loaded.features, "none").batches(65_536)]
+        parts = [score_rows(loaded, b.X, b.faults)["anomaly_score"] for path in find_sources(source).values() for b in open_table(path).records(loaded.features, "none")]
         return np.concatenate(parts) if parts else np.zeros(0)
     parts = {"benign": scores(benign_path), "attack": scores(attack_path)}
     values, truth = np.concatenate(list(parts.values())), np.repeat(list(parts), [len(p) for p in parts.values()])
@@ -267,13 +267,10 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float) 
 def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import write_json
-    from nfad.score import read_train_record, require_same_records, score_record
-    from nfad.detector import FlowDetector
-    from nfad.train import prepare
-    record, detector = read_train_record(folder, "nfad train"), FlowDetector.load(folder / "model.safetensors")
-    prepared = prepare(**record["settings"], progress=False)
-    require_same_records(prepared.dataset.records, record)
-    result = score_record(detector, prepared._replace(folder=folder), detector.anomaly_score(prepared.part("test")), record, fpr)
+    from nfad.train import read_run
+    from nfad.score import score_record
+    run = read_run(folder, "nfad train", progress=False)
+    result = score_record(run, run.detector.anomaly_score(run.prepared.part("test")), fpr)
     write_json(folder / "score.json", result)
     return result
 

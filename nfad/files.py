@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from .core import atomic_path, fingerprint, require_between, require_positive_int
-from .tables import BATCH, READERS, RESULT, Table, _matrix, open_table, plan_columns
+from .tables import (
+    BATCH, RECORD_ENDINGS, RESULT, Table, number_matrix, open_table, plan_columns)
 from .score import conformal_p_values, threshold_at_fpr
 from .drift import (LoadedModel, Reference, WINDOW, compare_batch, drift_warning, judge_windows, load_model,
                         model_bytes, restore_model)
@@ -34,7 +35,7 @@ from .drift import (LoadedModel, Reference, WINDOW, compare_batch, drift_warning
 def find_reasons(
     X: np.ndarray,                    # (n, d) features
     names: Sequence[str],             # (d,) their names
-    broken: np.ndarray | None = None, # (n,) bool: rows that are no record at all
+    faults: np.ndarray | None = None, # (n,) object: None, or why a row is no record at all
 ) -> np.ndarray:                      # (n,) object: None, or why the row cannot be scored
     "What is wrong with each row."
     bad = ~np.isfinite(X)
@@ -42,17 +43,16 @@ def find_reasons(
     for row in np.flatnonzero(bad.any(axis=1)):
         j = int(bad[row].argmax())
         reasons[row] = f"{'no number' if np.isnan(X[row, j]) else 'infinite'} in {names[j]!r}"
-    if broken is not None: reasons[broken] = "too many fields"
-    return reasons
+    return reasons if faults is None else np.where(np.equal(faults, None).astype(bool), reasons, faults)
 
 
 def score_rows(
     model: LoadedModel,  # from `load_model`
     X: np.ndarray,       # (n, d) features, in the model's order; NaN and infinity are allowed
-    broken: np.ndarray | None = None,  # (n,) bool: rows that are no record at all
+    faults: np.ndarray | None = None,  # (n,) object: None, or why a row is no record at all
 ) -> dict[str, np.ndarray]:  # the columns `RESULT`, (n,) each; NaN or None where there is a reason
     "Scores, p-values, decisions and reasons of any rows."
-    reasons = find_reasons(X, model.features, broken)
+    reasons = find_reasons(X, model.features, faults)
     good = np.equal(reasons, None).astype(bool)
     scores, p_values, flags = np.full(len(X), np.nan), np.full(len(X), np.nan), np.full(len(X), None, dtype=object)
     if good.any():
@@ -96,8 +96,8 @@ def read_scored(
 def _write_scores(model: LoadedModel, job: Job, writer: pq.ParquetWriter, table: Table, advance: Callable) -> dict[str, Any]:
     "Scores batch after batch into `writer`; returns the account."
     n, reasons, alarms, windows = 0, Counter(), 0, []
-    for batch in table.batches(BATCH):
-        scored = score_rows(model, batch.X, batch.broken)
+    for batch in table.records(model.features, job.keep, BATCH):
+        scored = score_rows(model, batch.X, batch.faults)
         bad = np.isnan(scored["anomaly_score"])
         columns = [*batch.kept, pa.array(scored["anomaly_score"], mask=bad), pa.array(scored["p_value"], mask=bad),
                    pa.array(scored["is_anomaly"], pa.bool_()), pa.array(scored["reason"], pa.string())]
@@ -119,9 +119,10 @@ def score_file(
     start, task = time.perf_counter(), job.task(model)
     said = read_scored(job.target)
     if said and said["task"] == task: return said["result"] | {"file": job.name, "status": "was done", "seconds": 0.0}
-    table = open_table(job.source, model.features, job.keep)
+    table = open_table(job.source)
+    layout = plan_columns(table.names, model.features, job.keep)
     types = (pa.float64(), pa.float64(), pa.bool_(), pa.string())
-    schema = pa.schema([*table.fields, *map(pa.field, RESULT, types)])
+    schema = pa.schema([*table.fields(layout), *map(pa.field, RESULT, types)])
     with atomic_path(job.target) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             result = _write_scores(model, job, writer, table, advance)
@@ -157,9 +158,9 @@ def find_sources(
     source = Path(source).resolve()
     if not source.exists(): raise FileNotFoundError(f"source {source} does not exist")
     if source.is_file(): return {source.name: source}
-    found = {p.relative_to(source).as_posix(): p for p in sorted(source.rglob("*")) if p.is_file() and p.suffix.lower() in READERS}
+    found = {p.relative_to(source).as_posix(): p for p in sorted(source.rglob("*")) if p.is_file() and p.suffix.lower() in RECORD_ENDINGS}
     found = {name: path for name, path in found.items() if not any(part.startswith(".") for part in Path(name).parts)}
-    if not found: raise FileNotFoundError(f"source {source} holds no file ending in {' or '.join(READERS)}")
+    if not found: raise FileNotFoundError(f"source {source} holds no file ending in {' or '.join(RECORD_ENDINGS)}")
     return found
 
 
@@ -315,7 +316,7 @@ def score_partition(
 ) -> pd.DataFrame:                             # (n, .) kept columns and `RESULT`, same index
     "Scores a frame; bad rows get a reason."
     layout = plan_columns(frame.columns, model.features, keep)
-    X = _matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
+    X = number_matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
     kept = {name: frame.iloc[:, i] for i, name in layout.kept.items()}
     types = dict(zip(RESULT, ("float64", "float64", "boolean", "str")))
     scored = {name: pd.Series(values, index=frame.index, dtype=types[name]) for name, values in score_rows(model, X).items()}
@@ -345,8 +346,8 @@ def recalibrate(
     detector, parts, bad = load_model(model).detector, [], 0
     features = list(map(str, detector.feature_names_in_))
     for path in find_sources(source).values():
-        for batch in open_table(path, features, "none").batches(BATCH):
-            good = np.isfinite(batch.X).all(axis=1) & ~batch.broken
+        for batch in open_table(path).records(features, "none", BATCH):
+            good = np.isfinite(batch.X).all(axis=1) & np.equal(batch.faults, None).astype(bool)
             if sum(map(len, parts)) < limit: parts.append(detector.anomaly_score(batch.X[good]))
             bad += int((~good).sum())
     scores = np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0)

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .tables import _matrix, plan_columns
+from .tables import number_matrix, plan_columns
 from .drift import LoadedModel, load_model
 from .files import find_reasons
 
@@ -63,7 +63,7 @@ def _cell(value: Any) -> float:
 
 def _few_numbers(records: Any, features: tuple[str, ...]) -> np.ndarray:
     "(n, d) numbers of a frame, dicts or arrays, NaN where there is none."
-    if isinstance(records, pd.DataFrame): return _matrix((records.iloc[:, i] for i in plan_columns(records.columns, features, "none").features), features, len(records))
+    if isinstance(records, pd.DataFrame): return number_matrix((records.iloc[:, i] for i in plan_columns(records.columns, features, "none").features), features, len(records))
     if len(records) and not isinstance(records[0], dict):
         X = np.asarray(records, dtype=np.float64)
         if X.ndim != 2 or X.shape[1] != len(features): raise ValueError(f"records must have shape (n, {len(features)}), got {X.shape}")
