@@ -72,7 +72,7 @@ class ProfileStatistic:
     "Anomaly score from scaled records and their profiles of surprise."
     def __init__(
         self,
-        n_points: int | None = None,  # points to compare with, >= 2; None: see `covering_points`
+        n_points: int | None = None,  # to compare with, >= 2; None: see `covering_points`
         low: float = -3.0,     # least surprise of a feature, nats above its median
         high: float = 10.0,    # largest surprise of a feature, nats above its median
     ):
@@ -90,9 +90,9 @@ class ProfileStatistic:
 @patch
 def fit(
     self: ProfileStatistic,
-    Z: np.ndarray,           # (n, k) scaled benign records that the density was trained on
+    Z: np.ndarray,           # (n, k) scaled records that the density was trained on
     S: np.ndarray,           # (n, d) their surprises, nats
-    Z_held_out: np.ndarray,  # (m, k) scaled benign records that it was not trained on, m >= 2
+    Z_held_out: np.ndarray,  # (m, k) scaled records that it was not trained on, m >= 2
     S_held_out: np.ndarray,  # (m, d) their surprises, nats
 ) -> ProfileStatistic:       # self
     "Learns the parts and the tails of their distances."
@@ -144,7 +144,7 @@ def parts(
     S: np.ndarray,       # (n, d) surprises, nats
     n_rows: int = ROWS,  # records in work at once
 ) -> np.ndarray:         # (n, number of parts) nats, >= 0
-    "Why a record is strange: the surprise of each part's distance."
+    "Why a record is strange: the surprise of each distance."
     distances = self.distances(Z, S, n_rows)
     return np.stack([self.tails_[name].surprise(x) for name, x in distances.items()], axis=1)
 
@@ -160,7 +160,7 @@ def score(
 
 # %% ../nbs/02c_statistics.ipynb #5926976d
 class GaussianSurprise:
-    "Surprises under a Gaussian fitted to benign records; the simplest autoregressive density."
+    "Surprises under a Gaussian fitted to benign records."
     def __init__(
         self,
         Z: np.ndarray,         # (n, d) scaled benign records, n >= 2
@@ -179,7 +179,7 @@ class GaussianSurprise:
 # %% ../nbs/02c_statistics.ipynb #b2b8e633
 @patch
 def get_state(self: ProfileStatistic) -> dict[str, np.ndarray]:  # name -> array
-    "Everything that `from_state` needs."
+    "All that `from_state` needs."
     self._require_parts()
     settings = np.array([self.n_points or 0, self.low, self.high], dtype=np.float64)
     state = {"settings": settings, "center": self.center_}

@@ -841,7 +841,8 @@ def test_one_more_part_is_followed_by_all_but_onnx(monkeypatch, tmp_path):
     from nfad.streams import Scorer
     from test_statistics import CEILING, Ceiling
     monkeypatch.setattr(Ceiling, "width", 4)  # features of `X` that vary
-    for place in (statistics, module, studies, quantize): monkeypatch.setattr(place, "PARTS", (*statistics.PARTS, CEILING))
+    parts = (*statistics.PARTS, CEILING)
+    for place in (statistics, module, studies, quantize): monkeypatch.setattr(place, "PARTS", parts)
     d = FlowDetector(hidden=16, epochs=1, batch_size=64).fit(X)
     high = X[:40].assign(duration=1e9, bytes=1e9, gap=1e9, flags=1e9)
     assert list(d.score_parts(high)) == ["record", "profile", "total", "local", "ceiling", "constants"]
