@@ -22,7 +22,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check readme notebooks results detectors studies benchmark export lab clean
+.PHONY: help venv demo test check rules readme notebooks results detectors studies benchmark export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -53,6 +53,9 @@ test: venv  ## run every notebook, the tests and the repository checks
 
 check: venv  ## the repository checks alone (seconds)
 	MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_repository.py
+
+rules: venv  ## what the notebooks lack by the rules of the house: all, or NB="02_prep"
+	$(BIN)/python tests/rules.py $(NB)
 
 export: venv  ## write nfad/*.py from the notebooks, and clean the notebooks
 	$(BIN)/nbdev_export

@@ -27,8 +27,8 @@ from pzflow import Flow
 
 from .core import package_versions, repository_root, require_choice, write_json
 from .measure import Cost, cost_of, in_fresh_process, interleave, peak_memory
-from .flow import BLOCK, build_flow, in_blocks, terms_function
-from .training import train_flow
+from .engine import BLOCK, in_blocks
+from .training import build_flow, terms_function, train_flow
 from .detector import FlowDetector
 from .baseline import (Arrival, PEERS, Task, _names, arrival, build_peer, heavy_tailed, make_task, peer_record,
                            processor, save_task, task_rows)
@@ -144,7 +144,7 @@ def nfad_actions(
 ) -> dict[str, Callable]:    # scoring, a short and a long training, matrix products
     "What is to be timed of nfad."
     X = task.X[np.arange(rows) % len(task.X)]
-    return {"nfad_score": lambda: detector.score_samples(X), "nfad_short": lambda: train_nfad(task, 1)[1],
+    return {"nfad_score": lambda: detector.log_prob(X), "nfad_short": lambda: train_nfad(task, 1)[1],
             "nfad_long": lambda: train_nfad(task, 1 + epochs)[1], **matmul_actions(detector.flow_._params)}
 
 # %% ../nbs/12_benchmark.ipynb #8f912512
@@ -266,7 +266,7 @@ def measure_start(
     with tempfile.TemporaryDirectory() as folder:
         model = detector.save(Path(folder) / "model.safetensors")
         code = (f"import numpy as np\nfrom nfad import FlowDetector\n"
-                f"assert np.isfinite(FlowDetector.load({str(model)!r}).score_samples(np.ones((1, {detector.n_features_in_})))).all()\n")
+                f"assert np.isfinite(FlowDetector.load({str(model)!r}).log_prob(np.ones((1, {detector.n_features_in_})))).all()\n")
         start = lambda name: in_fresh_process(code, cache=Path(folder) / name)[1]
         start("warm")
         turns = [(start(f"cold{i}"), start("warm")) for i in range(repeats)]
@@ -280,8 +280,8 @@ def measure_latency(
     calls: int = 300,        # one record each
 ) -> dict[str, float]:       # ms, wall
     "Time to score a single record."
-    detector.score_samples(X[:1])
-    wall = [cost_of(lambda: detector.score_samples(X[i % len(X)][None])).wall for i in range(calls)]
+    detector.log_prob(X[:1])
+    wall = [cost_of(lambda: detector.log_prob(X[i % len(X)][None])).wall for i in range(calls)]
     return {"latency_p50_ms": float(np.quantile(wall, 0.5) * 1e3), "latency_p99_ms": float(np.quantile(wall, 0.99) * 1e3)}
 
 # %% ../nbs/12_benchmark.ipynb #f112b3e6
@@ -292,8 +292,8 @@ def job_score_memory(
 ) -> dict[str, float]:  # MB
     "What a fresh process does to measure the memory of scoring."
     detector, X = FlowDetector.load(model), np.load(path, mmap_mode="r")
-    detector.score_samples(np.array(X[:100]))
-    return {"mb": peak_memory(lambda: detector.score_samples(X[:n])), "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    detector.log_prob(np.array(X[:100]))
+    return {"mb": peak_memory(lambda: detector.log_prob(X[:n])), "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
 
 
 def measure_memory(
@@ -368,7 +368,7 @@ def score_sizes(
 ) -> dict[str, list[float]]: # score_sizes and score_sizes_seconds, wall
     "Wall seconds of a call against its number of rows."
     parts = {str(n): X[np.arange(n) % len(X)] for n in sizes}
-    cost = interleave({name: partial(detector.score_samples, part) for name, part in parts.items()}, repeats)
+    cost = interleave({name: partial(detector.log_prob, part) for name, part in parts.items()}, repeats)
     return {"score_sizes": list(sizes), "score_sizes_seconds": [cost[str(n)].wall for n in sizes]}
 
 

@@ -81,18 +81,17 @@ def info(
     model: str,  # path of a model file
 ) -> Shown:      # what its header says
     "Says what a model file holds: features, training, threshold, versions."
-    from safetensors import SafetensorError, safe_open
-    from nfad.core import require_model_size
-    path = require_model_size(model)
+    from nfad.core import read_header
+    header, path = read_header(model), Path(model)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("nfad", "null"))
-            sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}
-        weights = sum(_product(shape) for name, shape in sizes.items() if name.startswith("flow."))
-        said = {"file": str(path), "bytes": path.stat().st_size, "format": header["format"], "features": header["transform"]["names"], "weights": weights,
-                "n_train": header["n_train"], "n_calibration": sizes["calibration_scores"][0], "fpr": header["parameters"]["fpr"], "threshold": -header["offset"],
-                "best_epoch": header["history"]["best_epoch"], "parameters": header["parameters"], "versions": header["versions"], "sha256": header["sha256"]}
-    except (SafetensorError, ValueError, TypeError, KeyError, IndexError, OSError, RecursionError) as error: raise ValueError(f"{path} is no model of nfad, or is damaged: {error}") from None
+        weights = sum(_product(shape) for name, shape in header["shapes"].items() if name.startswith("flow."))
+        said = {"file": str(path), "bytes": path.stat().st_size, "format": header["format"],
+                "features": header["transform"]["names"], "weights": weights, "n_train": header["n_train"],
+                "n_calibration": header["shapes"]["calibration_scores"][0], "fpr": header["parameters"]["fpr"],
+                "threshold": -header["offset"], "best_epoch": header["history"]["best_epoch"],
+                "parameters": header["parameters"], "versions": header["versions"], "sha256": header["sha256"]}
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path} is no detector of nfad: its header lacks {error}") from None
     shown = said | {"features": f"{len(said['features'])}: {', '.join(map(str, said['features']))}", "parameters": json.dumps(said["parameters"]), "versions": json.dumps(said["versions"])}
     return Shown(said, "\n".join(f"{key:<14}{value:,}" if isinstance(value, int) else f"{key:<14}{value}" for key, value in shown.items()))
 

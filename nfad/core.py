@@ -6,7 +6,7 @@
 __all__ = ['MAX_HEADER', 'MAX_MODEL', 'repository_root', 'data_dir', 'cache_dir', 'slug', 'run_dir', 'require_file', 'suggest',
            'require_choice', 'require_between', 'require_positive_int', 'require_finite', 'require_columns',
            'allowed_alarms', 'check_parameters', 'atomic_path', 'write_json', 'read_json', 'require_model_size',
-           'fingerprint', 'package_versions', 'save_figure']
+           'write_model', 'read_header', 'read_model', 'fingerprint', 'package_versions', 'save_figure']
 
 # %% ../nbs/00_core.ipynb #beca40f4
 import ast
@@ -23,6 +23,8 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 # %% ../nbs/00_core.ipynb #773cd222
 def repository_root() -> Path:  # folder that holds settings.ini, or the current folder outside a clone
@@ -236,11 +238,78 @@ def require_model_size(
 ) -> Path:             # `path`
     "`path` if the file and its header have a plausible size, else a `ValueError`."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"model {path} does not exist; make one with: nfad train, or papermill nbs/03_train.ipynb out.ipynb")
+    if not path.is_file():
+        raise FileNotFoundError(f"model {path} does not exist; make one with: nfad train, or "
+                                "papermill nbs/03_train.ipynb out.ipynb")
     size = path.stat().st_size
     with open(path, "rb") as file: header = int.from_bytes(file.read(8), "little")
-    if size > MAX_MODEL or header > min(MAX_HEADER, size): raise ValueError(f"{path} cannot be a model of nfad: {size:,} bytes, with a header of {header:,}")
+    if size > MAX_MODEL or header > min(MAX_HEADER, size):
+        raise ValueError(f"{path} cannot be a model of nfad: {size:,} bytes, with a header of {header:,}")
     return path
+
+# %% ../nbs/00_core.ipynb #b0374d4f
+def _hash_model(
+    arrays: dict[str, np.ndarray],  # name -> numbers
+    header: dict[str, Any],         # plain JSON values
+) -> str:                           # 64 hexadecimal digits
+    "A hash of the header's entries, and of names, types, shapes and bytes of all arrays."
+    entries = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+# %% ../nbs/00_core.ipynb #3c1d67b6
+def write_model(
+    path: str | Path,               # a .safetensors file; written atomically
+    arrays: dict[str, np.ndarray],  # name -> numbers of any shape
+    header: dict[str, Any],         # what they mean: JSON values, numpy's numbers are fine, NaN is not
+    format: str,                    # name and number of the layout, e.g. "nfad-flow-3"
+) -> Path:                          # `path`
+    "Writes a model to one file that holds no code."
+    arrays = {name: np.asarray(values, order="C") for name, values in arrays.items()}
+    header = json.loads(json.dumps(_plain({"format": format} | header), allow_nan=False))
+    text = json.dumps(header | {"sha256": _hash_model(arrays, header)})
+    with atomic_path(path) as temporary: save_file(arrays, temporary, metadata={"nfad": text})
+    return Path(path)
+
+# %% ../nbs/00_core.ipynb #2c034669
+@contextmanager
+def _open_model(
+    path: str | Path,                         # a model file
+) -> Iterator[tuple[Any, dict[str, Any]]]:    # the open safetensors file, its header
+    "Opens a model file; no array is read yet."
+    path = require_model_size(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("nfad", "null"))
+            if not isinstance(header, dict) or not isinstance(header.get("format"), str):
+                raise ValueError("it is no model of nfad: its header names no format")
+            yield file, header
+    except (SafetensorError, ValueError, TypeError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a model, or is damaged: {error}") from error
+
+# %% ../nbs/00_core.ipynb #8fda5975
+def read_header(
+    path: str | Path,   # a file that `write_model` wrote
+) -> dict[str, Any]:    # its header, with `format`, `sha256`, and the shape of each array under `shapes`
+    "Reads what a model file says of itself, and none of its arrays."
+    with _open_model(path) as (file, header):
+        return header | {"shapes": {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}}
+
+
+def read_model(
+    path: str | Path,  # a file that `write_model` wrote
+    format: str,       # the format it must have
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # arrays by name, header
+    "Reads a model file; runs no code from it and refuses a wrong or damaged one."
+    with _open_model(path) as (file, header):
+        if header["format"] != format: raise ValueError(f"its format is {header['format']!r}, not {format!r}")
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+    if header.get("sha256") != _hash_model(arrays, header):
+        raise ValueError(f"{path} is damaged: its content does not match its hash")
+    return arrays, header
 
 # %% ../nbs/00_core.ipynb #425c0741
 def fingerprint(

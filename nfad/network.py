@@ -26,7 +26,7 @@ from .core import (atomic_path, package_versions, require_between, require_choic
                        require_positive_int)
 from .splits import stratified_units
 from .prep import Transform
-from .flow import use_compilation_cache
+from .engine import use_compilation_cache
 
 # %% ../nbs/07b_network.ipynb #029bfcac
 ACTIVATIONS = {"relu": jax.nn.relu, "elu": jax.nn.elu}

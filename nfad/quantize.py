@@ -24,7 +24,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from .core import require_choice, require_positive_int
 from .prep import Transform
-from .flow import FLOOR, LIMIT, autoregressive_masks, mask_params
+from .engine import FLOOR, LIMIT
+from .flow import autoregressive_masks, mask_params
 from .statistics import ProfileStatistic, Tail
 from .detector import FlowDetector
 from .network import NeuralClassifier

@@ -18,7 +18,7 @@ def data_dir() -> Path:
     return REAL_DATA
 
 
-# Small flows for the tests of nfad.train, trained on first use and once per file.
+# Small flows for the tests of flows and detectors, trained on first use and once per file.
 
 @pytest.fixture(scope="module")
 def fitted():
@@ -62,5 +62,5 @@ def saved(detector, tmp_path): return detector.save(tmp_path / "saved.safetensor
 @pytest.fixture
 def untrained(monkeypatch):
     "Skips the training itself, for tests of what is around it."
-    from nfad import train
-    monkeypatch.setattr(train, "train_flow", lambda *args, **settings: train.History([1.0], [1.0], 1, 0.0))
+    from nfad.training import History
+    monkeypatch.setattr("nfad.detector.train_flow", lambda *args, **settings: History([1.0], [1.0], 1, 0.0))

@@ -6,8 +6,9 @@ import pytest
 from pzflow.bijectors import NeuralSplineCoupling
 from scipy.stats import t as scipy_t
 
-from nfad.flow import (Bin, FLOOR, StudentT, autoregressive_masks, autoregressive_terms, bin_shares, find_bin,
-                       flow_forward, flow_inverse, in_blocks, inverse_spline, mask_params, spline, spline_flow)
+from nfad.engine import Bin, FLOOR, bin_shares, find_bin, in_blocks
+from nfad.flow import (StudentT, autoregressive_masks, autoregressive_terms, flow_forward, flow_inverse, inverse_spline, mask_params,
+                       spline, spline_flow)
 
 from flows import BOUND, STEADY, X, masks_for, points, quick, wild_params
 

@@ -24,22 +24,21 @@ from packaging.requirements import Requirement
 
 import nfad
 import notebooks
-from notebooks import NBS, ROOT, plain_outputs, render_readme, untested
+import rules
+from notebooks import plain_outputs, render_readme, untested
+from rules import LIBRARY, NBS, ROOT, code, common_faults, module_of, read, shape_faults
 
-LIBRARY = sorted(NBS.glob("[0-9][0-9]_*.ipynb"))
-MODULES = [path.stem[3:] for path in LIBRARY]
+MODULES = [module_of(path.stem) for path in LIBRARY]
 INDEX = NBS / "index.ipynb"
 HEAVY = {"jax", "pzflow", "shap", "lime", "matplotlib", "seaborn", "torch"}
-LIGHT = ("nfad", "nfad.core", "nfad.vocabulary", "nfad.simulate", "nfad.data", "nfad.prep", "nfad.score", "nfad.explain", "nfad.deploy", "nfad.cli")
+LIGHT = ("nfad", *(f"nfad.{module}" for module in (
+    "core", "vocabulary", "measure", "packets", "demo", "tables", "data", "splits", "nearest", "prep", "statistics", "score", "windows",
+    "shapley", "reasons", "explain", "select", "drift", "files", "streams", "grid", "alerts", "cli")))
 by_notebook = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+SOURCES = {path.stem: "\n".join(code(read(path))) for path in sorted(NBS.glob("*.ipynb"))}
 
 
-def read(path): return nbformat.read(path, as_version=4)
-
-
-def code(nb) -> list[str]:
-    "Code cells without the lines that only IPython understands."
-    return [re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M) for cell in nb.cells if cell.cell_type == "code"]
+def module_source(name: str) -> str: return (ROOT / "nfad" / f"{module_of(name)}.py").read_text(encoding="utf-8")
 
 
 def refuse(faults: list[str]):
@@ -56,41 +55,19 @@ def changed(nb, **cells):
 
 # ---------------------------------------------------------------- layers
 
-def imported_modules(source: str) -> set[str]:
-    "Modules of nfad that a piece of code imports anywhere, also inside functions."
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level: base = f"nfad.{base}".rstrip(".")
-            names = [f"nfad.{nfad._HOME.get(alias.name, alias.name)}" for alias in node.names] if base == "nfad" else [base]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-        else: continue
-        found |= {name.split(".")[1] for name in names if name.startswith("nfad.") and name != "nfad.__version__"}
-    return found
-
-
-def layer_faults(sources: dict[str, list[str]]) -> list[str]:
-    "Imports of a module whose number is not lower; `sources` maps `03_train` to its pieces of code."
-    rank = {name[3:]: int(name[:2]) for name in sources}
-    return [f"{name} imports nfad.{module}" for name, pieces in sources.items() for piece in pieces
-            for module in sorted(imported_modules(piece)) if rank.get(module, 99) >= int(name[:2])]
-
-
-def test_a_notebook_imports_only_lower_numbers():
+def test_a_notebook_imports_only_what_sorts_before_it():
     notebooks = {path.stem: code(read(path)) for path in LIBRARY}
-    modules = {path.stem: [(ROOT / "nfad" / f"{path.stem[3:]}.py").read_text(encoding="utf-8")] for path in LIBRARY}
-    assert layer_faults(notebooks) == [] and layer_faults(modules) == []
+    modules = {path.stem: [module_source(path.stem)] for path in LIBRARY}
+    refuse(rules.layer_faults(notebooks, nfad._HOME) + rules.layer_faults(modules, nfad._HOME))
 
 
-@pytest.mark.parametrize("line", ["from nfad.train import FlowDetector", "import nfad.train", "from nfad import train",
-                                  "from nfad import FlowDetector", "from .train import fit", "from nfad.none import x",
-                                  "def f():\n    import nfad.train as t", "import_module('nfad.train')", "from nfad.data import x"])
+@pytest.mark.parametrize("line", ["from nfad.detector import FlowDetector", "import nfad.detector", "from nfad import detector",
+                                  "from nfad import FlowDetector", "from .detector import fit", "from nfad.none import x",
+                                  "def f():\n    import nfad.detector as t", "import_module('nfad.detector')", "from nfad.data import x"])
 def test_layers_catch_an_upward_import(line):
-    assert layer_faults({"00_core": [""], "01_data": ["from nfad.core import x\n" + line], "03_train": ["from nfad.data import y"]})
+    house = {"00_core": [""], "01c_data": ["from nfad.core import x\n" + line], "02d_detector": ["from nfad.data import y"]}
+    assert rules.layer_faults(house, nfad._HOME)
+    assert not rules.layer_faults(house | {"01c_data": ["from nfad.core import x"]}, nfad._HOME)
 
 
 def heavy_imports(statement: str) -> set[str]:
@@ -100,7 +77,7 @@ def heavy_imports(statement: str) -> set[str]:
     return HEAVY & set(run.stdout.split())
 
 
-@pytest.mark.parametrize("module", [m for m in LIGHT if m == "nfad" or m.removeprefix("nfad.") in MODULES])
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_load_nothing_heavy(module): assert heavy_imports(f"import {module}") == set()
 
 
@@ -108,55 +85,6 @@ def test_light_modules_catch_a_heavy_import(): assert heavy_imports("import nfad
 
 
 # ---------------------------------------------------------------- the shape of a notebook
-
-def parameter_faults(source: str) -> list[str]:
-    "What is wrong with a parameters cell: one literal a line, each with a comment, the four common names among them."
-    faults, names = [], set()
-    lines = source.splitlines()
-    for node in ast.parse(source).body:
-        try:
-            ast.literal_eval(node.value)
-            names.add(node.targets[0].id)
-            assert len(node.targets) == 1 and node.lineno == node.end_lineno
-        except (AttributeError, ValueError, AssertionError):
-            faults.append(f"parameters: {ast.unparse(node)!r} is not `name = literal` on one line")
-        if "#" not in lines[node.end_lineno - 1]: faults.append(f"parameters: {ast.unparse(node)!r} has no comment")
-    missing = {"dataset", "feature_set", "seed", "out_dir"} - names
-    return faults + [f"parameters: {name} is missing" for name in sorted(missing)]
-
-
-def shape_faults(nb, name: str) -> list[str]:
-    "Where a library notebook departs from the common shape; those of rank 00 cannot import `check_parameters`."
-    faults, cells, sources = [], nb.cells, code(nb)
-    exported = [s for s in sources if re.match(r"#\|\s*exporti?\b", s)]
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    if cells[0].source.strip() != f"#| default_exp {name[3:]}": faults.append(f"first cell is not `#| default_exp {name[3:]}` alone")
-    if cells[1].cell_type != "markdown" or not cells[1].source.startswith("# "): faults.append("second cell is not the title")
-    if any(not isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(exported[0]).body):
-        faults.append("first exported cell holds more than imports")
-    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1: faults.append(f"{len(tagged)} cells are tagged parameters, not 1")
-    for source in tagged: faults += parameter_faults(source)
-    if name[:2] != "00" and not any("check_parameters(globals())" in s for s in sources): faults.append("check_parameters(globals()) is not called")
-    for source in exported:
-        n_lines = sum(bool(line.strip()) and not line.startswith("#|") for line in source.splitlines())
-        if n_lines > 40: faults.append(f"exported cell of {n_lines} lines: {source.splitlines()[1][:50]!r}")
-    headings = re.findall(r"^## (.*)$", text, flags=re.M)
-    if "Run" not in headings or headings[-1] != "Limits": faults.append(f"sections end with {headings[-2:]}, without a Run or with something after Limits")
-    return faults
-
-
-def common_faults(nb) -> list[str]:
-    "What no notebook may hold, library or not."
-    faults = []
-    for cell in nb.cells:
-        if re.search(r"^\s*from .* import \*", cell.source, flags=re.M): faults.append(f"star import: {cell.source[:50]!r}")
-        if cell.cell_type == "code" and "nbdev_" + "export(" in cell.source: faults.append("exports itself when run")
-        for output in cell.get("outputs", []):
-            if output.output_type == "error" or output.get("name") == "stderr": faults.append(f"stored error or warning below {cell.source[:50]!r}")
-    if nb.metadata.get("kernelspec", {}).get("name") != "python3": faults.append("kernel is not python3")
-    return faults
-
 
 @by_notebook
 def test_library_notebooks_have_the_common_shape(path): refuse(shape_faults(read(path), path.stem))
@@ -173,39 +101,133 @@ def good_notebook():
     "The smallest notebook that keeps all rules."
     v = nbformat.v4
     parameters = v.new_code_cell(GOOD, metadata={"tags": ["parameters"]})
-    body = [v.new_code_cell("check_parameters(globals())"), v.new_code_cell("#| export\nx = 1"), v.new_markdown_cell("## Run\n\n## Limits")]
+    picture = v.new_code_cell("plot()", outputs=[v.new_output("display_data", data={"image/png": ""})])
+    body = [picture, v.new_code_cell("#| export\ndef f(): pass"), v.new_code_cell("f()")]
+    run = [parameters, v.new_code_cell("check_parameters(globals());"), v.new_markdown_cell("## Run\n\n## Limits")]
     return v.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3"}}, cells=[
-        v.new_code_cell("#| default_exp core"), v.new_markdown_cell("# Core"), v.new_code_cell("#| export\nimport os"), parameters, *body])
+        v.new_code_cell("#| default_exp core"), v.new_markdown_cell("# Core"), v.new_code_cell("#| export\nimport os"), *body, *run])
 
 
 def test_the_good_notebook_is_good():
-    assert shape_faults(good_notebook(), "00_core") == [] and common_faults(good_notebook()) == []
+    nb = good_notebook()
+    assert shape_faults(nb, "00_core") == common_faults(nb) == rules.width_faults(nb) == rules.picture_faults(nb, "x") == []
+    assert rules.without_lesson(nb, ["f"]) == ([], 1)
 
 
 @pytest.mark.parametrize("cell, source, fault", [
     ("c0", "#| default_exp core\nimport os", "first cell"), ("c0", "#| default_exp data", "first cell"), ("c1", "Core", "title"),
-    ("c2", "#| export\nimport os\nx = 1", "more than imports"), ("c3", GOOD.replace("0  #", "0"), "literal"), ("c3", GOOD + "\nn = len('a')  # e", "literal"),
-    ("c3", GOOD + "\nn = 1", "no comment"), ("c3", GOOD.replace("seed", "s"), "seed is missing"), ("c4", "x", "check_parameters"),
-    ("c5", "#| export\n" + "x = 1\n" * 41, "41 lines"), ("c6", "## Limits", "without a Run"), ("c6", "## Run\n\n## Limits\n\n## More", "after Limits")])
+    ("c2", "#| export\nimport os\nx = 1", "more than imports"), ("c6", GOOD.replace("0  #", "[0][0]  #"), "literal"),
+    ("c6", GOOD + "\nn = len('a')  # e", "literal"), ("c6", GOOD + "\nn = 1", "no comment"),
+    ("c6", GOOD.replace("seed", "s"), "seed is missing"), ("c7", "x", "does not follow"), ("c8", "## Limits", "without a `## Run`"),
+    ("c4", "#| export\n" + "x = 1\n" * 41, "41 lines"), ("c8", "## Run\n\n## Limits\n\n## More", "not with Limits")])
 def test_shape_catches(cell, source, fault):
-    twin = changed(good_notebook(), **{cell: source if fault != "literal" else source.replace("0 c", "[0][0]  # c")})
-    assert any(fault in found for found in shape_faults(twin, "01_core")), fault
+    assert any(fault in found for found in shape_faults(changed(good_notebook(), **{cell: source}), "01_core"))
 
 
-def test_shape_catches_a_missing_tag():
+def test_shape_catches_a_missing_tag_and_parameters_elsewhere():
     twin = good_notebook()
-    twin.cells[3].metadata.tags = []
+    twin.cells[6].metadata.tags = []
     assert any("tagged" in found for found in shape_faults(twin, "00_core"))
+    twin = good_notebook()
+    twin.cells.insert(8, nbformat.v4.new_code_cell("f()"))
+    assert any("directly above" in found for found in shape_faults(twin, "00_core"))
 
 
 @pytest.mark.parametrize("source", ["from os import *", "import nbdev; nbdev." + "nbdev_" + "export()"])
-def test_forbidden_catches(source): assert common_faults(changed(good_notebook(), c4=source))
+def test_forbidden_catches(source): assert common_faults(changed(good_notebook(), c5=source))
 
 
 def test_forbidden_catches_a_stored_warning():
     twin = good_notebook()
-    twin.cells[4].outputs = [nbformat.v4.new_output("stream", name="stderr", text="RuntimeWarning")]
+    twin.cells[5].outputs = [nbformat.v4.new_output("stream", name="stderr", text="RuntimeWarning")]
     assert common_faults(twin)
+
+
+# ---------------------------------------------------------------- room to read
+
+@by_notebook
+def test_code_fits_on_a_page(path):
+    nb, n_lines = read(path), len(module_source(path.stem).splitlines())
+    refuse(rules.width_faults(nb) + [f"{n_lines} lines"] * (n_lines > rules.MOST_LINES))
+
+
+def test_few_lines_are_wide():
+    assert rules.wide_share([line for path in LIBRARY for line in rules.exported_lines(read(path))]) <= rules.WIDE_SHARE
+
+
+def test_width_catches():
+    assert rules.width_faults(changed(good_notebook(), c5="f()  # " + "x" * 120))
+    assert rules.wide_share(["x" * 101, "x" * 100, "", ""]) == 0.25
+
+
+@by_notebook
+def test_a_picture_comes_before_the_code(path): refuse(rules.picture_faults(read(path), path.stem))
+
+
+def test_pictures_are_missed():
+    twin = changed(good_notebook(), c4="#| export\n" + "x = 1\n" * 41)
+    twin.cells[3:5] = [twin.cells[4], twin.cells[3]]
+    assert rules.picture_faults(twin, "x") == ["no picture before 41 exported lines"]
+    twin.cells[4].outputs = []
+    assert rules.picture_faults(changed(twin, c3="#| export\nx = 1"), "x") == ["no picture at all"]
+    assert not rules.picture_faults(twin, next(iter(rules.NO_PICTURE)))
+
+
+@by_notebook
+def test_public_is_what_others_use(path):
+    others = {name: source for name, source in SOURCES.items() if name != path.stem}
+    refuse(rules.public_faults(path.stem, module_source(path.stem), others, rules.repository_words()))
+
+
+def test_public_catches():
+    module = "__all__ = ['f', 'g']"
+    fine = {"b": "from nfad.core import f\nfrom nfad import core\ncore.g()"}
+    assert rules.public_faults("00_core", module, fine) == []
+    assert rules.public_faults("00_core", module, {"b": "from .core import f"}) == ["g is public, and nobody imports or names it"]
+    assert rules.public_faults("00_core", module, {"b": "from .core import f"}, words="`g` is named") == []
+    private = fine | {"c": "def h():\n    from nfad.core import _x"}
+    assert rules.public_faults("00_core", module, private) == ["_x is imported elsewhere, and private"]
+    many = f"__all__ = {[f'f{i}' for i in range(26)]}"
+    assert "26 public names" in rules.public_faults("00_core", many, {}, words=many)[0]
+
+
+def test_no_two_public_things_share_a_name():
+    refuse(rules.twice_public({module_of(path.stem): module_source(path.stem) for path in LIBRARY}))
+
+
+def test_twins_are_caught():
+    modules = {"a": "__all__ = ['f', 'g']", "b": "__all__ = ['g']"}
+    assert rules.twice_public(modules) == ["g is public in a and b"]
+
+
+@by_notebook
+def test_public_names_stand_in_a_lesson(path):
+    lacking, n_names = rules.without_lesson(read(path), rules.public_names(module_source(path.stem)))
+    if len(lacking) > (1 - rules.LESSON_SHARE) * n_names: refuse([f"{name}: no lesson names it" for name in lacking])
+
+
+def test_lessons_catch():
+    v, twin = nbformat.v4, good_notebook()
+    twin.cells[5:5] = [v.new_markdown_cell("a")] * 3
+    assert rules.without_lesson(twin, ["f"]) == (["f"], 1), "a lesson four cells away is none"
+    assert rules.without_lesson(changed(good_notebook(), c5="g()"), ["f"]) == (["f"], 1)
+    patched = changed(good_notebook(), c4="#| export\n@patch\ndef fit(self: F, X): pass", c5="F().fit(1)")
+    assert rules.without_lesson(patched, ["F"]) == ([], 1), "a method that is taught shows its class"
+
+
+def test_the_evening_path_fits_into_one_evening():
+    words = {name: rules.rendered_words(read(NBS / f"{name}.ipynb")) for name in rules.EVENING_PATH}
+    assert sum(words.values()) <= 12_000, words
+    for place, name in enumerate(rules.EVENING_PATH, 1):
+        assert f"evening path {place} of {len(words)}" in read(NBS / f"{name}.ipynb").cells[1].source, f"{name} does not say where it stands"
+        assert name in read(INDEX).cells[-1].source + "".join(cell.source for cell in read(INDEX).cells), f"the index does not name {name}"
+
+
+def test_words_are_counted_as_a_page_shows_them():
+    twin = changed(good_notebook(), c5="f() # two")
+    before = rules.rendered_words(twin)
+    twin.cells[5].outputs = [nbformat.v4.new_output("stream", name="stdout", text="a b c")]
+    assert rules.rendered_words(twin) == before + 3
 
 
 # ---------------------------------------------------------------- documentation

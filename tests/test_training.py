@@ -18,11 +18,11 @@ from pzflow.bijectors import ShiftBounds, UniformDequantizer
 from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
 
-from nfad import train
-from nfad.flow import (AutoregressiveSpline, BLOCK, BLOCKS, autoregressive_terms, build_flow, in_blocks, network_width,
-                       terms_function)
-from nfad.training import (ArraySource, History, ParquetRecords, ParquetSource, TrainingDiverged, noisy_blocks,
-                           one_cycle, plan_blocks, train_flow)
+from nfad import training as train
+from nfad.engine import BLOCK, BLOCKS, in_blocks
+from nfad.flow import AutoregressiveSpline, autoregressive_terms
+from nfad.training import (ArraySource, History, ParquetRecords, ParquetSource, TrainingDiverged, build_flow, network_width, noisy_blocks,
+                           one_cycle, plan_blocks, terms_function, train_flow)
 from nfad.detector import FlowDetector, load_detector
 
 from flows import BOUND, MILD, UNBOUNDED, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, masks_for, points, quick, records, strange, wild_params
@@ -870,3 +870,20 @@ def test_scikit_learn_is_not_imported(saved, tmp_path):
     script = ("import sys, pandas as pd; import nfad.train as t; assert 'sklearn' not in sys.modules, 'by the import';"
               "d = t.load_detector(sys.argv[1]); d.predict(pd.read_csv(sys.argv[2])); repr(d); assert 'sklearn' not in sys.modules, 'by the scores'")
     run_child(script, saved, tmp_path / "X.csv")
+
+
+# --- figures ------------------------------------------------------------------------------------------------
+
+def test_figures(pair):
+    import warnings
+    from nfad import training
+    from matplotlib import pyplot as plt
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for history in (pair.history_, History([1.0], [2.0], 1, 0.1)): assert training.plot_loss(history).get_xlabel() == "epoch"
+        Z = pair.transform_.transform(X)
+        log_prob = lambda points: in_blocks(pair.terms_, points)[0].sum(axis=1)
+        for is_attack in (None, np.arange(len(Z)) % 3 == 0, np.zeros(len(Z), bool)):
+            assert training.plot_density(log_prob, Z, is_attack, labels=["a", "b"]).get_xlabel() == "a"
+        for axes in plt.get_fignums(): plt.figure(axes).canvas.draw()
+    plt.close("all")
