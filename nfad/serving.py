@@ -65,7 +65,7 @@ def load_model(
     content = model if isinstance(model, bytes) else model_bytes(model)
     detector = restore_model(content, str(model) if isinstance(model, (str, Path)) else "the model")
     known, names = detector.calibration_scores_, list(detector.feature_names_in_)
-    threshold = -detector.offset_ if fpr is None else threshold_at_fpr(known, fpr)
+    threshold = detector.threshold_ if fpr is None else threshold_at_fpr(known, fpr)
     promised = detector.fpr if fpr is None else fpr
     records = scores = None
     if reference is not None:
