@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from .core import atomic_path, require_between, require_columns, require_positive_int
 from .files import read_scored
-from .reasons import STYLE, Explanation, alert_html, explain_records
+from .reasons import Explanation, explain_records
+from .report import explained_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .tables import BATCH, RESULT, open_table
@@ -128,7 +129,7 @@ def alert_records(
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; source must be what was scored")
         start, wanted = 0, group["row"].to_numpy()
-        for batch in open_table(path, features, "none").batches(BATCH):
+        for batch in open_table(path).records(features, "none", BATCH):
             here = (wanted >= start) & (wanted < start + len(batch.X))
             X[group.index[here]] = batch.X[wanted[here] - start]
             start += len(batch.X)
@@ -225,9 +226,7 @@ def alerts_html(
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(str(alerts))}.</p>"]
     if warning: parts.append(f"<p><b>{html.escape(warning)}</b></p>")
     parts.append(table)
-    if told := alerts.explanation:
-        reports = [alert_html(rows, told) for _, rows in told.frame.groupby("alert")]
-        parts += [STYLE, '<div class="nfad">', *reports, "</div>"]
+    if alerts.explanation: parts.append(explained_html(alerts.explanation))
     head = ('<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
             f"<title>{html.escape(title)}</title><style>{_STYLE}</style>")
     return head + "\n".join(parts) + "</html>\n"

@@ -22,7 +22,7 @@ from .core import fingerprint, package_versions, read_json, require_choice, requ
 from .measure import Cost, clock, in_fresh_process
 from .data import load_dataset
 from .prep import FEATURE_SETS, Transform, noise_scale
-from .training import build_flow
+from .architectures import build_flow
 
 # %% ../nbs/11d_baseline.ipynb #2c5b9df0
 def heavy_tailed(
@@ -192,7 +192,7 @@ def peer_record(
     if path.is_file(): return read_json(path)
     with tempfile.TemporaryDirectory() as temporary:
         settings = {"peer": peer, "epochs": epochs, "budget": budget, "seed": seed}
-        record, _ = in_fresh_process("job_train_peer", settings | {"path": save_task(task, Path(temporary) / "task.npz")})
+        record, _ = in_fresh_process("baseline.job_train_peer", settings | {"path": save_task(task, Path(temporary) / "task.npz")})
     write_json(path, record | settings | {"processor": processor()})
     return read_json(path)
 

@@ -260,9 +260,9 @@ def _score(
 # %% ../nbs/13_cli.ipynb #2139a949
 def _scored(report: Any) -> Said:
     "What a run over files has to say."
-    from nfad.files import process_peak
+    from nfad.measure import peak_resident_memory
     totals = report.totals() | {"warning": report.warning, "reasons": report.reasons,
-                                "peak_memory_mb": process_peak()}
+                                "peak_memory_mb": peak_resident_memory()}
     failed = report.files.query("status == 'failed'")
     lines = [("{rows:,} records of {files} files, {alarms:,} above the threshold, "
               "{bad:,} without a score; {seconds:.1f} s").format(**totals)]
@@ -323,11 +323,11 @@ def _scores_of(loaded: Any, source: str) -> Any:
     import numpy as np
     from nfad.files import find_sources
     from nfad.serving import score_rows
-    from nfad.tables import BATCH, open_table
+    from nfad.tables import open_table
     parts = [np.zeros(0)]
     for path in find_sources(source).values():
-        for batch in open_table(path, loaded.features, "none").batches(BATCH):
-            parts.append(score_rows(loaded, batch.X, batch.broken)["anomaly_score"])
+        for batch in open_table(path).records(loaded.features, "none"):
+            parts.append(score_rows(loaded, batch.X, batch.faults)["anomaly_score"])
     return np.concatenate(parts)
 
 
@@ -351,7 +351,7 @@ def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     from nfad.train import read_run
     run = read_run(folder, "nfad train", progress=False)
     scores = run.detector.anomaly_score(run.prepared.part("test"))
-    result = score_record(run.detector, run.prepared, scores, run.record, fpr)
+    result = score_record(run, scores, fpr)
     write_json(folder / "score.json", result)
     return result
 

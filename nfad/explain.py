@@ -20,8 +20,9 @@ import scipy
 from tqdm import tqdm
 
 from .core import package_versions, require_between, require_choice, require_finite, require_positive_int
+from .nearest import nearest_in_features
 from .prep import Transform
-from .shapley import Background, _Queue, _checked, nearest_donors, scored, shapley_values, summarize_background
+from .shapley import Background, _Queue, _checked, scored, shapley_values, summarize_background
 
 # %% ../nbs/05_explain.ipynb #5b5d8463
 PLANTS = ("global", "swap", "mirror")
@@ -104,7 +105,7 @@ def occlusion(
 ) -> np.ndarray:             # (n, d) nats
     "What the score loses when a feature is replaced, alone, by that of records that are near in all others."
     (n, d), others = X.shape, ~np.eye(X.shape[1], dtype=bool)
-    donors = np.stack([nearest_donors(background.gaps(x), others, k) for x in X])
+    donors = np.stack([nearest_in_features(background.gaps(x), others, k) for x in X])
     queue, out = _Queue(background.score_fn, d, 32_768), np.empty(n * d * k)
     def mixed(numbers):
         record, feature, _ = np.unravel_index(numbers, (n, d, k))
@@ -238,7 +239,7 @@ def replacement_curves(
     mixed = {"deletion": [], "insertion": []}
     for x, place in zip(X, rank):
         gaps, top = background.gaps(x), place < np.arange(n_steps + 1)[:, None]
-        mixed["deletion"].append(np.where(top, background.records[nearest_donors(gaps, ~top, 1)[:, 0]], x))
+        mixed["deletion"].append(np.where(top, background.records[nearest_in_features(gaps, ~top, 1)[:, 0]], x))
         mixed["insertion"].append(np.where(top, x, background.records[gaps.sum(axis=1).argmin()]))
     return {name: scored(background.score_fn, np.concatenate(rows)).reshape(len(X), -1) for name, rows in mixed.items()}
 

@@ -9,16 +9,12 @@ __all__ = ['read_scored', 'find_sources', 'score_files', 'connect', 'disconnect'
 import html
 import json
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
-import nfad
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -26,11 +22,12 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 from tqdm import tqdm
 
-from .core import atomic_path, fingerprint, require_between, require_positive_int
+from .core import atomic_path, cache_dir, fingerprint, require_between, require_positive_int
 from .drift import WINDOW, compare_batch, drift_warning, judge_windows
+from .measure import in_fresh_process, peak_resident_memory
 from .score import threshold_at_fpr
 from .serving import LoadedModel, load_model, model_bytes, restore_model, score_rows
-from .tables import BATCH, READERS, RESULT, Table, _matrix, open_table, plan_columns
+from .tables import BATCH, RECORD_ENDINGS, RESULT, Records, number_matrix, open_table, plan_columns
 
 # %% ../nbs/11_files.ipynb #a6f6bd54
 _FORMAT = "nfad-scores-1"
@@ -76,16 +73,16 @@ def no_news(
 
 
 def write_scores(
-    model: LoadedModel,        # that scores
-    job: Job,                  # for the length of windows
-    writer: pq.ParquetWriter,  # of the target
-    table: Table,              # the opened source
-    advance: Callable,         # called after each batch with (share of the file, rows of the batch)
-) -> dict[str, Any]:           # rows, bad, alarms, reasons, windows
+    model: LoadedModel,          # that scores
+    job: Job,                    # for the length of windows
+    writer: pq.ParquetWriter,    # of the target
+    batches: Iterator[Records],  # of the source
+    advance: Callable,           # called after each batch with (share of the file, rows of the batch)
+) -> dict[str, Any]:             # rows, bad, alarms, reasons, windows
     "Scores batch after batch into `writer`."
     n, alarms, reasons, windows = 0, 0, Counter(), []
-    for batch in table.batches(BATCH):
-        scored = score_rows(model, batch.X, batch.broken)
+    for batch in batches:
+        scored = score_rows(model, batch.X, batch.faults)
         scores, bad = scored["anomaly_score"], np.isnan(scored["anomaly_score"])
         found = [pa.array(scores, mask=bad), pa.array(scored["p_value"], mask=bad),
                  pa.array(scored["is_anomaly"], pa.bool_()), pa.array(scored["reason"], pa.string())]
@@ -109,12 +106,13 @@ def score_file(
     said = read_scored(job.target)
     if said and said["task"] == task:
         return said["result"] | {"file": job.name, "status": "was done", "seconds": 0.0}
-    table = open_table(job.source, model.features, job.keep)
-    types = (pa.float64(), pa.float64(), pa.bool_(), pa.string())
-    schema = pa.schema([*table.fields, *map(pa.field, RESULT, types)])
+    table, types = open_table(job.source), (pa.float64(), pa.float64(), pa.bool_(), pa.string())
+    layout = plan_columns(table.names, model.features, job.keep)
+    schema = pa.schema([*table.fields(layout), *map(pa.field, RESULT, types)])
+    batches = table.records(model.features, job.keep, BATCH)
     with atomic_path(job.target) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            result = write_scores(model, job, writer, table, advance)
+            result = write_scores(model, job, writer, batches, advance)
             writer.add_key_value_metadata({"nfad": json.dumps({"task": task, "result": result})})
     return result | {"file": job.name, "status": "scored", "seconds": time.perf_counter() - start}
 
@@ -130,10 +128,10 @@ def find_sources(
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
         hidden = any(part.startswith(".") for part in name.parts)
-        if hidden or path.suffix.lower() not in READERS or not path.is_file(): continue
+        if hidden or path.suffix.lower() not in RECORD_ENDINGS or not path.is_file(): continue
         found[name.as_posix()] = path
     if not found:
-        raise FileNotFoundError(f"source {source} holds no file ending in {' or '.join(READERS)}")
+        raise FileNotFoundError(f"source {source} holds no file ending in {' or '.join(RECORD_ENDINGS)}")
     return found
 
 # %% ../nbs/11_files.ipynb #ce1f9004
@@ -361,7 +359,7 @@ def score_partition(
 ) -> pd.DataFrame:                              # (n, .) kept columns and `RESULT`, same index
     "Scores a frame; bad rows get a reason."
     layout = plan_columns(frame.columns, model.features, keep)
-    X = _matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
+    X = number_matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
     kept = {name: frame.iloc[:, i] for i, name in layout.kept.items()}
     types = dict(zip(RESULT, ("float64", "float64", "boolean", "str"), strict=True))
     scored = {name: pd.Series(values, index=frame.index, dtype=types[name])
@@ -386,8 +384,8 @@ def _benign_scores(detector: Any, source: str | Path, limit: int) -> tuple[np.nd
     "Sorted scores of the first `limit` records of files; and how many rows have none."
     features, parts, bad = list(map(str, detector.feature_names_in_)), [], 0
     for path in find_sources(source).values():
-        for batch in open_table(path, features, "none").batches(BATCH):
-            good = np.isfinite(batch.X).all(axis=1) & ~batch.broken
+        for batch in open_table(path).records(features, "none", BATCH):
+            good = np.isfinite(batch.X).all(axis=1) & np.equal(batch.faults, None).astype(bool)
             if sum(map(len, parts)) < limit: parts.append(detector.anomaly_score(batch.X[good]))
             bad += int((~good).sum())
     return np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0), bad
@@ -457,36 +455,28 @@ def write_many(
     return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 # %% ../nbs/11_files.ipynb #ebb17f9d
-def process_peak() -> float:  # MB
-    "Largest resident memory of this process so far."
-    try: return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-    except OSError:  # no Linux
-        import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+def score_and_weigh(
+    model: str,                    # model file
+    source: str,                   # file or folder of records
+    target: str,                   # folder for the scores; it must not exist
+    scheduler: str | None = None,  # see `score_files`
+    n_workers: int | None = None,  # see `score_files`
+) -> dict[str, float]:             # totals of the report, and memory_mb of this process at its peak
+    "`score_files` in a process that does nothing else."
+    report = score_files(model, source, target, scheduler=scheduler, n_workers=n_workers, progress=False)
+    return report.totals() | {"memory_mb": peak_resident_memory()}
 
 
 def measure_files(
-    model: str | Path,             # model file
-    source: str | Path,            # file or folder of records
-    target: str | Path,            # folder for the scores; it must not exist
+    *places: str | Path,           # model, source and target, as for `score_and_weigh`
     scheduler: str | None = None,  # see `score_files`
     n_workers: int | None = None,  # see `score_files`
-) -> dict[str, float]:             # totals of the report, wall_seconds of the whole process and its peak memory_mb
-    "Runs `score_files` in a fresh process and watches it."
-    code = ("import sys, json\nfrom nfad.files import process_peak, score_files\nif __name__ == '__main__':\n"
-            "    model, source, target, scheduler, n = json.loads(sys.argv[1])\n"
-            "    totals = score_files(model, source, target, scheduler=scheduler, n_workers=n, progress=False).totals()\n"
-            "    print(json.dumps(totals | {'memory_mb': process_peak()}))\n")
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "measure.py"
-        script.write_text(code)
-        places = [str(Path(place).resolve()) for place in (model, source, target)]
-        root = os.pathsep.join([str(Path(nfad.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-        run = subprocess.run([sys.executable, str(script), json.dumps([*places, scheduler, n_workers])],
-                             capture_output=True, text=True, env=os.environ | {"PYTHONPATH": root})
-    if run.returncode: raise RuntimeError(run.stderr.strip()[-2000:] or f"exit status {run.returncode}")
-    return json.loads(run.stdout.splitlines()[-1]) | {"wall_seconds": time.perf_counter() - start}
+) -> dict[str, float]:             # as `score_and_weigh`, and wall_seconds from start to end
+    "Runs `score_and_weigh` in a fresh process."
+    names = dict(zip(("model", "source", "target"), (str(Path(place).resolve()) for place in places), strict=True))
+    wanted = names | {"scheduler": scheduler, "n_workers": n_workers}
+    totals, cost = in_fresh_process("files.score_and_weigh", wanted, cache=cache_dir())
+    return totals | {"wall_seconds": cost.wall}
 
 # %% ../nbs/11_files.ipynb #83d78ce2
 def write_nights(

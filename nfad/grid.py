@@ -26,7 +26,7 @@ from tqdm import tqdm
 from .core import (atomic_path, read_json, repository_root, require_choice, require_positive_int,
                        write_json)
 from .files import connect, disconnect
-from .score import collect_scores
+from .metrics import collect_scores
 
 # %% ../nbs/11b_grid.ipynb #f578b1da
 class Cell(NamedTuple):

@@ -26,6 +26,7 @@ from .core import require_choice, require_positive_int
 from .prep import Transform
 from .engine import FLOOR, LIMIT
 from .flow import autoregressive_masks, mask_params
+from .architectures import spline_config
 from .statistics import ProfileStatistic, Tail
 from .detector import FlowDetector
 from .network import NeuralClassifier
@@ -395,7 +396,7 @@ def _student_nodes(g: Graph, u: str, df: float) -> str:
 # %% ../nbs/09_quantize.ipynb #010032a6
 def _term_nodes(g: Graph, x: str, flow: Any, df: float) -> str:
     "The (n, d) terms of one flow, in nats."
-    order, n_layers, hidden, n_bins, bound = flow._bijector_info[1]
+    order, n_layers, hidden, n_bins, bound = spline_config(flow)
     params = {name: np.asarray(value) for name, value in mask_params(flow._params[1], autoregressive_masks(order, hidden)).items()}
     total = None
     for i in range(n_layers):
@@ -406,7 +407,7 @@ def _term_nodes(g: Graph, x: str, flow: Any, df: float) -> str:
 
 # %% ../nbs/09_quantize.ipynb #eb3e03fc
 def _nearest_nodes(g: Graph, x: str, points: np.ndarray, spacing: np.ndarray | None = None) -> str:
-    "Distance to the nearest point, float64, in units of the spacing if there is one, see `nfad.statistics.nearest_distance`."
+    "Distance to the nearest point, float64, in units of the spacing if there is one, see `nfad.nearest.NearestPoints`."
     far = np.clip(points, -1e15, 1e15).astype(np.float32)
     single = g("Clip", g("Cast", x, to=TensorProto.FLOAT), -1e15, 1e15)
     order = g("Add", g("MatMul", single, -2 * far.T), np.square(far).sum(axis=1))
@@ -437,7 +438,7 @@ def _profile_nodes(g: Graph, z: str, terms: str, statistic: ProfileStatistic) ->
     white = lambda x, w: g("MatMul", g("Sub", double(x), g.exact(w.mean)), g.exact(w.axes))
     profile, around = white(F, statistic.whitening_), statistic.neighborhood_
     length = g("Sqrt", g("ReduceSum", g("Mul", profile, profile), np.array([1]), keepdims=0))
-    local = _nearest_nodes(g, white(z, around.whitening), around.points, around.spacing)
+    local = _nearest_nodes(g, white(z, around.whitening), around.nearest.points, around.nearest.spacing)
     distances = _nearest_nodes(g, z, statistic.points_), _nearest_nodes(g, F, statistic.profiles_), length, local
     return g("Sum", *(_surprise_nodes(g, x, tail) for x, tail in zip(distances, statistic.tails_)))
 

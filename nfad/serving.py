@@ -80,7 +80,7 @@ def load_model(
 def find_reasons(
     X: np.ndarray,                     # (n, d) features
     names: Sequence[str],              # (d,) their names
-    broken: np.ndarray | None = None,  # (n,) bool: rows that are no record at all
+    faults: np.ndarray | None = None,  # (n,) object: None, or why a row is no record at all
 ) -> np.ndarray:                       # (n,) object: None, or why the row cannot be scored
     "What is wrong with each row."
     bad = ~np.isfinite(X)
@@ -88,17 +88,16 @@ def find_reasons(
     for row in np.flatnonzero(bad.any(axis=1)):
         j = int(bad[row].argmax())
         reasons[row] = f"{'no number' if np.isnan(X[row, j]) else 'infinite'} in {names[j]!r}"
-    if broken is not None: reasons[broken] = "too many fields"
-    return reasons
+    return reasons if faults is None else np.where(np.equal(faults, None).astype(bool), reasons, faults)
 
 # %% ../nbs/10b_serving.ipynb #eb92f8d2
 def score_rows(
     model: LoadedModel,                # from `load_model`
     X: np.ndarray,                     # (n, d) features, in the model's order; any numbers
-    broken: np.ndarray | None = None,  # (n,) bool: rows that are no record at all
+    faults: np.ndarray | None = None,  # (n,) object: None, or why a row is no record at all
 ) -> dict[str, np.ndarray]:            # the columns `RESULT`, (n,) each; NaN or None with a reason
     "Scores, p-values, decisions and reasons of any rows."
-    reasons = find_reasons(X, model.features, broken)
+    reasons = find_reasons(X, model.features, faults)
     good = np.equal(reasons, None).astype(bool)
     scores, p_values = np.full(len(X), np.nan), np.full(len(X), np.nan)
     flags = np.full(len(X), None, dtype=object)

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['MAX_EXACT', 'GAMES', 'shapley_matrix', 'coalitions', 'latin_orders', 'Plan', 'looks', 'plan_walks', 'plan_exact',
-           'plan_coalitions', 'standard_errors', 'Background', 'scored', 'nearest_donors', 'summarize_background',
-           'Attributions', 'shapley_values', 'plot_games']
+           'plan_coalitions', 'standard_errors', 'Background', 'scored', 'summarize_background', 'Attributions',
+           'shapley_values', 'plot_games']
 
 # %% ../nbs/04b_shapley.ipynb #2b8ebf77
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .core import require_between, require_choice, require_columns, require_finite, require_positive_int
+from .nearest import nearest_in_features
 from .prep import Transform, feature_table
 
 # %% ../nbs/04b_shapley.ipynb #3368da01
@@ -196,18 +197,6 @@ def scored(
     if scores.shape != (len(X),): raise ValueError(f"score_fn must return one score per record, ({len(X)},), got shape {scores.shape}")
     return require_finite(scores, "scores of score_fn")
 
-# %% ../nbs/04b_shapley.ipynb #2d227bad
-def nearest_donors(
-    gaps: np.ndarray,     # (m, p) squared differences of a record to each background record, from `Background.gaps`
-    present: np.ndarray,  # (q, p) bool: the features that count
-    k: int,               # donors for each coalition, <= m
-    ties: np.ndarray | float = 0.0,  # (q, m) tiny numbers that order equally near records
-) -> np.ndarray:          # (q, k) rows of the background
-    "The benign records that are nearest in the present features."
-    distance = present.astype(np.float32) @ gaps.T.astype(np.float32) + ties
-    if k == 1: return distance.argmin(axis=1)[:, None]
-    return np.argpartition(distance, k - 1, axis=1)[:, :k] if k < gaps.shape[0] else np.tile(np.arange(k), (len(present), 1))
-
 # %% ../nbs/04b_shapley.ipynb #b38d388f
 def summarize_background(
     records: pd.DataFrame,    # (n, d) benign records
@@ -288,7 +277,7 @@ class _Task:
         self.present = self.plan.present[:, players.of]
         if not one: self.donors, self.starts = chosen[self.plan.games, None], background.scores[chosen]
         else:
-            self.donors = nearest_donors(gaps, self.plan.present, k, background.ties[self.plan.walks % len(background.ties)])
+            self.donors = nearest_in_features(gaps, self.plan.present, k, background.ties[self.plan.walks % len(background.ties)])
             self.starts = np.array([background.scores.mean() if game == "conditional" else background.scores.min()])
         self.scores = np.empty(self.donors.size)
 

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from .nearest import NearestPoints
 from .serving import LoadedModel, find_reasons, load_model
-from .tables import _matrix, plan_columns
+from .tables import number_matrix, plan_columns
 
 # %% ../nbs/11a_streams.ipynb #9602d1d4
 def to_number(
@@ -49,7 +50,7 @@ def to_matrix(
     "Records as numbers."
     if isinstance(records, pd.DataFrame):
         places = plan_columns(records.columns, features, "none").features
-        return _matrix((records.iloc[:, i] for i in places), features, len(records))
+        return number_matrix((records.iloc[:, i] for i in places), features, len(records))
     if len(records) and not isinstance(records[0], dict):
         X = np.asarray(records, dtype=np.float64)
         if X.ndim == 2 and X.shape[1] == len(features): return X
@@ -222,30 +223,6 @@ def score_lines(
             said = answer if reason is None else unread._replace(reason=reason)
             yield record | {"nfad": {"line": number, **said._asdict()}}
 
-# %% ../nbs/11a_streams.ipynb #6b200223
-class ReadyPoints:
-    "`nearest_distance` for a few records, whose table is made ready once."
-    def __init__(
-        self,
-        points: np.ndarray,                 # (m, d) benign points
-        spacing: np.ndarray | None = None,  # (m,) unit of the distances to each point, > 0
-    ):
-        self.points, self.spacing = points, spacing
-        self.doubled, self.norms = -2 * points, np.square(points).sum(axis=1)
-        self.squares = None if spacing is None else np.square(spacing).astype(np.float32)
-
-    def __call__(
-        self, X: np.ndarray,  # (n, d) records
-    ) -> np.ndarray:          # (n,) distances, or these over the spacing
-        "Distance to the nearest point."
-        near = np.clip(X, -1e15, 1e15).astype(np.float32)
-        order = near @ self.doubled.T + self.norms
-        if self.spacing is not None:
-            order = (order + np.square(near).sum(axis=1, keepdims=True)) / self.squares
-        nearest = order.argmin(axis=1)
-        distance = np.sqrt(np.square(X.astype(np.float64) - self.points[nearest]).sum(axis=1))
-        return distance if self.spacing is None else distance / self.spacing[nearest]
-
 # %% ../nbs/11a_streams.ipynb #e6c587d8
 class FewRows:
     "Anomaly scores of a few records, with everything made ready before."
@@ -258,9 +235,8 @@ class FewRows:
         width = len(detector.transform_.feature_names_out_)
         self.block = np.zeros((self.most, width), np.float32)
         self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(self.block).compile()
-        statistic, around = detector.statistic_, detector.statistic_.neighborhood_
-        self.record, self.profile = ReadyPoints(statistic.points_), ReadyPoints(statistic.profiles_)
-        self.local = ReadyPoints(around.points, around.spacing)
+        statistic = detector.statistic_
+        self.record, self.profile = NearestPoints(statistic.points_), NearestPoints(statistic.profiles_)
 
     def __call__(
         self, X: np.ndarray,  # (n, d) records, finite, n <= most
@@ -270,8 +246,9 @@ class FewRows:
         Z, block = detector.transform_.transform(X), self.block.copy()
         block[:len(Z)] = Z
         F = statistic.profile(-np.asarray(self.flow(block))[:len(Z)].astype(np.float64))
-        around = statistic.neighborhood_.whitening(Z)
-        distances = self.record(Z), self.profile(F), statistic.mahalanobis(F), self.local(around)
+        n, total = len(Z), statistic.mahalanobis(F)
+        local = statistic.neighborhood_.distance(Z, n_rows=n)
+        distances = self.record.distance(Z, n_rows=n), self.profile.distance(F, n_rows=n), total, local
         parts = [tail.surprise(x) for tail, x in zip(statistic.tails_, distances, strict=True)]
         constants = np.zeros(len(X))
         if detector.constant_:
