@@ -6,8 +6,8 @@
 __all__ = ['MERGES', 'SEGMENT', 'LARGEST', 'COUNTED', 'CODED', 'VOTERS', 'SHOWN', 'accuracy_ceiling', 'shared_vectors',
            'class_labels', 'Task', 'make_task', 'structure_columns', 'FlowStructure', 'SoftVote', 'Scaled',
            'make_models', 'classification_metrics', 'model_size_mb', 'compare_models', 'product_seconds', 'epochs_run',
-           'confused_pairs', 'plot_confusion', 'plot_balance', 'plot_learning', 'plot_tree_top', 'plot_ranking',
-           'class_score', 'explain_class', 'shapley_trees', 'class_ranking', 'plot_explanations', 'summarize']
+           'confused_pairs', 'plot_confusion', 'plot_balance', 'plot_tree_top', 'plot_ranking', 'class_score',
+           'explain_class', 'shapley_trees', 'class_ranking', 'plot_explanations', 'summarize']
 
 # %% ../nbs/08_classify.ipynb #8d004b07
 import re
@@ -415,23 +415,6 @@ def plot_balance(
     ax.bar_label(bars, fmt=lambda v: f"{v:,.0f}", padding=3, fontsize=8)
     ax.set(xscale="log", xlim=(max(counts.min() / 3, 0.8), counts.max() * 4), xlabel="rows (logarithmic)")
     return ax
-
-# %% ../nbs/08_classify.ipynb #e7f201b8
-def plot_learning(
-    history: pd.DataFrame,  # `history_` of a NeuralClassifier
-    axes: Sequence[Any] | None = None,  # two matplotlib Axes; None makes them
-) -> np.ndarray:            # the Axes
-    "Loss and held-out accuracy per epoch."
-    import matplotlib.pyplot as plt
-    if axes is None: axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")[1]
-    epochs = np.arange(1, len(history) + 1)
-    for name, label in (("training", "training"), ("held_out", "held out")): axes[0].plot(epochs, history[name], label=label)
-    axes[1].plot(epochs, history["held_out_accuracy"], color="tab:orange")
-    axes[0].set(xlabel="epoch", ylabel="weighted cross-entropy (nats)")
-    axes[1].set(xlabel="epoch", ylabel="accuracy on held-out rows")
-    for ax in axes: ax.axvline(int(history["held_out"].argmin()) + 1, color="gray", linestyle=":", label="kept")
-    axes[0].legend(fontsize="small")
-    return np.asarray(axes)
 
 # %% ../nbs/08_classify.ipynb #8f5be275
 def plot_tree_top(

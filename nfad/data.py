@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .core import (atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns,
                        require_positive_int, suggest)
-from .vocabulary import (BENIGN_LABELS, FLOW_COLUMNS, IOT_COLUMNS, MARKS, canonical_columns, class_name, column_key,
+from .vocabulary import (BENIGN_LABELS, FLOW_COLUMNS, IOT_COLUMNS, MARKS, ON_REQUEST, canonical_columns, class_name, column_key,
                              column_role, find_vocabulary, is_attempted, label_of_file, repair_tor_rows)
 from .tables import (CHUNK_ROWS, _Account, _PICKLES, _TEXT, _arff_header, _header, _parquet_frames, _read_pickles,
                          _text_frames)
@@ -234,11 +234,11 @@ def _sample(path: Path, table: pd.DataFrame | None) -> pd.DataFrame:
 # %% ../nbs/01c_data.ipynb #884bf5cf
 def _why_no_feature(name: str, vocabulary: str, words: set[str], everywhere: bool) -> str:
     "Why a column may not be asked for, or \"\"."
-    if column_role(name) in ("identifier", "mark"): return "identifier"
+    if column_role(name) not in ("feature", "code", "port"): return "identifier"
     if not everywhere: return "not in every file"
     if name in words: return "text"
     if vocabulary == "tor_arff" and name in ("Fwd IAT Total", "Bwd IAT Total"): return "mislabelled"
-    known = vocabulary == "own" or name in (*FLOW_COLUMNS, *IOT_COLUMNS) or column_role(name) == "on request"
+    known = vocabulary == "own" or name in (*FLOW_COLUMNS, *IOT_COLUMNS) or name in ON_REQUEST
     return "" if known else "unknown"
 
 

@@ -59,6 +59,7 @@ def plain_outputs(outputs: list, home: str, root: str) -> list:
 def execute(names: list[str]) -> int:
     "Runs notebooks in place; one that fails is left as it was."
     from nbclient import NotebookClient
+    os.environ.pop("MPLBACKEND", None)  # figures are kept by the inline backend only
     known = sorted(path.stem for path in NBS.glob("*.ipynb"))
     names = [Path(name).stem for name in names] or known
     wrong = [name for name in names if name not in known]

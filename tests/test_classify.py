@@ -1,23 +1,17 @@
-"""Laws of the classifiers: parts share no record, the ceiling bounds every rule, files and folding change nothing."""
+"""Laws of the classifiers: parts share no record, the ceiling bounds every rule, codes keep their own label out."""
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
-from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from conftest import needs_data
 from nfad.splits import stratified_units
-from nfad.network import (NeuralClassifier, class_weights, fold_network, folded_logits, init_network, load_network,
-                          network, save_network)
 from nfad.classify import (CODED, FlowStructure, LARGEST, MERGES, SEGMENT, Scaled, SoftVote, accuracy_ceiling,
                            class_labels, classification_metrics, compare_models, confused_pairs, explain_class,
                            make_models, make_task, plot_tree_top, shared_vectors)
 from nfad.data import load_dataset, row_ids
-
-SMALL = dict(transform="standard", hidden=(16, 16), dropout=(0.1,), epochs=8, batch_size=64, learning_rate=0.02)
 
 
 def blobs(n=300, k=3, seed=0):
@@ -25,12 +19,6 @@ def blobs(n=300, k=3, seed=0):
     rng = np.random.default_rng(seed)
     code = rng.integers(0, k, n)
     return pd.DataFrame(rng.normal(size=(n, 4)) + 3 * np.eye(k, 4)[code], columns=list("abcd")), np.array([f"class {c}" for c in code])
-
-
-@pytest.fixture(scope="module")
-def fitted():
-    X, y = blobs()
-    return NeuralClassifier(**SMALL).fit(X, y)
 
 
 # ---------------------------------------------------------------- parts and ceiling
@@ -117,71 +105,6 @@ def test_codes(): law_codes_do_not_tell_the_own_label(lambda X, y: FlowStructure
 
 def test_codes_catch_fitting_without_folds():
     with pytest.raises(AssertionError): law_codes_do_not_tell_the_own_label(lambda X, y: FlowStructure(codes=True).fit(X, y).transform(X).iloc[:, -1])
-
-
-# ---------------------------------------------------------------- the network
-
-def law_folding_changes_nothing(fold):
-    import jax
-    for seed in range(3):
-        layers, stats = init_network(jax.random.key(seed), (6, 8, 5, 3))
-        rng = np.random.default_rng(seed)
-        stats = [{"mean": rng.normal(size=s["mean"].shape).astype(np.float32), "var": rng.uniform(0.5, 2, s["var"].shape).astype(np.float32)} for s in stats]
-        x = rng.normal(size=(20, 6)).astype(np.float32)
-        for activation in ("relu", "elu"):
-            assert np.allclose(folded_logits(fold(layers, stats), x, activation), network(layers, stats, x, activation)[0], atol=1e-4)
-
-
-def test_folding(): law_folding_changes_nothing(fold_network)
-
-
-def test_folding_catches_a_forgotten_batch_norm():
-    with pytest.raises(AssertionError): law_folding_changes_nothing(lambda layers, stats: [(np.asarray(l["w"]), np.asarray(l["b"])) for l in layers])
-
-
-def test_sklearn_contract(fitted):
-    X, y = blobs(seed=1)
-    assert fitted.classes_.tolist() == ["class 0", "class 1", "class 2"] and fitted.score(X, y) > 0.85
-    P = fitted.predict_proba(X)
-    assert P.shape == (300, 3) and np.allclose(P.sum(axis=1), 1) and (fitted.classes_[P.argmax(axis=1)] == fitted.predict(X)).all()
-    assert clone(fitted).get_params() == fitted.get_params()
-    assert cross_val_score(NeuralClassifier(**SMALL), X, y, cv=2).min() > 0.8
-    assert np.allclose(fitted.predict_proba(X[["d", "c", "b", "a"]]), P)  # columns by name
-
-
-def test_same_seed_same_network(fitted):
-    X, y = blobs()
-    again = NeuralClassifier(**SMALL).fit(X, y)
-    assert (again.decision_function(X) == fitted.decision_function(X)).all()
-
-
-def test_files(fitted, tmp_path):
-    X, _ = blobs(seed=2)
-    path = save_network(fitted, tmp_path / "n.safetensors")
-    assert (load_network(path).predict_proba(X) == fitted.predict_proba(X)).all()
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match="cannot be read"): load_network(path)
-    with pytest.raises(FileNotFoundError): load_network(tmp_path / "none.safetensors")
-
-
-@pytest.mark.parametrize("bad, message", [(dict(activation="tanh"), "activation"), (dict(class_weight="x"), "class_weight"), (dict(epochs=0), "epochs"),
-                                          (dict(dropout=(1.5,)), "dropout"), (dict(learning_rate=-1), "learning_rate"), (dict(validation_fraction=1), "validation_fraction")])
-def test_parameters_are_checked(bad, message):
-    X, y = blobs(60)
-    with pytest.raises(ValueError, match=message): NeuralClassifier(**bad).fit(X, y)
-
-
-def test_a_class_with_one_row_is_refused():
-    X, y = blobs(60)
-    y[:] = "a"
-    with pytest.raises(ValueError, match="two classes"): NeuralClassifier(**SMALL).fit(X, y)
-    with pytest.raises(ValueError, match="one length"): NeuralClassifier(**SMALL).fit(X, y[:-1])
-
-
-def test_class_weights():
-    codes = np.repeat([0, 1], [90, 10])
-    assert np.allclose(class_weights(codes, "balanced") * [90, 10], 50) and np.allclose(class_weights(codes, "none"), 1)
-    assert np.allclose(class_weights(codes, "sqrt") ** 2, class_weights(codes, "balanced"))
 
 
 # ---------------------------------------------------------------- judging

@@ -1,11 +1,16 @@
 """Laws of nfad.train: the same settings give the same run, and a run that failed leaves nothing of another."""
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from nfad import train
+from nfad.core import write_json
 from nfad.detector import FlowDetector
-from nfad.train import prepare, train_run
+from nfad.train import open_run, prepare, read_run, run_folder, train_run
 from nfad.training import TrainingDiverged
 
 from flows import quick
@@ -70,3 +75,50 @@ def test_divergence_leaves_the_earlier_run_alone(prepared, untrained, monkeypatc
     monkeypatch.setattr("nfad.detector.train_flow", diverge)
     with pytest.raises(TrainingDiverged): train_run(prepared, quick(seed=4), SETTINGS)
     assert {path.name: path.read_bytes() for path in prepared.folder.iterdir()} == before
+
+
+# --- a run opened again -------------------------------------------------------------------------------------
+
+def test_a_run_is_found_where_it_was_made(prepared):
+    assert run_folder(SETTINGS["dataset"], SETTINGS["feature_set"], prepared.folder.parent.parent) == prepared.folder
+
+
+def law_opened_as_trained(opened, prepared, detector):
+    "Records, split and scores of an opened run are those of the training."
+    assert opened.prepared.features == prepared.features and opened.prepared.folder == prepared.folder
+    for part in ("train", "reference", "calibration", "test"):
+        assert opened.prepared.part(part).equals(prepared.part(part)), part
+    assert np.array_equal(opened.detector.anomaly_score(prepared.part("test")), detector.anomaly_score(prepared.part("test")))
+
+
+def test_law_opened_as_trained(prepared, untrained):
+    d = quick(epochs=1)
+    train_run(prepared, d, SETTINGS)
+    opened = open_run(SETTINGS["dataset"], SETTINGS["feature_set"], str(prepared.folder.parent.parent), seed=99)
+    law_opened_as_trained(opened, prepared, d)
+    with pytest.raises(AssertionError): law_opened_as_trained(opened._replace(prepared=prepare("demo", seed=4)), prepared, d)
+    aside = opened.set_aside(7)
+    assert len(aside.split.labelled) == 7 and not set(aside.split.labelled) & set(aside.split.test)
+    for part in ("train", "reference", "calibration"): assert aside.part(part).equals(prepared.part(part))
+
+
+def test_a_run_that_is_missing_or_did_not_finish(tmp_path):
+    "The error names the command that makes it."
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match=re.escape("papermill me")): read_run(tmp_path, "papermill me")
+        write_json(tmp_path / "train.json", {"fingerprint": "x"})  # the record alone is a run that did not finish
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "train.json").write_text("{")
+    with pytest.raises(ValueError, match="train.json"): read_run(tmp_path, "papermill me")
+    with pytest.raises(FileNotFoundError, match="-p dataset tor2016 -p feature_set 'timing'"): open_run("tor2016", "timing", str(tmp_path))
+
+
+def test_a_run_of_other_records_is_refused(prepared, untrained, monkeypatch):
+    train_run(prepared, quick(epochs=1), SETTINGS)
+    read = lambda: read_run(prepared.folder, progress=False)
+    assert read().record["fingerprint"]
+    for change in (lambda X: X[::-1], lambda X: X + 1e-3, lambda X: X.rename(columns=str.upper)):
+        frame = change(prepared.dataset.records)
+        with monkeypatch.context() as patched:
+            patched.setattr(train, "prepare", lambda **_: prepared._replace(dataset=replace(prepared.dataset, records=frame)))
+            with pytest.raises(ValueError, match="fingerprint.*train again"): read()

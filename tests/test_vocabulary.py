@@ -1,0 +1,161 @@
+"""Laws of nfad.vocabulary: the one table of columns, and what is derived from it; names of classes; the repaired rows of ISCXTor2016."""
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import needs_data
+from nfad import vocabulary
+from nfad.vocabulary import (COLUMNS, FEATURES, FLOW_COLUMNS, FLOW_FEATURES, IOT_COLUMNS, MARKS, ON_REQUEST, canonical_columns, class_name,
+                             column_key, column_role, families, find_vocabulary, is_attempted, repair_tor_rows)
+
+ROLES = {"feature", "code", "port", "time", "identifier", "label", "mark"}
+
+
+# ---------------------------------------------------------------- the table
+def law_table(columns):
+    "Every column has a name of its own and is described; no spelling leads to two columns."
+    assert columns.name.is_unique and set(columns.role) == ROLES
+    assert not (columns.drop(columns="aliases") == "").any(axis=None)
+    for dialect in ("cicflowmeter", "tor_arff"):
+        words = [word for aliases in columns.aliases for word in aliases.get(dialect, ())]
+        assert len(set(words)) == len(words) > 20 and "" not in words
+    own = columns[(columns.vocabulary == "cicflowmeter") | (columns.role != "feature")]
+    keys = [(column_key(word), name) for name, aliases in zip(own.name, own.aliases) for word in (name, *aliases.get("cicflowmeter", ()))]
+    assert len(dict(keys)) == len({key for key, _ in keys}) and all(dict(keys)[key] == name for key, name in keys)
+
+
+def test_table(): law_table(COLUMNS)
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda t: t.assign(name=t.name.replace("Idle Min", "Idle Max")), lambda t: t.assign(unit=t.unit.replace("us", "")),
+    lambda t: t.assign(role=t.role.replace("port", "feature")),
+    lambda t: t.assign(aliases=[a | {"cicflowmeter": ("Tot Fwd Pkts",)} if n == "Idle Min" else a for n, a in zip(t.name, t.aliases)]),
+    lambda t: t.assign(aliases=[{"cicflowmeter": ("idle_max",)} if n == "Idle Min" else a for n, a in zip(t.name, t.aliases)])])
+def test_table_law_catches(spoil):
+    with pytest.raises(AssertionError): law_table(spoil(COLUMNS))
+
+
+def test_parts_of_the_table():
+    assert (len(FLOW_FEATURES), len(FLOW_COLUMNS), len(IOT_COLUMNS)) == (77, 79, 37)
+    assert set(FEATURES.name) == {*FLOW_COLUMNS, *IOT_COLUMNS, "Protocol", "ICMP Code", "ICMP Type", "Protocol Type", "Number"}
+    assert set(ON_REQUEST) == {"Protocol", "Source Port", "Destination Port", "ICMP Code", "ICMP Type", "Protocol Type", "Number"}
+    assert set(FLOW_FEATURES) - {"Protocol"} <= set(FLOW_COLUMNS) and all(column_role(name) == "mark" for name in MARKS)
+
+
+@needs_data
+def test_the_names_and_their_order_are_those_of_cicids2017(data_dir):
+    import pyarrow.parquet as pq
+    names = pq.read_schema(data_dir / "cicids2017" / "cicids2017.parquet").names
+    features = [name for name in names[:names.index("Label")] if name not in ("Destination Port", "Fwd Header Length.1")]
+    assert ["Protocol", *features] == list(FLOW_FEATURES)
+
+
+def edited(old: str, new: str) -> types.ModuleType:
+    "The module from a source in which one text is replaced."
+    source = Path(vocabulary.__file__).read_text(encoding="utf-8")
+    assert source.count(old) == 1
+    module = types.ModuleType("edited")
+    exec(compile(source.replace(old, new), "edited.py", "exec"), module.__dict__)
+    return module
+
+
+def test_an_alias_and_a_column_are_added_in_one_place():
+    header = ["Flow Duration", "Fwd Packets Seen", "Tot Bwd Pkts", "Flow Byts/s", "Pkt Len Var", "Flow Pkts/s"]
+    assert canonical_columns(header)[1] == "Fwd Packets Seen"
+    module = edited("    = Tot Fwd Pkts, Total Fwd Packet\n", "    = Tot Fwd Pkts, Total Fwd Packet, Fwd Packets Seen\n")
+    assert module.canonical_columns(header)[1] == "Total Fwd Packets"
+    module = edited("Bwd RST Flags | flags", "Retransmissions | count | packets | packets sent again\n    = Retrans\nBwd RST Flags | flags")
+    assert "Retransmissions" in module.FLOW_COLUMNS and "Retransmissions" in set(module.FEATURES.name) and "Retransmissions" not in module.FLOW_FEATURES
+    assert module.canonical_columns(["retrans"]) == ["Retransmissions"] and column_role("Retransmissions") == "feature"
+
+
+# ---------------------------------------------------------------- names of columns
+def test_one_vocabulary_for_all_spellings():
+    v3 = list(FLOW_COLUMNS[:5]) + ["Fwd Header Length", " Init_Win_bytes_forward ", "min_seg_size_forward"]
+    v4 = ["Flow Duration", "Tot Fwd Pkts", "Tot Bwd Pkts", "TotLen Fwd Pkts", "TotLen Bwd Pkts", "Fwd Header Len", "Init Fwd Win Byts", "Fwd Seg Size Min"]
+    fixed = ["Flow Duration", "Total Fwd Packet", "Total Bwd packets", "Total Length of Fwd Packet", "Total Length of Bwd Packet",
+             "Fwd Header Length", "FWD Init Win Bytes", "Fwd Seg Size Min"]
+    assert canonical_columns(v3) == canonical_columns(v4) == canonical_columns(fixed)
+
+
+def law_canonical(rename):
+    "A canonical name is its own; padding, case and a byte order mark do not matter; a repeated column is told apart."
+    for names in (list(FLOW_FEATURES), list(IOT_COLUMNS)):
+        assert rename(names) == names
+        assert rename([f" {name} " for name in names]) == names and rename(["\ufeff" + names[0], *names[1:]]) == names
+    assert rename([name.upper() for name in FLOW_FEATURES]) == list(FLOW_FEATURES)
+    assert rename(["Idle Min", " Idle Min"]) == ["Idle Min", "Idle Min.1"]
+
+
+def test_canonical(): law_canonical(canonical_columns)
+
+
+def test_canonical_law_catches_a_lookup_by_spelling():
+    with pytest.raises(AssertionError): law_canonical(lambda columns: [str(column).strip() for column in columns])
+
+
+def test_short_names_mean_what_their_dialect_says():
+    assert canonical_columns(["Min", "Max", "duration"]) == ["Min", "Max", "duration"]
+    assert find_vocabulary(IOT_COLUMNS) == "ciciot2023" and find_vocabulary(FLOW_FEATURES) == "cicflowmeter"
+    assert find_vocabulary(["duration", "bytes"]) == "own"
+    tor = ["duration", *(f"{s}_{b}" for b in ("fiat", "biat", "flowiat", "active", "idle") for s in ("min", "max", "mean", "std"))]
+    assert find_vocabulary(tor) == "tor_arff"
+    assert canonical_columns(tor)[:3] == ["Flow Duration", "Fwd IAT Min", "Fwd IAT Max"] and set(canonical_columns(tor)) <= set(FLOW_COLUMNS)
+
+
+REAL = ["cicids2017/cicids2017", "cicids2017/cicids2017_improved", "tor2016/tor2016_10s", "tor2016/tor2016_15s", "ciciot2023/ciciot2023",
+        "cicddos2019/cicddos2019", "csecicids2018/csecicids2018"]
+
+
+@needs_data
+@pytest.mark.parametrize("name", REAL)
+def test_every_real_column_is_known(data_dir, name):
+    import pyarrow.parquet as pq
+    names = canonical_columns(pq.read_schema(data_dir / f"{name}.parquet").names)
+    unknown = set(names) - set(COLUMNS.name) - {"class1", "label"}
+    assert not unknown, unknown
+    assert sum(column_role(name) == "feature" for name in names) >= 20
+
+
+# ---------------------------------------------------------------- classes
+@pytest.mark.parametrize("label, name", [
+    ("nonTOR", "benign"), ("BENIGN", "benign"), ("0", "benign"), ("FTP-Patator", "FTP Brute Force"), ("DDOS attack-HOIC", "DDoS HOIC"),
+    ("Web Attack \u2013 XSS", "Web Attack XSS"), ("Web Attack \ufffd XSS", "Web Attack XSS"), ("'TOR'", "TOR"), ("My new_attack", "My new attack")])
+def test_class_names(label, name): assert class_name(label) == name and class_name(name) == name
+
+
+@pytest.mark.parametrize("name, family", [
+    ("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"), ("Botnet", "bot"),
+    ("Infiltration", "infiltration"), ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
+def test_families(name, family): assert families(np.array([name])).tolist() == [family]
+
+
+def test_every_listed_attack_has_a_family_but_tor():
+    names = np.array(sorted(set(vocabulary._CLASS_ALIASES.values())))
+    assert set(names[families(names) == "other"]) <= {"TOR"}
+
+
+def test_attempted():
+    assert is_attempted("DoS Hulk - Attempted") and is_attempted("Botnet_attempted ") and not is_attempted("Attempted Hulk")
+
+
+# ---------------------------------------------------------------- the 15 s files of ISCXTor2016
+def law_min_mean_max(records):
+    "Within each block of times the mean lies between the extremes."
+    for block in ("Fwd IAT", "Bwd IAT", "Flow IAT", "Active", "Idle"):
+        low, mean, high = (records[f"{block} {s}"] for s in ("Min", "Mean", "Max"))
+        assert ((low <= mean * 1.01 + 1e-6) & (mean <= high * 1.01 + 1e-6)).mean() > 0.999, block
+
+
+@needs_data
+def test_tor_15s_rows_are_put_right(data_dir):
+    raw = pd.read_parquet(data_dir / "tor2016" / "tor2016_15s.parquet")
+    raw.columns = canonical_columns(raw.columns)
+    with pytest.raises(AssertionError, match="Fwd IAT"): law_min_mean_max(raw)
+    repaired, shifted, unfit = repair_tor_rows(raw)
+    law_min_mean_max(repaired)
+    assert (shifted == (raw["class1"] == "NONTOR")).all() and not unfit.any()
