@@ -192,7 +192,7 @@ def peer_record(
     if path.is_file(): return read_json(path)
     with tempfile.TemporaryDirectory() as temporary:
         settings = {"peer": peer, "epochs": epochs, "budget": budget, "seed": seed}
-        record, _ = in_fresh_process("job_train_peer", settings | {"path": save_task(task, Path(temporary) / "task.npz")})
+        record, _ = in_fresh_process("baseline.job_train_peer", settings | {"path": save_task(task, Path(temporary) / "task.npz")})
     write_json(path, record | settings | {"processor": processor()})
     return read_json(path)
 

@@ -231,7 +231,7 @@ def measure_training(
     if not epochs: return found
     with tempfile.TemporaryDirectory() as folder:
         arguments = {"path": save_task(task, Path(folder) / "task.npz"), "epochs": epochs, "seed": seed}
-        runs = [in_fresh_process("job_train_nfad", arguments)[0] for _ in range(repeats)]
+        runs = [in_fresh_process("benchmark.job_train_nfad", arguments)[0] for _ in range(repeats)]
     cold = Cost(*(float(np.median([run[part] for run in runs])) for part in Cost._fields))
     loop = Cost(*(epochs * part for part in turns["nfad_epoch"]))
     found |= {f"train_loop_cpu_nfad_d{d}": loop.cpu, f"train_loop_wall_nfad_d{d}": loop.wall, f"train_cold_cpu_nfad_d{d}": cold.cpu,
@@ -308,7 +308,7 @@ def measure_memory(
         rows.flush()
         del rows
         arguments = {"model": str(detector.save(Path(folder) / "model.safetensors")), "path": str(Path(folder) / "rows.npy")}
-        few, many = (in_fresh_process("job_score_memory", arguments | {"n": m}, cache=Path(folder))[0] for m in (n // 10, n))
+        few, many = (in_fresh_process("benchmark.job_score_memory", arguments | {"n": m}, cache=Path(folder))[0] for m in (n // 10, n))
     growth = many["mb"] - few["mb"]
     found = {"memory_growth_mb": growth, "memory_mb_tenth": few["mb"], "memory_mb_all": many["mb"], "memory_rows": n}
     return found | ({"memory_growth_mb_10m": growth} if n == 10_000_000 else {})
@@ -333,7 +333,7 @@ def measure_seed_setting(
     if not epochs: return found | {"seed_setting_seconds": None}
     with tempfile.TemporaryDirectory() as folder:
         arguments = {"path": save_task(task, Path(folder) / "task.npz"), "epochs": epochs, "seed": seed}
-        runs = [in_fresh_process("job_train_nfad", arguments, cache=Path(folder)) for _ in range(repeats + 1)][1:]
+        runs = [in_fresh_process("benchmark.job_train_nfad", arguments, cache=Path(folder)) for _ in range(repeats + 1)][1:]
     return found | {"seed_setting_seconds": float(np.median([run["wall"] for run, _ in runs])),
                     "seed_setting_cpu_seconds": float(np.median([run["cpu"] for run, _ in runs])),
                     "seed_setting_process_seconds": float(np.median([cost.wall for _, cost in runs]))}

@@ -197,10 +197,11 @@ def score(
     if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only)
     if not target: raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.drift import load_model
-    from nfad.files import peak_memory, score_files
+    from nfad.files import score_files
+    from nfad.measure import peak_resident_memory
     loaded = load_model(model, fpr, _benign_records(model, reference))
     report = score_files(loaded, source, target, keep if keep in ("identifiers", "all", "none") else keep.split(","), strict, scheduler, workers, window, not quiet)
-    totals = report.totals() | {"warning": report.warning, "reasons": report.reasons, "peak_memory_mb": peak_memory()}
+    totals = report.totals() | {"warning": report.warning, "reasons": report.reasons, "peak_memory_mb": peak_resident_memory()}
     failed = report.files[report.files["status"] == "failed"]
     lines = [f"{totals['rows']:,} records of {totals['files']} files, {totals['alarms']:,} above the threshold, {totals['bad']:,} without a score; {totals['seconds']:.1f} s",
              *(f"  {n:,} rows: {reason}" for reason, n in list(report.reasons.items())[:5]), *(f"failed: {row.file}: {row.error}" for row in failed.itertuples()),
@@ -255,7 +256,7 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float) 
     from nfad.score import evaluate
     loaded = load_model(model, fpr)
     def scores(source):
-        parts = [score_rows(loaded, b.X, b.broken)["anomaly_score"] for path in find_sources(source).values() for b in open_table(path, loaded.features, "none").batches(65_536)]
+        parts = [score_rows(loaded, b.X, b.faults)["anomaly_score"] for path in find_sources(source).values() for b in open_table(path).records(loaded.features, "none")]
         return np.concatenate(parts) if parts else np.zeros(0)
     parts = {"benign": scores(benign_path), "attack": scores(attack_path)}
     values, truth = np.concatenate(list(parts.values())), np.repeat(list(parts), [len(p) for p in parts.values()])

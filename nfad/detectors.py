@@ -25,16 +25,18 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.svm import OneClassSVM
 
 from .core import (atomic_path, fingerprint, package_versions, read_json, repository_root, require_between,
                        require_choice, require_positive_int)
 from .data import Dataset, row_ids
 from .splits import Split
+from .nearest import NearestPoints
 from .prep import FEATURE_SETS, Transform
 from .statistics import STATISTICS, benign_criterion
-from .score import class_metrics, decision_metrics, fpr_band, ranking_metrics, threshold_at_fpr
+from .metrics import class_metrics, decision_metrics, ranking_metrics
+from .score import fpr_band, threshold_at_fpr
 
 # %% ../nbs/07_detectors.ipynb #d838fd21
 class Reconstruction:
@@ -59,16 +61,16 @@ class Nearest:
     def __init__(
         self, k: int = 5,  # neighbors, >= 1
     ):
-        self.search = NearestNeighbors(n_neighbors=require_positive_int(k, "k"))
+        self.k = require_positive_int(k, "k")
 
     def fit(self, X: np.ndarray) -> "Nearest":  # X: (n, d) scaled benign records
         "Keeps the records."
-        self.search.fit(X)
+        self.benign = NearestPoints(X)
         return self
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:  # (n, d) scaled records -> (n,); higher is more anomalous
         "Distance to the k-th neighbor."
-        return self.search.kneighbors(X)[0][:, -1]
+        return self.benign.to_kth(X, self.k)
 
 # %% ../nbs/07_detectors.ipynb #e751d66c
 class TailSum:

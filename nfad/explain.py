@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from .core import package_versions, require_between, require_choice, require_finite, require_positive_int
 from .measure import clock
+from .nearest import nearest_in_features
 from .prep import Transform
-from .shapley import Attributions, Background, nearest_donors, shapley_values, summarize_background
+from .shapley import Attributions, Background, shapley_values, summarize_background
 
 # %% ../nbs/05_explain.ipynb #5b5d8463
 PLANTS = ("global", "swap", "mirror")
@@ -125,7 +126,7 @@ def occlusion(
     d = X.shape[1]
     others, replaced = ~np.eye(d, dtype=bool), []
     for x in X:
-        donors = background.records[nearest_donors(background.gaps(x), others, k)]  # (d, k, d)
+        donors = background.records[nearest_in_features(background.gaps(x), others, k)]  # (d, k, d)
         mixed = np.where(others[:, None], x, donors)
         replaced.append(background.score(mixed.reshape(-1, d)).reshape(d, k).mean(axis=1))
     return background.score(X)[:, None] - np.array(replaced).reshape(X.shape)
@@ -289,7 +290,7 @@ def replacement_curves(
     without, with_them = [], []
     for x, place in zip(X, rank, strict=True):
         gaps, top = background.gaps(x), place < np.arange(n_steps + 1)[:, None]
-        donors = background.records[nearest_donors(gaps, ~top, 1)[:, 0]]
+        donors = background.records[nearest_in_features(gaps, ~top, 1)[:, 0]]
         nearest = background.records[gaps.sum(axis=1).argmin()]
         without.append(np.where(top, donors, x))
         with_them.append(np.where(top, x, nearest))

@@ -3,13 +3,12 @@
 # %% auto #0
 __all__ = ['FORMAT', 'FAILURES', 'find_reasons', 'score_rows', 'Job', 'read_scored', 'score_file', 'FilesReport', 'find_sources',
            'plan_jobs', 'score_files', 'worker_settings', 'connect', 'disconnect', 'score_partition', 'score_frame',
-           'recalibrate', 'capacity_plan', 'write_many', 'peak_memory', 'measure_files']
+           'recalibrate', 'capacity_plan', 'write_many', 'measure_files']
 
 # %% ../nbs/11_files.ipynb #9e06e30e
 import html
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from .core import atomic_path, fingerprint, require_between, require_positive_int
-from .tables import BATCH, READERS, RESULT, Table, _matrix, open_table, plan_columns
+from .tables import (
+    BATCH, RECORD_ENDINGS, RESULT, Table, number_matrix, open_table, plan_columns)
 from .score import conformal_p_values, threshold_at_fpr
 from .drift import (LoadedModel, Reference, WINDOW, compare_batch, drift_warning, judge_windows, load_model,
                         model_bytes, restore_model)
@@ -35,7 +35,7 @@ from .drift import (LoadedModel, Reference, WINDOW, compare_batch, drift_warning
 def find_reasons(
     X: np.ndarray,                    # (n, d) features
     names: Sequence[str],             # (d,) their names
-    broken: np.ndarray | None = None, # (n,) bool: rows that are no record at all
+    faults: np.ndarray | None = None, # (n,) object: None, or why a row is no record at all
 ) -> np.ndarray:                      # (n,) object: None, or why the row cannot be scored
     "What is wrong with each row."
     bad = ~np.isfinite(X)
@@ -43,17 +43,16 @@ def find_reasons(
     for row in np.flatnonzero(bad.any(axis=1)):
         j = int(bad[row].argmax())
         reasons[row] = f"{'no number' if np.isnan(X[row, j]) else 'infinite'} in {names[j]!r}"
-    if broken is not None: reasons[broken] = "too many fields"
-    return reasons
+    return reasons if faults is None else np.where(np.equal(faults, None).astype(bool), reasons, faults)
 
 
 def score_rows(
     model: LoadedModel,  # from `load_model`
     X: np.ndarray,       # (n, d) features, in the model's order; NaN and infinity are allowed
-    broken: np.ndarray | None = None,  # (n,) bool: rows that are no record at all
+    faults: np.ndarray | None = None,  # (n,) object: None, or why a row is no record at all
 ) -> dict[str, np.ndarray]:  # the columns `RESULT`, (n,) each; NaN or None where there is a reason
     "Scores, p-values, decisions and reasons of any rows."
-    reasons = find_reasons(X, model.features, broken)
+    reasons = find_reasons(X, model.features, faults)
     good = np.equal(reasons, None).astype(bool)
     scores, p_values, flags = np.full(len(X), np.nan), np.full(len(X), np.nan), np.full(len(X), None, dtype=object)
     if good.any():
@@ -97,8 +96,8 @@ def read_scored(
 def _write_scores(model: LoadedModel, job: Job, writer: pq.ParquetWriter, table: Table, advance: Callable) -> dict[str, Any]:
     "Scores batch after batch into `writer`; returns the account."
     n, reasons, alarms, windows = 0, Counter(), 0, []
-    for batch in table.batches(BATCH):
-        scored = score_rows(model, batch.X, batch.broken)
+    for batch in table.records(model.features, job.keep, BATCH):
+        scored = score_rows(model, batch.X, batch.faults)
         bad = np.isnan(scored["anomaly_score"])
         columns = [*batch.kept, pa.array(scored["anomaly_score"], mask=bad), pa.array(scored["p_value"], mask=bad),
                    pa.array(scored["is_anomaly"], pa.bool_()), pa.array(scored["reason"], pa.string())]
@@ -120,9 +119,10 @@ def score_file(
     start, task = time.perf_counter(), job.task(model)
     said = read_scored(job.target)
     if said and said["task"] == task: return said["result"] | {"file": job.name, "status": "was done", "seconds": 0.0}
-    table = open_table(job.source, model.features, job.keep)
+    table = open_table(job.source)
+    layout = plan_columns(table.names, model.features, job.keep)
     types = (pa.float64(), pa.float64(), pa.bool_(), pa.string())
-    schema = pa.schema([*table.fields, *map(pa.field, RESULT, types)])
+    schema = pa.schema([*table.fields(layout), *map(pa.field, RESULT, types)])
     with atomic_path(job.target) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             result = _write_scores(model, job, writer, table, advance)
@@ -158,9 +158,9 @@ def find_sources(
     source = Path(source).resolve()
     if not source.exists(): raise FileNotFoundError(f"source {source} does not exist")
     if source.is_file(): return {source.name: source}
-    found = {p.relative_to(source).as_posix(): p for p in sorted(source.rglob("*")) if p.is_file() and p.suffix.lower() in READERS}
+    found = {p.relative_to(source).as_posix(): p for p in sorted(source.rglob("*")) if p.is_file() and p.suffix.lower() in RECORD_ENDINGS}
     found = {name: path for name, path in found.items() if not any(part.startswith(".") for part in Path(name).parts)}
-    if not found: raise FileNotFoundError(f"source {source} holds no file ending in {' or '.join(READERS)}")
+    if not found: raise FileNotFoundError(f"source {source} holds no file ending in {' or '.join(RECORD_ENDINGS)}")
     return found
 
 
@@ -316,7 +316,7 @@ def score_partition(
 ) -> pd.DataFrame:                             # (n, .) kept columns and `RESULT`, same index
     "Scores a frame; bad rows get a reason."
     layout = plan_columns(frame.columns, model.features, keep)
-    X = _matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
+    X = number_matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
     kept = {name: frame.iloc[:, i] for i, name in layout.kept.items()}
     types = dict(zip(RESULT, ("float64", "float64", "boolean", "str")))
     scored = {name: pd.Series(values, index=frame.index, dtype=types[name]) for name, values in score_rows(model, X).items()}
@@ -346,8 +346,8 @@ def recalibrate(
     detector, parts, bad = load_model(model).detector, [], 0
     features = list(map(str, detector.feature_names_in_))
     for path in find_sources(source).values():
-        for batch in open_table(path, features, "none").batches(BATCH):
-            good = np.isfinite(batch.X).all(axis=1) & ~batch.broken
+        for batch in open_table(path).records(features, "none", BATCH):
+            good = np.isfinite(batch.X).all(axis=1) & np.equal(batch.faults, None).astype(bool)
             if sum(map(len, parts)) < limit: parts.append(detector.anomaly_score(batch.X[good]))
             bad += int((~good).sum())
     scores = np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0)
@@ -395,14 +395,6 @@ def write_many(
     return sum(p.stat().st_size for p in Path(folder).iterdir())
 
 # %% ../nbs/11_files.ipynb #ebb17f9d
-def peak_memory() -> float:  # MB
-    "Largest resident memory of this process so far."
-    try: return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-    except OSError:  # no Linux
-        import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def measure_files(
     model: str | Path,             # model file
     source: str | Path,            # file or folder of records
@@ -411,10 +403,10 @@ def measure_files(
     n_workers: int | None = None,  # see `score_files`
 ) -> dict[str, float]:             # totals of the report, wall_seconds of the whole process and its peak memory_mb
     "Runs `score_files` in a fresh process and watches it."
-    code = ("import sys, json\nfrom nfad.files import peak_memory, score_files\nif __name__ == '__main__':\n"
+    code = ("import sys, json\nfrom nfad.files import score_files\nfrom nfad.measure import peak_resident_memory\nif __name__ == '__main__':\n"
             "    model, source, target, scheduler, n = json.loads(sys.argv[1])\n"
             "    totals = score_files(model, source, target, scheduler=scheduler, n_workers=n, progress=False).totals()\n"
-            "    print(json.dumps(totals | {'memory_mb': peak_memory()}))\n")
+            "    print(json.dumps(totals | {'memory_mb': peak_resident_memory()}))\n")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "measure.py"

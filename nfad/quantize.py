@@ -406,7 +406,7 @@ def _term_nodes(g: Graph, x: str, flow: Any, df: float) -> str:
 
 # %% ../nbs/09_quantize.ipynb #eb3e03fc
 def _nearest_nodes(g: Graph, x: str, points: np.ndarray, spacing: np.ndarray | None = None) -> str:
-    "Distance to the nearest point, float64, in units of the spacing if there is one, see `nfad.statistics.nearest_distance`."
+    "Distance to the nearest point, float64, in units of the spacing if there is one, see `nfad.nearest.NearestPoints`."
     far = np.clip(points, -1e15, 1e15).astype(np.float32)
     single = g("Clip", g("Cast", x, to=TensorProto.FLOAT), -1e15, 1e15)
     order = g("Add", g("MatMul", single, -2 * far.T), np.square(far).sum(axis=1))
@@ -437,7 +437,7 @@ def _profile_nodes(g: Graph, z: str, terms: str, statistic: ProfileStatistic) ->
     white = lambda x, w: g("MatMul", g("Sub", double(x), g.exact(w.mean)), g.exact(w.axes))
     profile, around = white(F, statistic.whitening_), statistic.neighborhood_
     length = g("Sqrt", g("ReduceSum", g("Mul", profile, profile), np.array([1]), keepdims=0))
-    local = _nearest_nodes(g, white(z, around.whitening), around.points, around.spacing)
+    local = _nearest_nodes(g, white(z, around.whitening), around.nearest.points, around.nearest.spacing)
     distances = _nearest_nodes(g, z, statistic.points_), _nearest_nodes(g, F, statistic.profiles_), length, local
     return g("Sum", *(_surprise_nodes(g, x, tail) for x, tail in zip(distances, statistic.tails_)))
 

@@ -13,7 +13,8 @@ from typing import Any, Callable, Iterable, Iterator, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .tables import _matrix, plan_columns
+from .nearest import NearestPoints
+from .tables import number_matrix, plan_columns
 from .drift import LoadedModel, load_model
 from .files import find_reasons
 
@@ -26,20 +27,6 @@ class Alert(NamedTuple):
     reason: str | None           # why there is no score
 
 
-class _Nearest:
-    "`nfad.statistics.nearest_distance` for a few records, whose table is made ready once."
-    def __init__(self, points: np.ndarray, spacing: np.ndarray | None = None):
-        self.points, self.doubled, self.norms = points, -2 * points, np.square(points).sum(axis=1)
-        self.spacing, self.squares = spacing, spacing is not None and np.square(spacing).astype(np.float32)
-
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        near = np.clip(X, -1e15, 1e15).astype(np.float32)
-        order = near @ self.doubled.T + self.norms
-        if self.spacing is not None: order = (order + np.square(near).sum(axis=1, keepdims=True)) / self.squares
-        nearest = order.argmin(axis=1)
-        return np.sqrt(np.square(X.astype(np.float64) - self.points[nearest]).sum(axis=1)) / (1 if self.spacing is None else self.spacing[nearest])
-
-
 class _FewRows:
     "Anomaly scores of at most `BLOCK` records, with everything made ready before."
     BLOCK = 64  # a multiple of 64, see `nfad.train.product`
@@ -49,14 +36,16 @@ class _FewRows:
         self.detector, self.statistic, d = detector, detector.statistic_, len(detector.transform_.feature_names_out_)
         self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(np.zeros((self.BLOCK, d), np.float32)).compile()
         self.around = self.statistic.neighborhood_
-        self.near = [_Nearest(self.statistic.points_), _Nearest(self.statistic.profiles_), _Nearest(self.around.points, self.around.spacing)]
+        self.near = [NearestPoints(self.statistic.points_), NearestPoints(self.statistic.profiles_)]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         Z = self.detector.transform_.transform(X)
         block = np.zeros((self.BLOCK, Z.shape[1]), np.float32)
         block[:len(Z)] = Z
         F = self.statistic.profile(-np.asarray(self.flow(block))[:len(Z)].astype(np.float64))
-        distances = self.near[0](Z), self.near[1](F), self.statistic.mahalanobis(F), self.near[2](self.around.whitening(Z))
+        n = len(Z)
+        distances = (self.near[0].distance(Z, n_rows=n), self.near[1].distance(F, n_rows=n), self.statistic.mahalanobis(F),
+                     self.around.distance(Z, n_rows=n))
         total = np.stack([tail.surprise(x) for tail, x in zip(self.statistic.tails_, distances)], axis=1)
         constants = self.detector.transform_.constant_deviation(X, cost=self.detector.constant_cost_) if self.detector.constant_ else np.zeros(len(X))
         return np.hstack([total, constants[:, None]]).sum(axis=1)
@@ -80,7 +69,7 @@ def _cell(value: Any) -> float:
 
 def _few_numbers(records: Any, features: tuple[str, ...]) -> np.ndarray:
     "(n, d) numbers of a frame, dicts or arrays, NaN where there is none."
-    if isinstance(records, pd.DataFrame): return _matrix((records.iloc[:, i] for i in plan_columns(records.columns, features, "none").features), features, len(records))
+    if isinstance(records, pd.DataFrame): return number_matrix((records.iloc[:, i] for i in plan_columns(records.columns, features, "none").features), features, len(records))
     if len(records) and not isinstance(records[0], dict):
         X = np.asarray(records, dtype=np.float64)
         if X.ndim != 2 or X.shape[1] != len(features): raise ValueError(f"records must have shape (n, {len(features)}), got {X.shape}")

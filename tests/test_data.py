@@ -1,197 +1,22 @@
-"""Laws of loading and splitting, each with a broken twin that must fail; bad input; the real files."""
+"""Laws of cleaning, labels and the cache, each with a broken twin that must fail; bad input; the real files."""
 import dataclasses
-import os
 import shutil
 import tracemalloc
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from conftest import REAL_DATA, needs_data
+from conftest import needs_data
 from nfad import data, vocabulary
-from nfad.data import DATASETS, Dataset, load_dataset, row_ids
-from nfad.splits import split_dataset
-
-HEADER = " Flow Duration, Total Fwd Packets,Flow Bytes/s, Fwd Header Length, Fwd IAT Max, Destination Port, Label"
-ROWS = ["10,2,5.0,40,1,80,BENIGN", "12,3,6.0,60,2,80,BENIGN", "14,4,7.0,80,3,80,BENIGN", "99,9,1.5,40,9,22,PortScan"]
+from nfad.data import DATASETS, load_dataset, row_ids
+from nfad.tables import ReadReport, open_table
+from samples import HEADER, ROWS, demo, real, write
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("NFAD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    before = os.environ.get("NFAD_CACHE")
-    os.environ["NFAD_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
-    try: yield load_dataset("demo")
-    finally:
-        if before is None: os.environ.pop("NFAD_CACHE")
-        else: os.environ["NFAD_CACHE"] = before
-
-
-def write(path, rows=ROWS, header=HEADER, end="\n"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([header, *rows]) + end, encoding="utf-8")
-    return path
-
-
-def made(values, is_attack, groups=None, day=None):
-    "A data set from plain lists, with no cleaning."
-    is_attack = np.asarray(is_attack, bool)
-    records = pd.DataFrame(np.asarray(values, float).reshape(len(is_attack), -1))
-    as_text = lambda x: None if x is None else np.asarray(x, dtype=str)
-    return Dataset("made", records, is_attack, np.where(is_attack, "scan", "benign"), as_text(groups), as_text(day), None)
-
-
-# ---------------------------------------------------------------- splits
-
-def law_split(split, dataset, **options):
-    "Disjoint parts, benign where promised, no copy of a test or labelled row among the learnt ones, reproducible."
-    s, again = split(dataset, **options), split(dataset, **options)
-    parts = {p: getattr(s, p) for p in ("train", "reference", "calibration", "test", "labelled")}
-    rows = np.concatenate(list(parts.values()))
-    assert len(rows) == len(np.unique(rows)), "a row is in two parts"
-    ids = row_ids(dataset.records)
-    learnt = np.concatenate([parts["train"], parts["reference"], parts["calibration"]])
-    assert not dataset.is_attack[learnt].any(), "an attack is learnt"
-    assert dataset.is_attack[parts["labelled"]].all(), "a benign row is in the labelled pool"
-    assert not np.isin(ids[learnt], ids[parts["test"]]).any(), "a copy of a test row is learnt"
-    assert not np.isin(ids[parts["labelled"]], ids[parts["test"]]).any(), "a copy of a test row is labelled"
-    for p in parts: assert np.array_equal(parts[p], getattr(again, p)), "same seed, other rows"
-    assert s.report["train"] == len(s.train) and s.report["test attack"] == dataset.is_attack[s.test].sum()
-    counted = [k for k in s.report if k not in ("units", "benign tied to an attack")]
-    assert sum(s.report[k] for k in counted) == len(dataset), "the report loses rows"
-
-
-def law_no_conversation_in_two_parts(split, dataset, **options):
-    s = split(dataset, **options)
-    seen = [set(dataset.groups[getattr(s, p)]) - {""} for p in ("train", "reference", "calibration", "test", "labelled")]
-    for i, one in enumerate(seen):
-        for other in seen[i + 1:]: assert not one & other, "a conversation is in two parts"
-
-
-def law_test_is_later(split, dataset, **options):
-    s = split(dataset, **options)
-    benign_test = s.test[~dataset.is_attack[s.test]]
-    learnt = np.concatenate([s.train, s.reference, s.calibration])
-    assert max(set(dataset.day[learnt])) < min(set(dataset.day[benign_test])), "the test is not later than the training"
-
-
-def by_row(dataset, method="random", *, n_labelled=0, seed=0, **_):
-    "Broken twin: shuffles rows, so that copies are torn apart."
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(~dataset.is_attack))
-    cut = len(order) // 2
-    attacks = np.flatnonzero(dataset.is_attack)
-    report = {"train": cut, "test benign": len(order) - cut, "test attack": len(attacks) - n_labelled, "labelled": n_labelled}
-    return data.Split(order[:cut], order[:0], order[:0], np.concatenate([order[cut:], attacks[n_labelled:]]), attacks[:n_labelled],
-                      "random", seed, report)
-
-
-TWINS = made([1, 2, 3, 4, 5, 6, 7, 8] * 2 + [1, 2, 30, 30, 31, 32], [False] * 16 + [True] * 6,
-             groups=list("aabbccddeeffgghhijklmn"), day=["d1"] * 8 + ["d2"] * 8 + ["d1"] * 6)
-
-
-@pytest.mark.parametrize("method", ["random", "grouped", "temporal"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_law_split_on_demo(demo, method, seed):
-    law_split(split_dataset, demo, method=method, n_labelled=15, seed=seed)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.sampled_from("abcdef"), st.sampled_from(["d1", "d2", "d3"])),
-                min_size=12, max_size=60), st.sampled_from(["random", "grouped", "temporal"]), st.integers(0, 5), st.integers(0, 3))
-def test_law_split_on_any_data(rows, method, seed, n_labelled):
-    dataset = made(*[list(column) for column in zip(*rows)][:2], *[list(column) for column in zip(*rows)][2:])
-    try: law_split(split_dataset, dataset, method=method, seed=seed, n_labelled=n_labelled, sizes={"train": 2, "reference": 0, "calibration": 1})
-    except ValueError: return  # too few rows is an answer
-    if method == "grouped": law_no_conversation_in_two_parts(split_dataset, dataset, method=method, seed=seed, sizes={"train": 2, "reference": 0, "calibration": 1})
-
-
-def test_law_split_catches_copies(): 
-    with pytest.raises(AssertionError, match="copy of a test row is learnt"): law_split(by_row, TWINS)
-
-
-def test_law_split_catches_labelled_copies():
-    dataset = made([1, 2, 3, 4, 30, 30], [False] * 4 + [True] * 2)
-    with pytest.raises(AssertionError, match="labelled"): law_split(by_row, dataset, n_labelled=1)
-
-
-def test_law_split_catches_overlap():
-    broken = lambda d, **o: dataclasses.replace(split_dataset(d, **o), reference=split_dataset(d, **o).train[:1])
-    dataset = made(np.arange(40), np.arange(40) >= 30)
-    with pytest.raises(AssertionError, match="two parts"): law_split(broken, dataset)
-
-
-def test_law_split_catches_a_forgotten_seed():
-    counter = iter(range(99))
-    broken = lambda d, **o: split_dataset(d, seed=next(counter), **o)
-    dataset = made(np.arange(40), np.arange(40) >= 30)
-    with pytest.raises(AssertionError, match="same seed"): law_split(broken, dataset)
-
-
-def test_law_grouped(demo):
-    law_no_conversation_in_two_parts(split_dataset, demo, method="grouped", n_labelled=15)
-    with pytest.raises(AssertionError): law_no_conversation_in_two_parts(split_dataset, demo, method="random")
-
-
-def test_law_temporal(demo):
-    law_test_is_later(split_dataset, demo, method="temporal")
-    with pytest.raises(AssertionError): law_test_is_later(split_dataset, demo, method="random")
-
-
-def test_units_join_vectors_and_conversations():
-    units = data.split_units(np.array([7, 7, 8, 9, 5]), np.array(["a", "b", "b", "", ""]))
-    assert units[0] == units[1] == units[2] and len({units[2], units[3], units[4]}) == 3
-
-
-def test_default_sizes_on_demo(demo):
-    s, n = split_dataset(demo), int((~demo.is_attack).sum())
-    assert len(s.train) == min(5000, int(0.6 * n)) and len(s.reference) == int(0.1 * n) and len(s.calibration) == int(0.15 * n)
-    assert s.report["unused benign"] == s.report["unused attack"] == 0
-
-
-def test_sizes_as_counts_shares_and_preset():
-    dataset = made(np.arange(20_000), np.arange(20_000) >= 13_000)
-    s = split_dataset(dataset, sizes={"train": 100, "reference": 0.5, "calibration": 0, "test": 50, "attack": 0.1})
-    assert [len(s.train), len(s.reference), len(s.calibration)] == [100, 6500, 0]
-    assert s.report["test benign"] == 50 and s.report["test attack"] == 700
-    assert len(split_dataset(dataset, sizes={"labelled": 7}).labelled) == 7
-    s = split_dataset(dataset, sizes="paper")
-    assert [len(s.train), len(s.calibration), len(s.labelled), len(s.test)] == [5000, 1000, 1000, 10_000]
-
-
-def test_the_pool_does_not_move_the_benign_parts(demo):
-    assert np.array_equal(split_dataset(demo, n_labelled=0).train, split_dataset(demo, n_labelled=50).train)
-
-
-@pytest.mark.parametrize("options, message", [
-    ({"method": "stratified"}, "method must be one of"),
-    ({"sizes": {"train": 5_000}}, "train needs 5,000"),
-    ({"sizes": "paper"}, "train needs 5,000"),
-    ({"sizes": "papers"}, "did you mean 'paper'"),
-    ({"sizes": {"trian": 5}}, "did you mean 'train'"),
-    ({"sizes": {"train": -1}}, "count >= 0 or a share"),
-    ({"sizes": {"train": 1.5}}, "count >= 0 or a share"),
-    ({"sizes": {"test": 40}}, "test needs 40"),
-    ({"sizes": {"attack": 40}}, "attack needs 40"),
-    ({"n_labelled": 11}, "n_labelled must be at most 10"),
-    ({"method": "grouped"}, "needs conversations"),
-    ({"method": "temporal"}, "needs days"),
-])
-def test_split_refuses(options, message):
-    with pytest.raises(ValueError, match=message): split_dataset(made(np.arange(40), np.arange(40) >= 30), **options)
-
-
-def test_split_refuses_tiny_and_one_day():
-    with pytest.raises(ValueError, match="is no row"): split_dataset(made([1, 2, 3], [False, False, True]))
-    dataset = made(np.arange(40), np.arange(40) >= 30, day=["2017-07-03"] * 40)
-    with pytest.raises(ValueError, match="2 days or more"): split_dataset(dataset, "temporal")
 
 
 # ---------------------------------------------------------------- cleaning
@@ -282,14 +107,6 @@ def test_report_is_json_and_table(demo):
 
 # ---------------------------------------------------------------- layouts
 
-def test_one_vocabulary_for_all_spellings():
-    v3 = list(vocabulary.FLOW_COLUMNS[:5]) + ["Fwd Header Length", " Init_Win_bytes_forward ", "min_seg_size_forward"]
-    v4 = ["Flow Duration", "Tot Fwd Pkts", "Tot Bwd Pkts", "TotLen Fwd Pkts", "TotLen Bwd Pkts", "Fwd Header Len", "Init Fwd Win Byts", "Fwd Seg Size Min"]
-    fixed = ["Flow Duration", "Total Fwd Packet", "Total Bwd packets", "Total Length of Fwd Packet", "Total Length of Bwd Packet",
-             "Fwd Header Length", "FWD Init Win Bytes", "Fwd Seg Size Min"]
-    assert vocabulary.canonical_columns(v3) == vocabulary.canonical_columns(v4) == vocabulary.canonical_columns(fixed)
-
-
 @pytest.mark.parametrize("repeat", [" Fwd Header Length", "Fwd Header Length.1"])
 def test_repeated_header_column_is_left_out(tmp_path, repeat):
     d = load_dataset(write(tmp_path / "a.csv", [r.replace(",40,", ",40,40,").replace(",60,", ",60,60,").replace(",80,3", ",80,80,3") for r in ROWS],
@@ -368,7 +185,7 @@ def test_cache_is_used_and_follows_the_file(tmp_path, monkeypatch):
     first = load_dataset(path)
     (copy,) = (tmp_path / "cache" / "data").iterdir()
     with monkeypatch.context() as m:
-        m.setattr(data, "_text_frames", lambda *a: pytest.fail("the file was parsed again"))
+        m.setattr(data, "_normalise", lambda *a: pytest.fail("the file was parsed again"))
         second = load_dataset(path)
         assert second.records.equals(first.records) and second.report == first.report
         assert list(load_dataset(path, ["Flow Duration"]).records) == ["Flow Duration"]
@@ -379,7 +196,7 @@ def test_cache_is_used_and_follows_the_file(tmp_path, monkeypatch):
 
 def test_interrupted_reading_leaves_no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NFAD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(data, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(data, "BATCH", 2)
     path = write(tmp_path / "a.csv", [*ROWS, "17,x,5.0,40,1,80,BENIGN"])
     with pytest.raises(ValueError, match="line 6"): load_dataset(path)
     assert list((tmp_path / "cache" / "data").iterdir()) == []
@@ -399,7 +216,7 @@ def test_chunks_do_not_matter(tmp_path, monkeypatch, chunk):
     rows = [*ROWS, "", *[f"{i},{i % 7},{i}.5,40,3,80,BENIGN" for i in range(20)], HEADER, "1,2"]
     path = write(tmp_path / "a.csv", rows, end="")
     whole = load_dataset(path, cache=False)
-    monkeypatch.setattr(data, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(data, "BATCH", chunk)
     again = load_dataset(path)
     assert again.records.equals(whole.records) and again.report.dropped == whole.report.dropped
 
@@ -409,16 +226,17 @@ def test_large_classes_are_drawn(tmp_path, monkeypatch):
     d = load_dataset(path, max_per_class=30)
     law_clean(d)
     assert d.report.classes == {"benign": 30, "PortScan": 1} and d.report.dropped == {"above 30 of one label, drawn": 70}
-    monkeypatch.setattr(data, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(data, "BATCH", 7)
     assert load_dataset(path, max_per_class=30).records.equals(d.records)
     with pytest.raises(ValueError, match="max_per_class"): load_dataset(path, max_per_class=0)
 
 
 def peak_of_reading(path, chunk, monkeypatch):
-    monkeypatch.setattr(data, "CHUNK_ROWS", chunk)
-    plan = data._make_plan([path], {}, None, None)
+    monkeypatch.setattr(data, "BATCH", chunk)
+    table = open_table(path)
+    plan = data._make_plan([table], None, None)
     tracemalloc.start()
-    data._write_cache(path.with_suffix(".parquet"), data._frames([path], {}, plan, plan.features, data._Account(), False), data._Account())
+    data._write_cache(path.with_suffix(".parquet"), data._frames([table], plan, plan.features, table.report, False), table.report)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -503,10 +321,6 @@ KEPT = {"cicids2017": 35_777, "cicids2017_improved": 43_309, "tor2016": 14_747, 
         "cicddos2019": 102_745, "csecicids2018": 4_622, "tiissrc23": 960}
 
 
-@lru_cache
-def real(name): return load_dataset(name, folder=REAL_DATA)
-
-
 @needs_data
 @pytest.mark.parametrize("name", READ)
 def test_real_sets(name):
@@ -514,36 +328,18 @@ def test_real_sets(name):
     law_clean(d)
     assert d.report.rows_read == READ[name][0] and len(d) == KEPT[name]
     assert (~d.is_attack).sum() <= READ[name][1] and d.is_attack.sum() <= READ[name][2]
-    law_split(split_dataset, d, n_labelled=15)
 
 
 @needs_data
 def test_labels_before_cleaning(data_dir, monkeypatch):
     for name, (rows, benign, attacks) in READ.items():
         source, paths = data._locate(name, data_dir)
-        tables = data._in_memory(source, paths, False, False)
-        plan = data._make_plan(paths, tables, source, None)
-        frame, _ = data._read(paths, tables, plan, plan.features[:1], False, False, None)
+        report = ReadReport()
+        tables = [data._open_source(source, path, report, False, False) for path in paths]
+        plan = data._make_plan(tables, source, None)
+        frame, _ = data._read(tables, plan, plan.features[:1], False, False, None)
         is_attack, _ = data._classes(frame["_label"], None)
         assert (len(frame), (~is_attack).sum(), is_attack.sum()) == (rows, benign, attacks), name
-
-
-@needs_data
-@pytest.mark.parametrize("name, method", [("cicids2017_improved", "grouped"), ("cicids2017_improved", "temporal"), ("tor2016", "grouped"),
-                                          ("cicddos2019", "temporal"), ("cicids2017", "temporal")])
-def test_real_splits(name, method):
-    d = real(name)
-    law_split(split_dataset, d, method=method, n_labelled=15)
-    law = law_no_conversation_in_two_parts if method == "grouped" else law_test_is_later
-    law(split_dataset, d, method=method)
-    with pytest.raises(AssertionError): law(split_dataset, d, method="random")
-
-
-@needs_data
-def test_ambiguous_real_vectors_are_never_learnt():
-    d = real("cicddos2019")
-    assert d.report.n_ambiguous == 18
-    with pytest.raises(AssertionError, match="copy of a test row"): law_split(by_row, d)
 
 
 @needs_data

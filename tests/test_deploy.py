@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from nfad.streams import Scorer, from_suricata, from_zeek, in_bursts, parse_line
 from nfad.grid import Cell, plan_grid, run_grid
 from nfad.alerts import (alert_records, alerts_html, explain_alerts, find_alerts, p_value_limit, surprising_features,
                          write_alerts)
-from nfad.score import flag_batch
+from nfad.promises import flag_batch
 from nfad.detector import FlowDetector
 from notebooks import ROOT
 
@@ -114,12 +115,12 @@ def test_counts_decisions_and_p_values(model, tmp_path):
 
 
 @pytest.mark.parametrize("line, reason", [
-    ("1,2,3,4,x", "too many fields"), ("1,2,3", "no number in 'Idle Max'"), ("a,2,3,4", "no number in 'Flow Duration'"), ("", "no number in 'Flow Duration'"),
+    ("1,2,3,4,x", "line with too many fields"), ("1,2,3", "no number in 'Idle Max'"), ("a,2,3,4", "no number in 'Flow Duration'"), ("", "empty line"),
     ("1,2,inf,4", "infinite in 'Flow IAT Mean'"), ("1,2,3,1e400", "infinite in 'Idle Max'"), ("1,2,3,4", None), ("1,2,3,4e0", None)])
 def test_lines_of_a_csv_file(tmp_path, line, reason):
     (tmp_path / "a.csv").write_text(",".join(NAMES) + f"\n1,2,3,4\n{line}\n5,6,7,8\n")
-    batch, = open_table(tmp_path / "a.csv", NAMES).batches(1000)
-    assert find_reasons(batch.X, NAMES, batch.broken).tolist() == [None, reason, None]
+    batch, = open_table(tmp_path / "a.csv").records(NAMES)
+    assert find_reasons(batch.X, NAMES, batch.faults).tolist() == [None, reason, None]
 
 
 def test_parquet_types(tmp_path):
@@ -127,11 +128,11 @@ def test_parquet_types(tmp_path):
     columns = {"Flow Duration": pa.array([1, 2, None, 4], pa.int64()), "Total Fwd Packets": pa.array(["1", "x", "3", "4"]),
                "Flow IAT Mean": pa.array([1.5, 2.5, 3.5, 4.5], pa.float32()), "Idle Max": pa.array(["7", "8", "9", "9"]).dictionary_encode()}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    batch, = open_table(tmp_path / "a.parquet", NAMES).batches(1000)
+    batch, = open_table(tmp_path / "a.parquet").records(NAMES)
     assert find_reasons(batch.X, NAMES).tolist() == [None, "no number in 'Total Fwd Packets'", "no number in 'Flow Duration'", None]
     assert batch.X[0].tolist() == [1, 1, 1.5, 7]
     pq.write_table(pa.table(columns | {"Idle Max": pa.array([[1]] * n)}), tmp_path / "b.parquet")
-    with pytest.raises(TypeError, match="'Idle Max' must hold numbers"): list(open_table(tmp_path / "b.parquet", NAMES).batches(1000))
+    with pytest.raises(TypeError, match="'Idle Max' must hold numbers"): list(open_table(tmp_path / "b.parquet").records(NAMES))
 
 
 # ---------------------------------------------------------------- columns
@@ -160,13 +161,13 @@ def law_nothing_half_written(score, folder: Path, source: Path):
     assert [p.name for p in folder.iterdir() if "scores" in p.name] == []
 
 
-def breaking(path, features, keep):
+def breaking(path):
     "A table that breaks after its first batch."
-    table = open_table(path, features, keep)
-    def batches(rows):
-        yield next(table.batches(50))
+    table = open_table(path)
+    def read(wanted):
+        yield next(table.read(wanted._replace(rows=50)))
         raise RuntimeError("the disk is gone")
-    return table._replace(batches=batches)
+    return replace(table, read=read)
 
 
 def test_law_nothing_half_written(model, tmp_path, monkeypatch):
@@ -178,7 +179,7 @@ def test_law_nothing_half_written(model, tmp_path, monkeypatch):
 def test_law_nothing_half_written_catches(model, tmp_path):
     records().to_parquet(tmp_path / "a.parquet")
     def direct(source, target):
-        with pq.ParquetWriter(target, pa.schema({"x": pa.float64()})): next(breaking(source, NAMES, "none").batches(9)); raise RuntimeError("gone")
+        with pq.ParquetWriter(target, pa.schema({"x": pa.float64()})): next(breaking(source).records(NAMES)); raise RuntimeError("gone")
     with pytest.raises(AssertionError): law_nothing_half_written(direct, tmp_path, tmp_path / "a.parquet")
 
 
@@ -579,12 +580,12 @@ def test_long_lines_are_skipped():
 def test_fuzz_csv(tmp_path_factory, lines, end):
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_text(end.join([",".join(NAMES), *lines]) + end, encoding="utf-8", newline="")
-    batches = list(open_table(path, NAMES).batches(3))
-    X, broken = np.concatenate([b.X for b in batches] or [np.empty((0, 4))]), np.concatenate([b.broken for b in batches] or [np.zeros(0, bool)])
+    batches = list(open_table(path).records(NAMES, rows=3))
+    X, broken = np.concatenate([b.X for b in batches] or [np.empty((0, 4))]), np.concatenate([b.faults for b in batches] or [np.zeros(0, object)])
     assert len(X) == len(lines)
     for line, row, bad in zip(lines, X, broken):
         cells = line.split(",")
-        if len(cells) > 4: assert bad or not any(cells[4:5])
+        if len(cells) > 4: assert bad is not None or not any(cells[4:5])
         for text, value in zip(cells, row):
             if np.isfinite(value): assert float(text) == value  # what was read stands there
 
@@ -595,7 +596,7 @@ def test_fuzz_csv_bytes(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "bytes.csv"
     path.write_bytes(",".join(NAMES).encode() + b"\n" + content)
     try:
-        for batch in open_table(path, NAMES).batches(5): assert len(batch.X) == len(batch.broken)
+        for batch in open_table(path).records(NAMES, rows=5): assert len(batch.X) == len(batch.faults)
     except deploy.FAILURES: pass
 
 
@@ -607,7 +608,7 @@ def test_fuzz_parquet(tmp_path_factory, how):
     damaged = path.with_name("damaged.parquet")
     damaged.write_bytes(damage(path.read_bytes(), *how))
     try:
-        for batch in open_table(damaged, NAMES).batches(1000): assert batch.X.shape[1] == 4
+        for batch in open_table(damaged).records(NAMES): assert batch.X.shape[1] == 4
     except deploy.FAILURES: pass
     read_scored(damaged)
 
@@ -629,7 +630,7 @@ def test_hostile_sizes(tmp_path):
         (tmp_path / "m.safetensors").write_bytes(first + b"{}")
         with pytest.raises(ValueError): restore_model(model_bytes(tmp_path / "m.safetensors"))
     (tmp_path / "a.csv").write_bytes(b"a" * (2 << 20))
-    with pytest.raises(ValueError, match="no header"): open_table(tmp_path / "a.csv", NAMES)
+    with pytest.raises(ValueError, match="no header"): open_table(tmp_path / "a.csv")
 
 
 def test_scores_cannot_point_outside(model, scored, tmp_path):

@@ -1,0 +1,171 @@
+"""Laws of nfad.measure: the clock, turns, fresh processes, memory. No time is a test: machines are shared."""
+import json
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfad import measure
+from nfad.measure import Cost, clock, cost_of, in_fresh_process, interleave, peak_memory, peak_resident_memory, private_memory
+
+
+# ---------------------------------------------------------------- clock and turns
+
+class Weather:
+    "A clock that actions move on, in place of the machine's."
+    def __init__(self, monkeypatch):
+        self.now = Cost(0.0, 0.0)
+        monkeypatch.setattr(measure, "clock", lambda: self.now)
+
+    def spend(self, wall, cpu): self.now = Cost(self.now.wall + wall, self.now.cpu + cpu)
+
+
+def law_turns(interleave, weather):
+    "One unmeasured run each, then strict turns; the median of the turns is given back, storms and all."
+    order, storms = [], iter([1000.0, 1.0, 900.0, 2.0, 3.0, 1.0])
+    def a():
+        order.append("a")
+        weather.spend(next(storms), 0.5)
+    def c():
+        order.append("c")
+        weather.spend(0.25, 0.125)
+    cost = interleave({"a": a, "c": c}, 5)
+    assert "".join(order) == "ac" * 6
+    assert cost == {"a": Cost(2.0, 0.5), "c": Cost(0.25, 0.125)}
+
+
+def blocks_of_runs(actions, repeats):
+    return {name: Cost(*np.median([cost_of(action) for _ in range(repeats + 1)][1:], axis=0).tolist()) for name, action in actions.items()}
+
+
+def worst_of_turns(actions, repeats):
+    for action in actions.values(): action()
+    turns = [{name: cost_of(action) for name, action in actions.items()} for _ in range(repeats)]
+    return {name: Cost(*np.max([turn[name] for turn in turns], axis=0).tolist()) for name in actions}
+
+
+def test_law_turns(monkeypatch): law_turns(interleave, Weather(monkeypatch))
+
+
+@pytest.mark.parametrize("broken", [blocks_of_runs, worst_of_turns])
+def test_law_turns_catches(broken, monkeypatch):
+    with pytest.raises(AssertionError): law_turns(broken, Weather(monkeypatch))
+
+
+def law_waits(cost_of):
+    "Work that is still going on in the background belongs to the action that started it."
+    a = jnp.ones((1200, 1200))
+    work = jax.jit(lambda a: jax.lax.fori_loop(0, 8, lambda i, x: x @ a / 1200, a))
+    work(a).block_until_ready()
+    start = time.process_time()
+    measured = cost_of(lambda: work(a)).cpu
+    work(a).block_until_ready()
+    both = time.process_time() - start
+    assert measured > 0.25 * both
+
+
+def test_law_waits(): law_waits(cost_of)
+
+
+def test_law_waits_catches_a_clock_that_does_not_wait():
+    def hasty(action):
+        before = clock()
+        action()
+        return Cost(*np.subtract(clock(), before))
+    with pytest.raises(AssertionError):
+        for _ in range(5): law_waits(hasty)
+        pytest.skip("this machine runs jax's work in the calling thread")
+
+
+def test_repeats_are_checked():
+    with pytest.raises(ValueError, match="repeats"): interleave({"a": int}, 0)
+
+
+# ---------------------------------------------------------------- fresh processes
+
+def test_a_fresh_process_sees_the_cache_it_is_given(tmp_path):
+    code = f"import os, json, pathlib\npathlib.Path({str(tmp_path / 'env.json')!r}).write_text(json.dumps(dict(os.environ)))\n"
+    for cache, wanted in (("off", ("off", None)), (tmp_path, ("on", str(tmp_path)))):
+        result, cost = in_fresh_process(code, cache=cache)
+        found = json.loads((tmp_path / "env.json").read_text())
+        assert found["NFAD_COMPILATION_CACHE"] == wanted[0] and result is None and cost.wall > 0
+        if wanted[1]: assert found["NFAD_CACHE"] == wanted[1]
+
+
+def test_a_fresh_process_counts_its_own_work():
+    _, idle = in_fresh_process("pass\n")
+    _, busy = in_fresh_process("import time\nwhile time.process_time() < 0.6: pass\n")
+    assert busy.cpu > idle.cpu + 0.3
+
+
+def test_a_fresh_process_returns_what_the_function_returns():
+    assert in_fresh_process("core.allowed_alarms", {"m": 100, "fpr": 0.29})[0] == 29
+    with pytest.raises(RuntimeError, match="no attribute 'no_such'"): in_fresh_process("core.no_such")
+
+
+def test_a_failure_in_a_fresh_process_is_told():
+    with pytest.raises(RuntimeError, match=r"(?s)status 1.*KeyError: 'lost'"): in_fresh_process("d = {}\nd['lost']\n")
+
+
+# ---------------------------------------------------------------- memory
+
+def law_memory(peak_memory):
+    "What an action needed in between counts, also after it is gone; what was there before does not."
+    held = np.ones(10_000_000)
+    def passing():
+        for _ in range(3): np.ones(12_500_000)
+        return None
+    assert 80 < peak_memory(passing) < 160 and peak_memory(lambda: None) < 20 and held[0] == 1
+
+
+def memory_left_behind(action):
+    before = private_memory()
+    action()
+    return private_memory() - before
+
+
+def memory_in_all(action):
+    action()
+    return private_memory()
+
+
+def test_law_memory(): law_memory(peak_memory)
+
+
+@pytest.mark.parametrize("broken", [memory_left_behind, memory_in_all])
+def test_law_memory_catches(broken):
+    with pytest.raises(AssertionError): law_memory(broken)
+
+
+def test_freed_memory_counts_again():
+    def pieces(): return len([np.ones(2000) for _ in range(6000)])  # 96 MB in pieces too small to be mapped
+    first, second = peak_memory(pieces), peak_memory(pieces)
+    assert 60 < second < 200 and abs(first - second) < 60
+
+
+def test_mapped_rows_are_not_counted(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(25_000_000))  # 200 MB
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert peak_memory(lambda: float(mapped.sum())) < 50
+    assert peak_memory(lambda: np.array(mapped)) > 150
+
+
+def test_the_resident_peak_never_falls():
+    before = peak_resident_memory()
+    np.ones(25_000_000).sum()  # 200 MB, given back at once
+    after = peak_resident_memory()
+    assert after >= before and after > 200 and peak_resident_memory() >= after
+
+
+def test_a_fresh_process_has_a_peak_of_its_own():
+    np.ones(75_000_000).sum()
+    assert 10 < in_fresh_process("measure.peak_resident_memory")[0] < 500 < peak_resident_memory()
+
+
+def test_measuring_loads_no_jax():
+    code = "import sys, nfad.measure as m; m.cost_of(int); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
