@@ -468,13 +468,16 @@ def score_and_weigh(
 
 
 def measure_files(
-    *places: str | Path,           # model, source and target, as for `score_and_weigh`
+    model: str | Path,             # model file
+    source: str | Path,            # file or folder of records
+    target: str | Path,            # folder for the scores; it must not exist
     scheduler: str | None = None,  # see `score_files`
     n_workers: int | None = None,  # see `score_files`
 ) -> dict[str, float]:             # as `score_and_weigh`, and wall_seconds from start to end
     "Runs `score_and_weigh` in a fresh process."
-    names = dict(zip(("model", "source", "target"), (str(Path(place).resolve()) for place in places), strict=True))
-    wanted = names | {"scheduler": scheduler, "n_workers": n_workers}
+    places = {"model": model, "source": source, "target": target}
+    wanted = {name: str(Path(place).resolve()) for name, place in places.items()}
+    wanted |= {"scheduler": scheduler, "n_workers": n_workers}
     totals, cost = in_fresh_process("files.score_and_weigh", wanted, cache=cache_dir())
     return totals | {"wall_seconds": cost.wall}
 
