@@ -22,7 +22,7 @@ from .core import fingerprint, package_versions, read_json, require_choice, requ
 from .measure import Cost, clock, in_fresh_process
 from .data import load_dataset
 from .prep import FEATURE_SETS, Transform, noise_scale
-from .training import build_flow
+from .architectures import build_flow
 
 # %% ../nbs/11d_baseline.ipynb #2c5b9df0
 def heavy_tailed(

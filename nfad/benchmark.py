@@ -28,7 +28,8 @@ from pzflow import Flow
 from .core import package_versions, repository_root, require_choice, write_json
 from .measure import Cost, cost_of, in_fresh_process, interleave, peak_memory
 from .engine import BLOCK, in_blocks
-from .training import build_flow, terms_function, train_flow
+from .architectures import build_flow, terms_function
+from .training import train_flow
 from .detector import FlowDetector
 from .baseline import (Arrival, PEERS, Task, _names, arrival, build_peer, heavy_tailed, make_task, peer_record,
                            processor, save_task, task_rows)

@@ -267,13 +267,10 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float) 
 def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import write_json
-    from nfad.score import read_train_record, require_same_records, score_record
-    from nfad.detector import FlowDetector
-    from nfad.train import prepare
-    record, detector = read_train_record(folder, "nfad train"), FlowDetector.load(folder / "model.safetensors")
-    prepared = prepare(**record["settings"], progress=False)
-    require_same_records(prepared.dataset.records, record)
-    result = score_record(detector, prepared._replace(folder=folder), detector.anomaly_score(prepared.part("test")), record, fpr)
+    from nfad.train import read_run
+    from nfad.score import score_record
+    run = read_run(folder, "nfad train", progress=False)
+    result = score_record(run, run.detector.anomaly_score(run.prepared.part("test")), fpr)
     write_json(folder / "score.json", result)
     return result
 

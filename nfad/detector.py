@@ -22,9 +22,8 @@ from .core import (allowed_alarms, atomic_path, package_versions, require_betwee
                        require_model_size, require_positive_int)
 from .prep import TRANSFORMS, Transform
 from .engine import CHUNK, FLOOR, in_blocks
-from .flow import param_shapes
-from .training import (ARCHITECTURES, ArraySource, History, OPTIMIZERS, ParquetRecords, ParquetSource, build_flow, network_width,
-                           terms_function, train_flow, train_pzflow)
+from .architectures import ARCHITECTURES, build_flow, network_width, param_shapes, terms_function
+from .training import ArraySource, History, OPTIMIZERS, ParquetRecords, ParquetSource, train_flow, train_pzflow
 from .statistics import ProfileStatistic
 
 # %% ../nbs/02d_detector.ipynb #82ac74bf

@@ -35,7 +35,8 @@ from .splits import Split
 from .nearest import NearestPoints
 from .prep import FEATURE_SETS, Transform
 from .statistics import STATISTICS, benign_criterion
-from .score import class_metrics, decision_metrics, fpr_band, ranking_metrics, threshold_at_fpr
+from .metrics import class_metrics, decision_metrics, ranking_metrics
+from .score import fpr_band, threshold_at_fpr
 
 # %% ../nbs/07_detectors.ipynb #d838fd21
 class Reconstruction:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .core import atomic_path, read_json, repository_root, require_choice, require_positive_int, run_dir, write_json
 from .prep import index_base, set_slug
-from .score import collect_scores
+from .metrics import collect_scores
 from .files import connect, disconnect
 
 # %% ../nbs/11b_grid.ipynb #f578b1da

@@ -26,6 +26,7 @@ from .core import require_choice, require_positive_int
 from .prep import Transform
 from .engine import FLOOR, LIMIT
 from .flow import autoregressive_masks, mask_params
+from .architectures import spline_config
 from .statistics import ProfileStatistic, Tail
 from .detector import FlowDetector
 from .network import NeuralClassifier
@@ -395,7 +396,7 @@ def _student_nodes(g: Graph, u: str, df: float) -> str:
 # %% ../nbs/09_quantize.ipynb #010032a6
 def _term_nodes(g: Graph, x: str, flow: Any, df: float) -> str:
     "The (n, d) terms of one flow, in nats."
-    order, n_layers, hidden, n_bins, bound = flow._bijector_info[1]
+    order, n_layers, hidden, n_bins, bound = spline_config(flow)
     params = {name: np.asarray(value) for name, value in mask_params(flow._params[1], autoregressive_masks(order, hidden)).items()}
     total = None
     for i in range(n_layers):

@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from .core import require_between, require_choice, require_positive_int
 from .prep import Transform
 from .statistics import KINDS, LATENT_STATISTICS, STATISTICS, marginal_ratio, pseudo_anomalies
-from .score import class_metrics, ranking_metrics
+from .metrics import class_metrics, ranking_metrics
 from .detectors import PEERS, fit_peer
 
 # %% ../nbs/07a_studies.ipynb #26aa9132

@@ -24,7 +24,8 @@ from .data import Dataset, row_ids
 from .splits import stratified_units
 from .prep import Transform, feature_table
 from .detector import FlowDetector
-from .score import decision_metrics, threshold_at_fpr
+from .metrics import decision_metrics
+from .score import threshold_at_fpr
 from .network import NeuralClassifier
 from .classify import Scaled
 

@@ -1,4 +1,8 @@
 """Small records and flows, and laws that more than one test file holds them to."""
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -6,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from nfad.flow import autoregressive_masks, init_params
+from nfad.architectures import init_params
 from nfad.detector import FlowDetector
+from nfad.engine import Bin
+from nfad.flow import autoregressive_masks, search_bin
 
 BOUND = 5.0
 STEADY = 2 * BOUND  # beyond it a feature no longer steers the terms of others, and its own tail alone decides
@@ -102,3 +108,79 @@ def odd_parts(gap=0):
     "Train, reference, calibration and test records; 200 of the test are attacks."
     test = pd.concat([odd_records(300, 4, gap=gap), odd_records(200, 5, attack=True, gap=gap)], ignore_index=True)
     return {"train": odd_records(500, 1, gap=gap), "reference": odd_records(200, 2, gap=gap), "calibration": odd_records(300, 3, gap=gap), "test": test}
+
+
+# --- curves and their derivatives -----------------------------------------------------------------------------
+
+ORDERS = [(0, 1, 2), (2, 0, 1)]
+BINS, SIZES_OF_RAW = (3, 8), (0.1, 1, 4)
+
+
+def plain_bin(value, raw, by_height=False):
+    "The bin of one value by search, also among the heights; differentiated as it stands."
+    if not by_height: return search_bin(value, raw)
+    n_bins = (len(raw) + 1) // 3
+    turned = search_bin(value, jnp.concatenate([raw[n_bins:2 * n_bins], raw[:n_bins], raw[2 * n_bins:]]))
+    return Bin(turned.y0, turned.x0, turned.height, turned.width, turned.raw_s0, turned.raw_s1)
+
+
+def curves(n_bins, size, n=40, seed=0):
+    "Random values inside, none of them on an edge, and the numbers of a curve for each; double precision."
+    rng = np.random.default_rng([seed, n_bins])
+    return rng.uniform(-0.999 * BOUND, 0.999 * BOUND, n), rng.normal(0, size, (3 * n_bins - 1, n)), rng.normal(size=(6, n))
+
+
+def weighted(function):
+    "Values, and gradient of their weighted sum by value and raw numbers; compiled."
+    def total(x, raw, weights): return sum((w * part).sum() for w, part in zip(weights, function(x, raw)))
+    return jax.jit(lambda x, raw, weights: (tuple(function(x, raw)), jax.grad(total, argnums=(0, 1))(x, raw, weights)))
+
+
+def law_same_derivatives(ours, theirs, tolerance=1e-7):
+    "Values and gradients of two functions of value and raw numbers agree, in double precision."
+    with jax.enable_x64(True):
+        ours, theirs = weighted(ours), weighted(jax.vmap(theirs, (0, 1)))
+        for n_bins in BINS:
+            for size in SIZES_OF_RAW:
+                got, wanted = (jax.tree.leaves(f(*curves(n_bins, size))) for f in (ours, theirs))
+                assert len(got) == len(wanted) and all(np.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(got, wanted)), (n_bins, size)
+
+
+def slope_of(curve, x):
+    "What (value, aux) = curve(x) gives for every element of x, and the slope of the value there."
+    value, pull, aux = jax.vjp(curve, x, has_aux=True)
+    return value, pull(jnp.ones_like(value))[0], aux
+
+
+SIZES = [0.0, 1.0, 4.999, 5.0, 5.001, 9.999, 10.0, 10.001, 11.0, 50.0, 1e3, 1e6, 1e12, 1e30]
+
+
+def law_finite_gradients(gradient):
+    "The loss has a finite gradient wherever a record lies."
+    for size in SIZES:
+        for sign in (1, -1):
+            x = jnp.asarray([[0.3, -0.2], [sign * size, 0.1], [0.1, sign * size], [sign * size, size]], jnp.float32)
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(x))), sign * size
+
+
+# --- processes and compilations -------------------------------------------------------------------------------
+
+COMPILE = "/jax/core/compile/backend_compile_duration"
+
+
+@contextmanager
+def compilations():
+    "A list that grows with each function that XLA is asked to compile."
+    seen = []
+    def listen(event, seconds, **_):
+        if event == COMPILE: seen.append(seconds)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try: yield seen
+    finally: jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def run_child(script, *args, **environment):
+    "Runs a script in a fresh process."
+    done = subprocess.run([sys.executable, "-c", script, *map(str, args)], env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

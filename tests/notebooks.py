@@ -146,7 +146,7 @@ def results(names: list[str]) -> int:
     "Runs both protocols on the named data sets (all that are there), then writes the figures of all runs to figures/results.csv."
     import pandas as pd
     from nfad.data import list_datasets
-    from nfad.score import SHOWN, collect_scores
+    from nfad.metrics import collect_scores
     there = list_datasets()
     names = names or [name for name in there.loc[there["found"], "name"] if name != "demo"]
     failed = []
@@ -155,7 +155,7 @@ def results(names: list[str]) -> int:
             error = run_protocol(dataset, protocol)
             print(f"{dataset}, {protocol}: {error or 'done'}", flush=True)
             if error: failed.append({"protocol": protocol, "dataset": dataset, "error": error.split(";")[0]})
-    tables = [collect_scores(out_dir, SHOWN).reset_index().assign(protocol=protocol) for protocol, (out_dir, _) in PROTOCOLS.items()]
+    tables = [collect_scores(out_dir).reset_index().assign(protocol=protocol) for protocol, (out_dir, _) in PROTOCOLS.items()]
     table = pd.concat([*tables, pd.DataFrame(failed)], ignore_index=True).round(5)
     table = table.astype({name: "Int64" for name in ("n_train", "n_test_benign", "n_test_attack")})
     table.query("dataset != 'demo'").sort_values(["protocol", "dataset"]).to_csv(ROOT / "figures" / "results.csv", index=False)

@@ -30,7 +30,7 @@ from nfad.streams import Scorer, from_suricata, from_zeek, in_bursts, parse_line
 from nfad.grid import Cell, plan_grid, run_grid
 from nfad.alerts import (alert_records, alerts_html, explain_alerts, find_alerts, p_value_limit, surprising_features,
                          write_alerts)
-from nfad.score import flag_batch
+from nfad.promises import flag_batch
 from nfad.detector import FlowDetector
 from notebooks import ROOT
 

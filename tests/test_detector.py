@@ -4,7 +4,6 @@ import json
 import pickle
 import re
 import struct
-import warnings
 from functools import partial
 
 import jax
@@ -23,11 +22,11 @@ from sklearn.preprocessing import FunctionTransformer
 
 from nfad import detector as module
 from nfad.statistics import GaussianSurprise, ProfileStatistic
-from nfad.engine import in_blocks
-from nfad.training import build_flow
+from nfad.engine import BLOCK
+from nfad.architectures import build_flow
 from nfad.detector import FlowDetector, PRESETS, load_detector
 
-from flows import MILD, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, strange
+from flows import MILD, UNBOUNDED, X, compilations, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, run_child, strange
 
 
 # --- the detector's contract --------------------------------------------------------------------------------
@@ -601,3 +600,234 @@ def test_score_parts_add_up(profiled, detector):
 
 def test_couplings_have_no_profile():
     with pytest.raises(ValueError, match="statistic must be 'log_prob' for architecture 'pzflow'"): FlowDetector(architecture="pzflow").fit(MILD)
+
+
+# --- the strangest records -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("transform", UNBOUNDED)
+def test_law_strange_is_ordered(fitted, transform): law_strange_is_ordered(fitted(transform), X, list(X))
+
+
+def test_law_strange_is_ordered_catches_pzflow(paper):
+    with pytest.raises(AssertionError): law_strange_is_ordered(paper, MILD, ["duration"])
+    far = paper.anomaly_score(pd.DataFrame({"duration": [1e9, 1e10, 1e11], "bytes": 5.0}))
+    assert (far == -np.finfo(np.float32).min).all()  # finite, but all the same
+
+
+def test_law_strange_is_ordered_catches_a_clipped_score(detector):
+    class Clipped(FlowDetector):
+        def anomaly_score(self, X): return np.minimum(super().anomaly_score(X), 20.0)
+    clipped = Clipped()
+    vars(clipped).update(vars(detector))
+    with pytest.raises(AssertionError): law_strange_is_ordered(clipped, X, ["gap"])
+
+
+def law_strange_is_strange(detector, frame):
+    "On these records (it is no promise: the strangest of real ones differ in many features) 1e12 in one feature scores above all."
+    highest = detector.anomaly_score(frame).max()
+    for feature in frame:
+        for value in (1e12, -1e12):
+            assert (detector.anomaly_score(frame[:20].assign(**{feature: value})) > highest).all(), (feature, value)
+
+
+@pytest.mark.parametrize("transform", ["log", "standard", "quantile"])
+def test_law_strange_is_strange(fitted, transform): law_strange_is_strange(fitted(transform), X)
+
+
+def test_law_strange_is_strange_catches_values_clipped_to_the_training_range(fitted):
+    with pytest.raises(AssertionError): law_strange_is_strange(quick(transform="robust", epochs=1).fit(X), X)
+
+
+# --- many columns, constants, values that are no numbers -------------------------------------------------------
+
+WIDE = 78
+
+
+def wide_records(n=300, seed=1):
+    "Seventy-eight columns of every size, correlated, a few constant."
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(n, 6)) @ rng.normal(size=(6, WIDE)) + rng.normal(0, 0.3, (n, WIDE))
+    values = np.exp(hidden * rng.uniform(0.1, 2, WIDE)) * 10 ** rng.uniform(-3, 8, WIDE)
+    values[:, ::10] = 3.0
+    return pd.DataFrame(values, columns=[f"f{i}" for i in range(WIDE)])
+
+
+@pytest.fixture(scope="module")
+def wide():
+    frame = wide_records()
+    return frame, FlowDetector(hidden=16, epochs=3, batch_size=64).fit(frame)
+
+
+def test_all_columns_at_once(wide):
+    frame, d = wide
+    assert len(d.constant_) == 8 and np.isfinite(d.anomaly_score(frame)).all() and np.isfinite(d.history_.train_loss).all()
+    for value in (0.0, 1e12, -1e12, 1e30):
+        scores = d.anomaly_score(pd.DataFrame(np.full((3, WIDE), value), columns=frame.columns))
+        assert np.isfinite(scores).all() and (value == 0 or (scores > d.anomaly_score(frame).max()).all())
+
+
+def test_law_strange_is_ordered_in_many_columns(wide): law_strange_is_ordered(wide[1], wide[0], ["f0", "f1", "f40", "f77"])
+
+
+def test_law_constants_are_kept(detector): law_constants_are_kept(detector, X, "version")
+
+
+def test_law_constants_are_kept_catches_silence(detector):
+    class Silent(FlowDetector):
+        def anomaly_score(self, X): return -self.log_prob_terms(X).sum(axis=1)
+    silent = Silent()
+    vars(silent).update(vars(detector))
+    with pytest.raises(AssertionError): law_constants_are_kept(silent, X, "version")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused(detector, value):
+    bad = X[:40].copy()
+    bad.iloc[7, 1] = value
+    for use in (quick().fit, detector.anomaly_score, detector.predict, detector.log_prob_terms, detector.calibrate,
+                lambda frame: quick().fit(X, validation=frame)):
+        with pytest.raises(ValueError, match="records must be finite.*bytes"): use(bad)
+    assert len(detector.calibration_scores_) == 32  # the failed calibration changed nothing
+
+
+def test_text_and_all_constant_columns_are_refused():
+    with pytest.raises(TypeError, match="bytes"): quick().fit(X.assign(bytes="many"))
+    with pytest.raises(ValueError, match="constant"): quick().fit(X * 0)
+
+
+def law_discrete_data_has_bounded_density(fit):
+    "On data with few values the log density stays near the peak of the noise's own density."
+    values = np.random.default_rng(0).integers(0, 2, (320, 2)).astype(float)
+    d = fit(pd.DataFrame(values, columns=["syn", "ack"]))
+    peak = -np.log(0.02 * np.sqrt(2 * np.pi))
+    highest = d.log_prob_terms(values).max()
+    assert highest < peak + 0.5, highest
+
+
+def fit_discrete(noise, frame): return FlowDetector(hidden=16, batch_size=64, epochs=150, patience=150, learning_rate=0.02, noise=noise, transform="standard").fit(frame)
+
+
+def test_law_discrete_data_has_bounded_density(): law_discrete_data_has_bounded_density(partial(fit_discrete, 0.02))
+
+
+def test_law_discrete_data_has_bounded_density_catches_no_noise():
+    with pytest.raises(AssertionError): law_discrete_data_has_bounded_density(partial(fit_discrete, 0.0))
+
+
+# --- company and compilations ----------------------------------------------------------------------------------
+
+def test_scoring_compiles_nothing_after_fit(detector):
+    frame = pd.concat([X] * (BLOCK // len(X) + 2), ignore_index=True)
+    with compilations() as seen:
+        for n in (1, 7, BLOCK, BLOCK + 1): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
+    assert not seen
+
+
+def law_independent_of_company(score):
+    "A record's score does not depend, to the last bit, on the number and order of its neighbors."
+    frame = pd.concat([X] * (2 * BLOCK // len(X) + 2), ignore_index=True)[:2 * BLOCK + 400]
+    scores, order = score(frame), np.random.default_rng(0).permutation(len(frame))
+    assert np.array_equal(score(frame.iloc[order]), scores[order])
+    for cut in (1, 13, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK):
+        assert np.array_equal(np.concatenate([score(frame[:cut]), score(frame[cut:])]), scores), cut
+
+
+def test_law_independent_of_company(detector): law_independent_of_company(detector.anomaly_score)
+
+
+def test_law_independent_of_company_catches_statistics_of_the_batch(detector):
+    with pytest.raises(AssertionError): law_independent_of_company(lambda f: detector.anomaly_score(f) - detector.anomaly_score(f).mean())
+
+
+def test_the_fast_preset_trains_saves_and_loads_by_the_number_of_features(tmp_path):
+    fast = FlowDetector.preset("fast", epochs=1).fit(MILD)
+    assert (fast.hidden, fast.optimizer, fast.flow_._bijector_info[1][2]) == (None, "adam_short", 32)
+    again = FlowDetector.load(fast.save(tmp_path / "fast.safetensors"))
+    assert np.array_equal(again.anomaly_score(MILD), fast.anomaly_score(MILD))
+    with pytest.raises(ValueError, match="optimizer"): FlowDetector.preset("paper", optimizer="adam_short").fit(MILD)
+    with pytest.raises(ValueError, match="hidden"): FlowDetector(hidden=0).fit(MILD)
+
+
+def law_second_fit_compiles_nothing(fit):
+    "Once a detector of the same sizes was fitted, another compiles nothing: other records, seed, order, rates, noise, latent, transform."
+    fit({})
+    for settings in ({}, {"seed": 7}, {"feature_order": ["gap", "flags", "version", "bytes", "duration"]}, {"feature_order": "shuffled", "seed": 3},
+                     {"learning_rate": 1e-3, "noise": 0.1, "fpr": 0.2}, {"transform": "standard"}):
+        with compilations() as seen: fit(settings)
+        assert not seen, settings
+
+
+def quick_scores(settings): return quick(**{"epochs": 2} | settings).fit(records(seed=settings.get("seed", 0))).anomaly_score(X[:50])
+
+
+def test_law_second_fit_compiles_nothing(): law_second_fit_compiles_nothing(quick_scores)
+
+
+def test_law_second_fit_compiles_nothing_catches_other_sizes():
+    with pytest.raises(AssertionError): law_second_fit_compiles_nothing(lambda settings: quick_scores(settings | {"batch_size": 40 + 3 * len(settings)}))
+
+
+def test_second_ensemble_compiles_nothing(trio):
+    with compilations() as seen: quick(n_members=3, epochs=3, feature_order="shuffled", seed=11).fit(X).anomaly_score(X)
+    assert not seen
+
+
+def test_no_records_give_no_scores(detector):
+    assert detector.anomaly_score(X[:0]).shape == (0,) and detector.log_prob_terms(X[:0]).shape == (0, 4) and detector.predict(X[:0]).shape == (0,)
+
+
+# --- seeds -----------------------------------------------------------------------------------------------------
+
+def law_seed_decides(fit):
+    "Equal seeds give equal bits, different seeds different scores."
+    first = fit(0)
+    assert np.array_equal(first, fit(0)) and not np.array_equal(first, fit(1))
+
+
+def test_law_seed_decides(): law_seed_decides(lambda seed: quick(seed=seed, epochs=1).fit(X).anomaly_score(X))
+
+
+def test_law_seed_decides_catches_a_fixed_seed():
+    with pytest.raises(AssertionError): law_seed_decides(lambda seed: np.zeros(3))
+
+
+def test_law_seed_decides_catches_a_hidden_source():
+    with pytest.raises(AssertionError): law_seed_decides(lambda seed: np.random.default_rng().random(3))
+
+
+# --- an ensemble -----------------------------------------------------------------------------------------------
+
+def alone(detector, i):
+    "Member i as a detector of its own."
+    single = FlowDetector(**detector.get_params() | {"n_members": 1, "seed": detector.seed + i})
+    vars(single).update({name: value for name, value in vars(detector).items() if name.endswith("_") and name != "flows_"})
+    single._set_flow(detector._bounds)
+    single.flow_._params = detector.flows_[i]._params
+    return single
+
+
+def law_mean_of_members(terms, trio):
+    "The terms of an ensemble are the mean over its members, which differ in weights and order."
+    each = np.stack([alone(trio, i).log_prob_terms(X) for i in range(3)])
+    assert np.allclose(terms(X), each.mean(axis=0), atol=1e-5) and np.abs(each[0] - each[1]).max() > 0.1
+    assert len({flow._bijector_info[1][0] for flow in trio.flows_}) > 1
+    assert np.allclose(trio.score_samples(X), each.mean(axis=0).sum(axis=1), atol=1e-4)
+
+
+def test_law_mean_of_members(trio): law_mean_of_members(trio.log_prob_terms, trio)
+
+
+def test_law_mean_of_members_catches_the_first_alone(trio):
+    with pytest.raises(AssertionError): law_mean_of_members(alone(trio, 0).log_prob_terms, trio)
+
+
+def test_law_round_trip_of_an_ensemble(trio, tmp_path):
+    law_round_trip(trio, load_detector, trio.save(tmp_path / "model.safetensors"), strange(X))
+
+
+def test_scikit_learn_is_not_imported(saved, tmp_path):
+    "Neither by the module nor to load and score: that would double the time to the first score."
+    X.to_csv(tmp_path / "X.csv", index=False)
+    script = ("import sys, pandas as pd; import nfad.train as t; assert 'sklearn' not in sys.modules, 'by the import';"
+              "d = t.load_detector(sys.argv[1]); d.predict(pd.read_csv(sys.argv[2])); repr(d); assert 'sklearn' not in sys.modules, 'by the scores'")
+    run_child(script, saved, tmp_path / "X.csv")

@@ -18,7 +18,8 @@ from nfad.detectors import (COMPARED, METRICS, Nearest, PEERS, Peer, Run, audit_
 from nfad.data import load_dataset
 from nfad.splits import split_dataset
 from nfad.prep import FEATURE_SETS
-from nfad.score import bootstrap_interval, decision_metrics, ranking_metrics, threshold_at_fpr
+from nfad.metrics import bootstrap_interval, decision_metrics, ranking_metrics
+from nfad.score import threshold_at_fpr
 from nfad.training import TrainingDiverged
 from nfad.detector import FlowDetector
 from nfad.train import prepare

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from nfad import select
 from nfad.core import read_json, write_json
 from nfad.prep import feature_names
-from nfad.score import class_metrics, ranking_metrics
+from nfad.metrics import class_metrics, ranking_metrics
 from nfad.select import (Bench, Evidence, LABEL_FREE, RIVALS, Ranking, Reweighted, SELECTORS, SEPARATIONS, View,
                          auroc_alone, drawn, few_shot, joined, judged, label_free, look, mean_ranking,
                          measure_selectors, noise_places, permutation_drop, rank_features, retrained, select_record,

@@ -1,10 +1,7 @@
 """Laws of training in nfad.training: wild records, noise, compilation, seeds, checkpoints, files, ensembles."""
 import json
-import os
 import re
 import struct
-import subprocess
-import sys
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,138 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from pzflow import Flow
-from pzflow.bijectors import ShiftBounds, UniformDequantizer
+from pzflow.bijectors import UniformDequantizer
 from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
 
 from nfad import training as train
-from nfad.engine import BLOCK, BLOCKS, in_blocks
-from nfad.flow import AutoregressiveSpline, autoregressive_terms
-from nfad.training import (ArraySource, History, ParquetRecords, ParquetSource, TrainingDiverged, build_flow, network_width, noisy_blocks,
-                           one_cycle, plan_blocks, terms_function, train_flow)
-from nfad.detector import FlowDetector, load_detector
+from nfad.architectures import build_flow, terms_function
+from nfad.engine import in_blocks
+from nfad.training import (ArraySource, History, ParquetRecords, ParquetSource, TrainingDiverged, noisy_blocks,
+                           one_cycle, plan_blocks, train_flow)
+from nfad.detector import FlowDetector
 
-from flows import BOUND, MILD, UNBOUNDED, X, law_constants_are_kept, law_round_trip, law_strange_is_ordered, masks_for, points, quick, records, strange, wild_params
-
-
-# --- item 2: the strangest records --------------------------------------------------------------------------
-
-@pytest.mark.parametrize("transform", UNBOUNDED)
-def test_law_strange_is_ordered(fitted, transform): law_strange_is_ordered(fitted(transform), X, list(X))
+from flows import MILD, X, points, quick, run_child
 
 
-def test_law_strange_is_ordered_catches_pzflow(paper):
-    with pytest.raises(AssertionError): law_strange_is_ordered(paper, MILD, ["duration"])
-    far = paper.anomaly_score(pd.DataFrame({"duration": [1e9, 1e10, 1e11], "bytes": 5.0}))
-    assert (far == -np.finfo(np.float32).min).all()  # finite, but all the same
-
-
-def test_law_strange_is_ordered_catches_a_clipped_score(detector):
-    class Clipped(FlowDetector):
-        def anomaly_score(self, X): return np.minimum(super().anomaly_score(X), 20.0)
-    clipped = Clipped()
-    vars(clipped).update(vars(detector))
-    with pytest.raises(AssertionError): law_strange_is_ordered(clipped, X, ["gap"])
-
-
-def law_strange_is_strange(detector, frame):
-    "On these records (it is no promise: the strangest of real ones differ in many features) 1e12 in one feature scores above all."
-    highest = detector.anomaly_score(frame).max()
-    for feature in frame:
-        for value in (1e12, -1e12):
-            assert (detector.anomaly_score(frame[:20].assign(**{feature: value})) > highest).all(), (feature, value)
-
-
-@pytest.mark.parametrize("transform", ["log", "standard", "quantile"])
-def test_law_strange_is_strange(fitted, transform): law_strange_is_strange(fitted(transform), X)
-
-
-def test_law_strange_is_strange_catches_values_clipped_to_the_training_range(fitted):
-    with pytest.raises(AssertionError): law_strange_is_strange(quick(transform="robust", epochs=1).fit(X), X)
-
-
-# --- items 3 and 4: many columns, constants, values that are no numbers ---------------------------------------
-
-WIDE = 78
-
-
-def wide_records(n=300, seed=1):
-    "Seventy-eight columns of every size, correlated, a few constant."
-    rng = np.random.default_rng(seed)
-    hidden = rng.normal(size=(n, 6)) @ rng.normal(size=(6, WIDE)) + rng.normal(0, 0.3, (n, WIDE))
-    values = np.exp(hidden * rng.uniform(0.1, 2, WIDE)) * 10 ** rng.uniform(-3, 8, WIDE)
-    values[:, ::10] = 3.0
-    return pd.DataFrame(values, columns=[f"f{i}" for i in range(WIDE)])
-
-
-@pytest.fixture(scope="module")
-def wide():
-    frame = wide_records()
-    return frame, FlowDetector(hidden=16, epochs=3, batch_size=64).fit(frame)
-
-
-def test_all_columns_at_once(wide):
-    frame, d = wide
-    assert len(d.constant_) == 8 and np.isfinite(d.anomaly_score(frame)).all() and np.isfinite(d.history_.train_loss).all()
-    for value in (0.0, 1e12, -1e12, 1e30):
-        scores = d.anomaly_score(pd.DataFrame(np.full((3, WIDE), value), columns=frame.columns))
-        assert np.isfinite(scores).all() and (value == 0 or (scores > d.anomaly_score(frame).max()).all())
-
-
-def test_law_strange_is_ordered_in_many_columns(wide): law_strange_is_ordered(wide[1], wide[0], ["f0", "f1", "f40", "f77"])
-
-
-def law_no_overflow(log_det):
-    "Log determinants of many features stay finite, whatever the scales."
-    for scale in (1e-6, 1e-2, 1.0, 1e2, 1e6):
-        assert np.isfinite(log_det(80, scale)).all(), scale
-
-
-def spline_log_det(d, scale):
-    "Log determinants with random weights of the given size."
-    params, bijector, _ = AutoregressiveSpline(range(d), hidden=8)[0](jax.random.PRNGKey(0), d)
-    wild = wild_params(d, size=float(scale), hidden=8)
-    return bijector(wild, points(16, d), conditions=None)[1]
-
-
-def test_law_no_overflow(): law_no_overflow(spline_log_det)
-
-
-def test_law_no_overflow_catches_shift_bounds():
-    def shift_bounds(d, scale):
-        _, bijector, _ = ShiftBounds(-scale * np.ones(d), scale * np.ones(d), 4.0)[0](None, d)
-        return bijector((), jnp.zeros((1, d)))[1]
-    with pytest.raises(AssertionError): law_no_overflow(shift_bounds)
-    assert not np.isfinite(shift_bounds(80, 100.0)) and np.isfinite(shift_bounds(4, 100.0))
-
-
-def test_law_constants_are_kept(detector): law_constants_are_kept(detector, X, "version")
-
-
-def test_law_constants_are_kept_catches_silence(detector):
-    class Silent(FlowDetector):
-        def anomaly_score(self, X): return -self.log_prob_terms(X).sum(axis=1)
-    silent = Silent()
-    vars(silent).update(vars(detector))
-    with pytest.raises(AssertionError): law_constants_are_kept(silent, X, "version")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers_are_refused(detector, value):
-    bad = X[:40].copy()
-    bad.iloc[7, 1] = value
-    for use in (quick().fit, detector.anomaly_score, detector.predict, detector.log_prob_terms, detector.calibrate,
-                lambda frame: quick().fit(X, validation=frame)):
-        with pytest.raises(ValueError, match="records must be finite.*bytes"): use(bad)
-    assert len(detector.calibration_scores_) == 32  # the failed calibration changed nothing
-
-
-def test_text_and_all_constant_columns_are_refused():
-    with pytest.raises(TypeError, match="bytes"): quick().fit(X.assign(bytes="many"))
-    with pytest.raises(ValueError, match="constant"): quick().fit(X * 0)
-
-
-# --- item 5: training noise ---------------------------------------------------------------------------------
+# --- training noise ---------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def seen_in_training():
@@ -183,110 +63,7 @@ def test_law_noise_is_fresh_catches_pzflow_dequantizer():
     with pytest.raises(AssertionError): law_noise_is_fresh(seen)
 
 
-def law_discrete_data_has_bounded_density(fit):
-    "On data with few values the log density stays near the peak of the noise's own density."
-    values = np.random.default_rng(0).integers(0, 2, (320, 2)).astype(float)
-    d = fit(pd.DataFrame(values, columns=["syn", "ack"]))
-    peak = -np.log(0.02 * np.sqrt(2 * np.pi))
-    highest = d.log_prob_terms(values).max()
-    assert highest < peak + 0.5, highest
-
-
-def fit_discrete(noise, frame): return FlowDetector(hidden=16, batch_size=64, epochs=150, patience=150, learning_rate=0.02, noise=noise, transform="standard").fit(frame)
-
-
-def test_law_discrete_data_has_bounded_density(): law_discrete_data_has_bounded_density(partial(fit_discrete, 0.02))
-
-
-def test_law_discrete_data_has_bounded_density_catches_no_noise():
-    with pytest.raises(AssertionError): law_discrete_data_has_bounded_density(partial(fit_discrete, 0.0))
-
-
-# --- item 6: one shape, one compilation ---------------------------------------------------------------------
-
-COMPILE = "/jax/core/compile/backend_compile_duration"
-
-
-@contextmanager
-def compilations():
-    "A list that grows with each function that XLA is asked to compile."
-    seen = []
-    def listen(event, seconds, **_):
-        if event == COMPILE: seen.append(seconds)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try: yield seen
-    finally: jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def law_one_compilation(score):
-    "Scoring compiles once for each size of blocks."
-    for sizes in ((1, 7, BLOCKS[0], 0), (BLOCKS[0] + 1, BLOCKS[1]), (BLOCKS[1] + 1, 1024, 5000)):
-        with compilations() as seen:
-            for n in sizes: score(np.zeros((n, 4), np.float32))
-        assert len(seen) == 1, (sizes, len(seen))
-
-
-def fresh_terms(detector):
-    "The detector's evaluation of scaled records, not compiled yet."
-    masks = masks_for(detector.flow_._params[1], range(4))
-    return jax.jit(lambda params, Z: autoregressive_terms.__wrapped__(params[1], masks, Z, BOUND, 5.0))
-
-
-def test_law_one_compilation(detector):
-    terms, params = fresh_terms(detector), detector.flow_._params
-    law_one_compilation(lambda Z: in_blocks(lambda rows: terms(params, rows), Z))
-
-
-def test_law_one_compilation_catches_one_per_number_of_records(detector):
-    terms, params = fresh_terms(detector), detector.flow_._params
-    with pytest.raises(AssertionError): law_one_compilation(lambda Z: terms(params, Z) if len(Z) else None)
-
-
-def test_scoring_compiles_nothing_after_fit(detector):
-    frame = pd.concat([X] * (BLOCK // len(X) + 2), ignore_index=True)
-    with compilations() as seen:
-        for n in (1, 7, BLOCK, BLOCK + 1): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
-    assert not seen
-
-
-def law_independent_of_company(score):
-    "A record's score does not depend, to the last bit, on the number and order of its neighbors."
-    frame = pd.concat([X] * (2 * BLOCK // len(X) + 2), ignore_index=True)[:2 * BLOCK + 400]
-    scores, order = score(frame), np.random.default_rng(0).permutation(len(frame))
-    assert np.array_equal(score(frame.iloc[order]), scores[order])
-    for cut in (1, 13, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK):
-        assert np.array_equal(np.concatenate([score(frame[:cut]), score(frame[cut:])]), scores), cut
-
-
-def test_law_independent_of_company(detector): law_independent_of_company(detector.anomaly_score)
-
-
-def test_law_independent_of_company_catches_statistics_of_the_batch(detector):
-    with pytest.raises(AssertionError): law_independent_of_company(lambda f: detector.anomaly_score(f) - detector.anomaly_score(f).mean())
-
-
-def law_width(width):
-    "The wanted width, or a multiple of 16, at least 32, with at least two units for each feature."
-    for d in (1, 6, 16, 17, 58):
-        assert width(7, d) == 7
-        assert width(None, d) % 16 == 0 and max(32, 2 * d) <= width(None, d) < 2 * d + 32
-
-
-def test_law_width(): law_width(network_width)
-
-
-def test_law_width_catches_a_narrow_network():
-    with pytest.raises(AssertionError): law_width(lambda hidden, d: hidden or 32)
-
-
-def test_the_fast_preset_trains_saves_and_loads_by_the_number_of_features(tmp_path):
-    fast = FlowDetector.preset("fast", epochs=1).fit(MILD)
-    assert (fast.hidden, fast.optimizer, fast.flow_._bijector_info[1][2]) == (None, "adam_short", 32)
-    again = FlowDetector.load(fast.save(tmp_path / "fast.safetensors"))
-    assert np.array_equal(again.anomaly_score(MILD), fast.anomaly_score(MILD))
-    with pytest.raises(ValueError, match="optimizer"): FlowDetector.preset("paper", optimizer="adam_short").fit(MILD)
-    with pytest.raises(ValueError, match="hidden"): FlowDetector(hidden=0).fit(MILD)
-
+# --- one shape, one compilation ---------------------------------------------------------------------
 
 def test_noise_by_resolution(monkeypatch):
     seen = []
@@ -302,99 +79,6 @@ def test_noise_by_resolution(monkeypatch):
 def test_weights_decay():
     size = lambda d: sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(d.flow_._params))
     assert size(quick(optimizer="adamw").fit(X)) < size(quick().fit(X))
-
-
-def law_any_number_of_records(evaluate, d=4):
-    "The first record of each of many tables, and the last, have the same bits in every table they are in."
-    most = 2 * BLOCK + 52
-    Z = np.random.default_rng(0).normal(0, 3, (most, d)).astype(np.float32)
-    whole = evaluate(Z)
-    for n in [*range(1, 70), *range(97, most, 263), *(b + i for b in (BLOCK, 2 * BLOCK) for i in (-1, 0, 1)), most]:
-        assert np.array_equal(evaluate(Z[:n]), whole[:n]), n
-        assert np.array_equal(evaluate(Z[::-1][:n])[::-1], whole[most - n:]), n
-
-
-def test_law_any_number_of_records(detector): law_any_number_of_records(lambda Z: in_blocks(detector.terms_, Z)[0])
-
-
-@pytest.mark.parametrize("d, hidden", [(2, 24), (6, 32), (20, 48), (70, 40)])
-def test_law_any_number_of_records_for_narrow_networks(d, hidden):
-    flow = build_flow("autoregressive", [f"x{i}" for i in range(d)], range(d), None, hidden=hidden)
-    terms = terms_function(flow)
-    law_any_number_of_records(lambda Z: in_blocks(lambda rows: terms(flow._params, rows), Z)[0], d)
-
-
-def test_law_any_number_of_records_catches_padding_that_leaks(detector):
-    def wrong(Z):
-        padded = np.concatenate([Z, np.zeros((-len(Z) % BLOCK, 4), np.float32)])
-        return in_blocks(detector.terms_, padded - padded.mean(axis=0))[0][:len(Z)]
-    with pytest.raises(AssertionError): law_any_number_of_records(wrong)
-
-
-def law_blocks_are_put_together(in_blocks):
-    "Each record goes through the function once, in its place, in blocks of one size."
-    for n, block in ((0, None), (1, None), (64, None), (65, None), (257, None), (5000, None), (7, 3), (9, 3)):
-        Z, sizes = np.arange(2 * n, dtype=np.float32).reshape(n, 2), []
-        def function(rows):
-            sizes.append(len(rows))
-            return rows * 2, rows.sum(axis=1)
-        double, total = in_blocks(function, Z, block)
-        assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
-        assert set(sizes) == {block or min(size for size in (64, 256, 2048) if n <= size or size == 2048)} and len(sizes) == max(-(-n // sizes[0]), 1)
-
-
-def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
-
-
-def test_law_blocks_are_put_together_catches_a_lost_remainder():
-    with pytest.raises(AssertionError): law_blocks_are_put_together(lambda f, Z, block: in_blocks(f, Z[:len(Z) // 3 * 3], block))
-
-
-def law_second_fit_compiles_nothing(fit):
-    "Once a detector of the same sizes was fitted, another compiles nothing: other records, seed, order, rates, noise, latent, transform."
-    fit({})
-    for settings in ({}, {"seed": 7}, {"feature_order": ["gap", "flags", "version", "bytes", "duration"]}, {"feature_order": "shuffled", "seed": 3},
-                     {"learning_rate": 1e-3, "noise": 0.1, "fpr": 0.2}, {"transform": "standard"}):
-        with compilations() as seen: fit(settings)
-        assert not seen, settings
-
-
-def quick_scores(settings): return quick(**{"epochs": 2} | settings).fit(records(seed=settings.get("seed", 0))).anomaly_score(X[:50])
-
-
-def test_law_second_fit_compiles_nothing(): law_second_fit_compiles_nothing(quick_scores)
-
-
-def test_law_second_fit_compiles_nothing_catches_other_sizes():
-    with pytest.raises(AssertionError): law_second_fit_compiles_nothing(lambda settings: quick_scores(settings | {"batch_size": 40 + 3 * len(settings)}))
-
-
-def test_second_ensemble_compiles_nothing(trio):
-    with compilations() as seen: quick(n_members=3, epochs=3, feature_order="shuffled", seed=11).fit(X).anomaly_score(X)
-    assert not seen
-
-
-def test_no_records_give_no_scores(detector):
-    assert detector.anomaly_score(X[:0]).shape == (0,) and detector.log_prob_terms(X[:0]).shape == (0, 4) and detector.predict(X[:0]).shape == (0,)
-
-
-# --- item 8: seeds ------------------------------------------------------------------------------------------
-
-def law_seed_decides(fit):
-    "Equal seeds give equal bits, different seeds different scores."
-    first = fit(0)
-    assert np.array_equal(first, fit(0)) and not np.array_equal(first, fit(1))
-
-
-def test_law_seed_decides(): law_seed_decides(lambda seed: quick(seed=seed, epochs=1).fit(X).anomaly_score(X))
-
-
-def test_law_seed_decides_catches_a_fixed_seed():
-    with pytest.raises(AssertionError): law_seed_decides(lambda seed: np.zeros(3))
-
-
-def test_law_seed_decides_catches_a_hidden_source():
-    with pytest.raises(AssertionError): law_seed_decides(lambda seed: np.random.default_rng().random(3))
 
 
 # --- divergence ---------------------------------------------------------------------------------------------
@@ -765,34 +449,6 @@ def test_couplings_refuse_what_they_would_ignore(settings, parquet, checkpoint):
 
 # --- ensembles ----------------------------------------------------------------------------------------------
 
-def alone(detector, i):
-    "Member i as a detector of its own."
-    single = FlowDetector(**detector.get_params() | {"n_members": 1, "seed": detector.seed + i})
-    vars(single).update({name: value for name, value in vars(detector).items() if name.endswith("_") and name != "flows_"})
-    single._set_flow(detector._bounds)
-    single.flow_._params = detector.flows_[i]._params
-    return single
-
-
-def law_mean_of_members(terms, trio):
-    "The terms of an ensemble are the mean over its members, which differ in weights and order."
-    each = np.stack([alone(trio, i).log_prob_terms(X) for i in range(3)])
-    assert np.allclose(terms(X), each.mean(axis=0), atol=1e-5) and np.abs(each[0] - each[1]).max() > 0.1
-    assert len({flow._bijector_info[1][0] for flow in trio.flows_}) > 1
-    assert np.allclose(trio.score_samples(X), each.mean(axis=0).sum(axis=1), atol=1e-4)
-
-
-def test_law_mean_of_members(trio): law_mean_of_members(trio.log_prob_terms, trio)
-
-
-def test_law_mean_of_members_catches_the_first_alone(trio):
-    with pytest.raises(AssertionError): law_mean_of_members(alone(trio, 0).log_prob_terms, trio)
-
-
-def test_law_round_trip_of_an_ensemble(trio, tmp_path):
-    law_round_trip(trio, load_detector, trio.save(tmp_path / "model.safetensors"), strange(X))
-
-
 def law_members_train_alike(together, Z, orders=((0, 1, 2), (2, 0, 1), (1, 2, 0)), epochs=3):
     "Each member of an ensemble learns what it would learn alone from the same batches."
     def flows(): return [build_flow("autoregressive", list("abc"), order, None, hidden=16, seed=i) for i, order in enumerate(orders)]
@@ -823,7 +479,7 @@ def test_law_members_train_alike_catches_batches_of_their_own():
 
 CHILD = """
 import sys, numpy as np, pandas as pd, jax
-from nfad.train import FlowDetector
+from nfad.detector import FlowDetector
 X = pd.read_csv(sys.argv[1])
 results = {"devices": jax.device_count()}
 for name, settings in {"single": {}, "odd batch": {"batch_size": 66}, "lonely batch": {"batch_size": 63}, "ensemble": {"n_members": 2, "epochs": 1}}.items():
@@ -832,13 +488,6 @@ for name, settings in {"single": {}, "odd batch": {"batch_size": 66}, "lonely ba
         results[f"{name}: {part}"] = values
 np.savez(sys.argv[2], **results)
 """
-
-
-def run_child(script, *args, **environment):
-    "Runs a script in a fresh process."
-    done = subprocess.run([sys.executable, "-c", script, *map(str, args)], env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -862,14 +511,6 @@ def test_law_devices_agree(by_devices): law_devices_agree(*by_devices)
 def test_law_devices_agree_catches_a_gradient_of_one_device(by_devices):
     one, four = by_devices
     with pytest.raises(AssertionError): law_devices_agree(one, four | {"single: scores": one["odd batch: scores"]})
-
-
-def test_scikit_learn_is_not_imported(saved, tmp_path):
-    "Neither by the module nor to load and score: that would double the time to the first score."
-    X.to_csv(tmp_path / "X.csv", index=False)
-    script = ("import sys, pandas as pd; import nfad.train as t; assert 'sklearn' not in sys.modules, 'by the import';"
-              "d = t.load_detector(sys.argv[1]); d.predict(pd.read_csv(sys.argv[2])); repr(d); assert 'sklearn' not in sys.modules, 'by the scores'")
-    run_child(script, saved, tmp_path / "X.csv")
 
 
 # --- figures ------------------------------------------------------------------------------------------------
