@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from .core import atomic_path, require_between, require_columns, require_positive_int
 from .tables import BATCH, RESULT, open_table
 from .shapley import Background, summarize_background
-from .reasons import Explanation, STYLE, alert_html, explain_records
+from .reasons import Explanation, explain_records
+from .report import explained_html
 from .drift import LoadedModel
 from .files import read_scored
 
@@ -182,7 +183,7 @@ def alerts_html(
         shown = shown.assign(**{"largest attributions (nats)": best})
     table = shown.to_html(index=False, border=0, escape=True, float_format="{:.4g}".format)
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(str(alerts))}.</p>", f"<p><b>{html.escape(warning)}</b></p>" if warning else "", table]
-    if told := alerts.explanation: parts += [STYLE, '<div class="nfad">', *(alert_html(rows, told) for _, rows in told.frame.groupby("alert")), "</div>"]
+    if told := alerts.explanation: parts.append(explained_html(told))
     head = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return head + "\n".join(parts) + "</html>\n"
 
