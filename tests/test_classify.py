@@ -1,4 +1,4 @@
-"""Laws of the classifiers: parts share no record, the ceiling bounds every rule, codes keep their own label out."""
+"""Laws of the classifiers: codes keep their own label out, figures equal scikit-learn's, explanations add up."""
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,12 +6,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
-from conftest import needs_data
-from nfad.splits import stratified_units
-from nfad.classify import (CODED, FlowStructure, LARGEST, MERGES, SEGMENT, Scaled, SoftVote, accuracy_ceiling,
-                           class_labels, classification_metrics, compare_models, confused_pairs, explain_class,
-                           make_models, make_task, plot_tree_top, shared_vectors)
-from nfad.data import load_dataset, row_ids
+from nfad.data import load_dataset
+from nfad.labels import split_labelled
+from nfad.classify import (CODED, FlowStructure, LARGEST, SEGMENT, Scaled, SoftVote, classification_metrics, compare_models,
+                           confused_pairs, explain_class, make_models, plot_class_ranking, plot_confusion, plot_tree_top,
+                           summarize_models)
 
 
 def blobs(n=300, k=3, seed=0):
@@ -19,69 +18,6 @@ def blobs(n=300, k=3, seed=0):
     rng = np.random.default_rng(seed)
     code = rng.integers(0, k, n)
     return pd.DataFrame(rng.normal(size=(n, 4)) + 3 * np.eye(k, 4)[code], columns=list("abcd")), np.array([f"class {c}" for c in code])
-
-
-# ---------------------------------------------------------------- parts and ceiling
-
-def law_parts_share_no_record(cut):
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        ids, y = rng.integers(0, 150, 400), rng.choice(["a", "b", "c"], 400, p=[0.7, 0.2, 0.1])
-        parts = cut(y, ids, seed)
-        assert sorted(np.concatenate(parts)) == list(range(400))
-        for i, one in enumerate(parts):
-            for other in parts[i + 1:]: assert not set(ids[one]) & set(ids[other])
-
-
-def test_parts_share_no_record(): law_parts_share_no_record(lambda y, ids, seed: stratified_units(y, ids, seed=seed))
-
-
-def test_parts_catch_a_split_of_rows():
-    with pytest.raises(AssertionError): law_parts_share_no_record(lambda y, ids, seed: stratified_units(y, np.arange(len(y)), seed=seed))
-
-
-def law_ceiling_bounds_every_rule(ceiling):
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        ids, y = rng.integers(0, 30, 200), rng.choice(["a", "b", "c"], 200)
-        commonest = pd.Series(y).groupby(ids).agg(lambda s: s.value_counts().idxmax())
-        assert np.isclose(accuracy_score(y, commonest[ids].to_numpy()), ceiling(ids, y))  # reached by the best rule
-        assert accuracy_score(y, rng.choice(["a", "b", "c"], 30)[ids]) <= ceiling(ids, y)
-
-
-def test_ceiling(): law_ceiling_bounds_every_rule(accuracy_ceiling)
-
-
-def test_ceiling_catches_the_share_of_unique_records():
-    with pytest.raises(AssertionError): law_ceiling_bounds_every_rule(lambda ids, y: len(np.unique(ids)) / len(ids))
-
-
-def test_shared_vectors_count_rows():
-    table = shared_vectors(np.array([1, 1, 1, 2, 3]), np.array(["a", "b", "b", "a", "c"]))
-    assert table.loc[0, ["a", "b", "rows", "share"]].tolist() == ["a", "b", 3, 0.5] and len(table) == 1
-
-
-@pytest.mark.parametrize("shares", [(0.5, 0.6), (1.2, -0.2)])
-def test_shares_are_checked(shares):
-    with pytest.raises(ValueError, match="shares must"): stratified_units(np.array(["a"] * 9), np.arange(9), shares)
-
-
-def test_labels():
-    attack = np.array(["benign", "DrDoS UDP", "DrDoS LDAP", "Syn"])
-    assert class_labels(attack, "binary").tolist() == ["benign", "attack", "attack", "attack"]
-    assert class_labels(attack, merge="traffic").tolist() == ["benign", "UDP flood", "DNS, LDAP, SNMP", "Syn"]
-    assert all("benign" not in mapping for mapping in MERGES.values())
-    for bad in (dict(task="multi"), dict(merge="twins")):
-        with pytest.raises(ValueError, match="must be one of"): class_labels(attack, **bad)
-    with pytest.raises(TypeError, match="class names"): class_labels(np.array([0, 1]))
-
-
-def test_demo_task():
-    data = load_dataset("demo")
-    task = make_task(data, max_per_class=100, seed=3)
-    assert task.report["capped"] == len(data) - 8 * 100 and task.table().sum().sum() == 800
-    assert make_task(data, min_rows=298).report["left_out"] == {"PortScan": 297}
-    with pytest.raises(ValueError, match="two classes"): make_task(data, min_rows=5000)
 
 
 # ---------------------------------------------------------------- structure
@@ -104,7 +40,8 @@ def test_codes(): law_codes_do_not_tell_the_own_label(lambda X, y: FlowStructure
 
 
 def test_codes_catch_fitting_without_folds():
-    with pytest.raises(AssertionError): law_codes_do_not_tell_the_own_label(lambda X, y: FlowStructure(codes=True).fit(X, y).transform(X).iloc[:, -1])
+    def without_folds(X, y): return FlowStructure(codes=True).fit(X, y).transform(X).iloc[:, -1]
+    with pytest.raises(AssertionError): law_codes_do_not_tell_the_own_label(without_folds)
 
 
 # ---------------------------------------------------------------- judging
@@ -114,8 +51,10 @@ def law_metrics_equal_sklearn(metrics):
         rng = np.random.default_rng(seed)
         y, predicted = rng.choice(list("abc"), 100), rng.choice(list("abc"), 100)
         found = metrics(y, predicted)
-        assert np.isclose(found["accuracy"], accuracy_score(y, predicted)) and np.isclose(found["balanced_accuracy"], balanced_accuracy_score(y, predicted))
-        assert np.isclose(found["macro_f1"], f1_score(y, predicted, average="macro")) and np.isclose(found["weighted_f1"], f1_score(y, predicted, average="weighted"))
+        assert np.isclose(found["accuracy"], accuracy_score(y, predicted))
+        assert np.isclose(found["balanced_accuracy"], balanced_accuracy_score(y, predicted))
+        for kind in ("macro", "weighted"): assert np.isclose(found[f"{kind}_f1"], f1_score(y, predicted, average=kind))
+        assert sum(row["support"] for row in found["per_class"].values()) == 100
 
 
 def test_metrics(): law_metrics_equal_sklearn(classification_metrics)
@@ -143,14 +82,16 @@ def test_vote_is_the_mean_of_its_members():
     members = [make_models(names, n_trees=5)[name].fit(X, y) for name in names]
     vote = SoftVote(members).join()
     assert np.allclose(vote.predict_proba(X), (members[0].predict_proba(X) + members[1].predict_proba(X)) / 2)
-    with pytest.raises(ValueError, match="equal classes"): SoftVote([members[0], members[1].__class__(members[1].steps).fit(X, np.where(y == "class 0", y, "x"))]).join()
+    other = make_models(["decision tree"])["decision tree"].fit(X, np.where(y == "class 0", y, "x"))
+    with pytest.raises(ValueError, match="equal classes"): SoftVote([members[0], other]).join()
 
 
 def test_compare_models_on_demo():
-    task = make_task(load_dataset("demo"), max_per_class=200)
+    job = split_labelled(load_dataset("demo"), max_per_class=200)
     models = {name: make_models(name)[name] for name in ("decision tree",)}
-    results, predicted = compare_models(task, models, progress=False)
-    assert results["decision tree"]["accuracy"] > 0.8 and results["decision tree"]["size_mb"] > 0 and len(predicted["decision tree"]) == len(task.test)
+    results, predicted = compare_models(job, models, progress=False)
+    found = results["decision tree"]
+    assert found["accuracy"] > 0.8 and found["size_mb"] > 0 and len(predicted["decision tree"]) == len(job.test)
 
 
 def law_explanations_add_up(explain):
@@ -166,17 +107,8 @@ def test_explanations(): law_explanations_add_up(explain_class)
 
 
 def test_explanations_catch_another_class():
-    with pytest.raises(AssertionError): law_explanations_add_up(lambda model, name, X, background: explain_class(model, "class 2", X, background))
-
-
-@needs_data
-def test_ceiling_of_cicddos2019():
-    data = load_dataset("cicddos2019")
-    ids = row_ids(data.records)
-    assert abs(accuracy_ceiling(ids, data.attack) - 0.932) < 0.002
-    assert accuracy_ceiling(ids, class_labels(data.attack, merge="traffic")) > 0.98
-    pair = shared_vectors(ids, data.attack).iloc[0]
-    assert {pair.a, pair.b} in ({"UDP", "DrDoS UDP"}, {"MSSQL", "DrDoS MSSQL"})
+    def another(model, name, X, background): return explain_class(model, "class 2", X, background)
+    with pytest.raises(AssertionError): law_explanations_add_up(another)
 
 
 # ---------------------------------------------------------------- pictures
@@ -203,3 +135,24 @@ def test_tree_picture_catches_scaled_units():
         for box in plot_tree(model.steps[-1][1], feature_names=["small", "large"], ax=ax): box.set_text(box.get_text().replace("<=", "≤"))
         return ax
     with pytest.raises(AssertionError): law_tree_asks_in_original_units(scaled)
+
+
+def test_confusion_picture_counts_true_classes():
+    import matplotlib.pyplot as plt
+    axes = plot_confusion(["a", "a", "b"], ["a", "b", "b"])
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a (2)", "b (1)"]
+    assert [t.get_text() for t in axes.texts] == ["50", "50", "", "100"]
+    plt.close("all")
+
+
+def test_ranking_picture_is_relative_to_each_class():
+    import matplotlib.pyplot as plt
+    axes = plot_class_ranking(pd.DataFrame({"one": [2.0, 1.0], "other": [0.1, 0.4]}, index=["x", "y"]))
+    assert np.allclose(axes.collections[0].get_array(), [[1, 0.25], [0.5, 1]])
+    plt.close("all")
+
+
+def test_summary_is_a_mean_over_seeds():
+    merits = classification_metrics(["a", "b"], ["a", "a"]) | {"train_cpu_seconds": 1.0, "size_mb": 1.0, "rows_per_s": 1.0}
+    row = summarize_models([{"m": merits | {"accuracy": value}} for value in (0.4, 0.6)]).loc["m"]
+    assert row["accuracy"] == pytest.approx(0.5) and row["accuracy_half_interval"] == pytest.approx(12.706 * 0.1, rel=1e-3)

@@ -73,8 +73,8 @@ def test_epoch(): law_epoch_is_a_loop_of_steps(make_epoch)
 
 
 def test_epoch_catches_forgotten_class_weights():
-    with pytest.raises(AssertionError):
-        law_epoch_is_a_loop_of_steps(lambda logits, optimizer, n, weights, dropout: make_epoch(logits, optimizer, n, np.ones_like(weights), dropout))
+    def forgetful(logits, optimizer, n, weights, dropout): return make_epoch(logits, optimizer, n, np.ones_like(weights), dropout)
+    with pytest.raises(AssertionError): law_epoch_is_a_loop_of_steps(forgetful)
 
 
 def test_sklearn_contract(fitted):
@@ -112,7 +112,8 @@ def test_a_changed_weight_is_seen(fitted, tmp_path):
     with pytest.raises(ValueError, match="hash"): NeuralClassifier.load(path)
 
 
-@pytest.mark.parametrize("change, message", [(lambda a, h: h["parameters"].update(hidden=[16]), "do not fit"), (lambda a, h: a.pop("b.0"), "b.0"),
+@pytest.mark.parametrize("change, message", [(lambda a, h: h["parameters"].update(hidden=[16]), "do not fit"),
+                                             (lambda a, h: a.pop("b.0"), "b.0"),
                                              (lambda a, h: h["parameters"].update(activation="tanh"), "activation"),
                                              (lambda a, h: a["w.0"].fill(np.nan), "finite"), (lambda a, h: h.pop("classes"), "classes")])
 def test_a_file_that_makes_no_network_is_refused(fitted, tmp_path, change, message):
