@@ -129,7 +129,7 @@ def scaled_records(
     keep_all: bool = False,  # leave constant columns in place, as numbers next to zero; not for `quantile`
 ) -> str:                  # name of the (n, k) scaled records, float32; (n, d) with `keep_all`
     "The transform of `nfad.prep` as graph operations."
-    a, exact, x = transform._arrays, exact or transform.kind == "quantile", "records"
+    a, exact, x = transform.arrays_, exact or transform.kind == "quantile", "records"
     if keep_all: a = {name: _over_all_columns(name, values, transform.kept_) for name, values in a.items()}
     else: x = graph("Gather", x, np.flatnonzero(transform.kept_), axis=1)
     number = graph.exact if exact else graph.constant
@@ -470,7 +470,7 @@ def _constant_nodes(g: Graph, detector: FlowDetector) -> str:
     "What broken constants cost, float64, see `nfad.prep.Transform.constant_deviation`; there is at least one constant."
     transform = detector.transform_
     constant = np.flatnonzero(~transform.kept_)
-    value = transform._constant_value[constant]
+    value = transform.constant_value_[constant]
     away = g("Abs", g("Sub", g("Cast", g("Gather", "records", constant, axis=1), to=TensorProto.DOUBLE), g.exact(value)))
     broken = g("Greater", away, g.exact(1e-6 * np.maximum(np.abs(value), 1.0)))
     cost = g("Where", broken, g("Add", g("Log", g("Add", away, g.exact(1.0))), g.exact(detector.constant_cost_)), g.exact(0.0))
