@@ -22,8 +22,8 @@ from .core import (atomic_path, fingerprint, package_versions, read_json, reposi
 from .measure import cost_of
 from .prep import FEATURE_SETS
 from .training import TrainingDiverged
-from .statistics import STATISTICS
 from .detector import SCORE_VERSION, FlowDetector
+from .criterion import STATISTICS
 from .train import Prepared
 from .metrics import class_metrics, decision_metrics, ranking_metrics
 from .score import fpr_band, threshold_at_fpr

@@ -53,7 +53,7 @@ def tpr_at_fpr(
     false_rate, true_rate, _ = roc_curve(y, scores, drop_intermediate=False)
     return float(true_rate[false_rate <= fpr].max())
 
-# %% ../nbs/03a_metrics.ipynb #e8e9d13d
+# %% ../nbs/03a_metrics.ipynb #985d647c
 def ranking_metrics(
     y: np.ndarray,       # (n,) truth, 0 benign, 1 attack
     scores: np.ndarray,  # (n,) anomaly scores
@@ -205,7 +205,7 @@ def plot_roc(
     ax.legend(loc="best", fontsize="small")
     return ax
 
-# %% ../nbs/03a_metrics.ipynb #7b6b66f7
+# %% ../nbs/03a_metrics.ipynb #e0669b29
 def plot_precision_recall(
     y: np.ndarray,       # (n,) truth, 0 benign, 1 attack
     scores: np.ndarray,  # (n,) anomaly scores

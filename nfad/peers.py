@@ -23,8 +23,8 @@ from .core import require_between, require_choice, require_positive_int
 from .measure import cost_of
 from .nearest import NearestPoints
 from .prep import Transform
-from .statistics import benign_criterion
 from .detector import Detector
+from .criterion import benign_criterion
 
 # %% ../nbs/06d_peers.ipynb #d838fd21
 class Reconstruction:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .core import require_between, require_positive_int
 from .nearest import NearestPoints
-from .statistics import Tail
+from .tail import Tail
 from .metrics import require_scores
 from .score import conformal_p_values
 
@@ -21,19 +21,19 @@ from .score import conformal_p_values
 def repetition(
     window: np.ndarray,        # (n, d) positions of the records of a window
     benign: np.ndarray,        # (m, d) positions of benign records
-    k: int = 3,                # neighbors; an attack with fewer records in the window does not stand out
+    k: int = 3,                # neighbors; an attack of fewer records does not stand out
     resolution: float = 0.05,  # distances below this are the same, in units of the positions, > 0
-) -> np.ndarray:               # (n,) log ratio; higher means denser in the window than among benign records
+) -> np.ndarray:               # (n,) log ratio; higher means denser in the window
     "How much more crowded a record's place is in the window than among benign records."
     require_between(resolution, 0, np.inf, "resolution")
     if min(len(window) - 1, len(benign)) < require_positive_int(k, "k"):
         sizes = f"{len(window)} and {len(benign)}"
         raise ValueError(f"window and benign must have more than k = {k} records, got {sizes}")
     among = NearestPoints(benign).to_kth(window, k, algorithm="brute")
-    within = NearestPoints(window).to_kth(k=k, algorithm="brute")  # a record is not its own neighbor
+    within = NearestPoints(window).to_kth(k=k, algorithm="brute")  # apart from itself
     return np.log((among + resolution) / (within + resolution))
 
-# %% ../nbs/04a_windows.ipynb #1e2a5a58
+# %% ../nbs/04a_windows.ipynb #c5696d71
 class WindowScores(NamedTuple):
     "What a window of traffic says."
     scores: np.ndarray      # (n,) nats, surprise of record and repetition; higher is more anomalous
@@ -53,14 +53,16 @@ def score_window(
     seed: int = 0,                   # of the draw
 ) -> WindowScores:                   # scores, p-values, and a p-value of the whole window
     "Scores of a window of unlabelled traffic that know about repetition."
-    scores, known = require_scores(scores, "scores"), require_scores(calibration_scores, "calibration_scores")
+    scores = require_scores(scores, "scores")
+    known = require_scores(calibration_scores, "calibration_scores")
     n = len(scores)
     if n != len(window) or len(known) != len(calibration):
         raise ValueError("scores and positions must have one length")
     if n > len(known):
         raise ValueError(f"calibration must hold at least {n} records, like the window, got {len(known)}")
+    require_positive_int(n_windows, "n_windows")
     rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(len(known))[:n] for _ in range(require_positive_int(n_windows, "n_windows"))]
+    drawn = [rng.permutation(len(known))[:n] for _ in range(n_windows)]
     ratio = repetition(window, benign, k)
     usual = [repetition(calibration[rows], benign, k) for rows in drawn]
     own, crowd = Tail(known), Tail(np.concatenate(usual))
@@ -94,7 +96,7 @@ def place_of(
     place = np.concatenate([detector.transform_.transform(records), profile], axis=1)
     return Placed(place, detector.anomaly_score(records))
 
-# %% ../nbs/04a_windows.ipynb #0154db79
+# %% ../nbs/04a_windows.ipynb #f88ed24f
 def draw_window(
     attack: np.ndarray,  # (n,) class names, "benign" for benign
     name: str,           # class of the attacks in the window
@@ -118,9 +120,11 @@ def window_findings(
     "What a window finds, and what single records find."
     y = np.asarray(y).astype(bool)
     flagged = seen.p_values <= fpr
-    quiet = {"benign flagged": flagged[~y].mean(), "window suspected": float(seen.window_p_value <= 0.05)}
+    suspected = float(seen.window_p_value <= 0.05)
+    quiet = {"benign flagged": flagged[~y].mean(), "window suspected": suspected}
     if not y.any(): return quiet
-    return {"found alone": np.mean(scores[y] > threshold), "found in its window": flagged[y].mean()} | quiet
+    alone = np.mean(scores[y] > threshold)
+    return {"found alone": alone, "found in its window": flagged[y].mean()} | quiet
 
 # %% ../nbs/04a_windows.ipynb #dffb5042
 def plot_windows(

@@ -1,6 +1,5 @@
 """Laws of nfad.score: the threshold, p-values, the band, the record of a run."""
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -9,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from nfad import score
-from nfad.core import write_json
 from nfad.metrics import ranking_metrics, threshold_youden
-from nfad.score import (conformal_p_values, evaluate, fpr_band, read_train_record, require_same_records, score_table,
-                        threshold_at_fpr)
+from nfad.score import conformal_p_values, evaluate, fpr_band, score_table, threshold_at_fpr
 from test_metrics import labelled, many_classes, refuses
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
@@ -172,24 +168,6 @@ def test_law_table_catches_columns_sorted_apart():
     attack, scores = many_classes(80)
     def apart(attack, scores, rows, *rest): return score_table(attack, scores, rows, *rest).assign(row=rows)
     with pytest.raises(AssertionError): law_table(apart, attack, scores, np.arange(80), scores[:30])
-
-
-def test_train_record(tmp_path):
-    for _ in range(2):
-        with pytest.raises(FileNotFoundError, match=re.escape("papermill me")): read_train_record(tmp_path, "papermill me")
-        write_json(tmp_path / "train.json", {"fingerprint": "x"})  # the record alone is a run that did not finish
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert read_train_record(str(tmp_path), "papermill me") == {"fingerprint": "x"}
-    (tmp_path / "train.json").write_text("{")
-    with pytest.raises(ValueError, match="train.json"): read_train_record(tmp_path, "papermill me")
-
-
-def test_same_records():
-    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
-    record = {"fingerprint": score.fingerprint(frame)}
-    require_same_records(frame.copy(), record)
-    for other in (frame[::-1], frame[["b", "a"]], frame + 1e-9, frame[:1], frame.rename(columns={"a": "c"})):
-        with pytest.raises(ValueError, match="fingerprint.*train again"): require_same_records(other, record)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
