@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from .core import read_json, require_between, require_choice, require_columns, suggest
 from .vocabulary import FEATURES, ON_REQUEST, canonical_columns, column_role
-from .data import DATASETS
+from .catalog import DATASETS
 
 # %% ../nbs/02_prep.ipynb #e2abf627
 _IDS2017 = """
