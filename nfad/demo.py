@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .packets import ACK, FIN, PSH, Packets, RST, SYN, TCP, UDP, flow_table
+from .flowmeter import ACK, FIN, PSH, RST, SYN, TCP, UDP, Packets, flow_table
 
 # %% ../nbs/01a_demo.ipynb #9b6aca8a
 class NetworkPath(NamedTuple):
