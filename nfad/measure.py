@@ -84,7 +84,7 @@ def in_fresh_process(
     function: str,             # "module.function" of nfad, or Python code that holds a newline
     arguments: dict[str, Any] | None = None,  # of the function; plain JSON values
     cache: str | Path = "off", # folder of the compilation cache, or "off"
-) -> tuple[Any, Cost]:         # what the function returned (None for code), cost of the whole process
+) -> tuple[Any, Cost]:         # what the function returned, or code printed after RESULT; cost of the process
     "Runs something in a new Python process and waits for it."
     is_code = "\n" in function
     words = ["-c", function] if is_code else ["-c", _CALL, function, json.dumps(arguments or {})]
@@ -96,7 +96,7 @@ def in_fresh_process(
         what = f"{function.splitlines()[0]!r} failed in a fresh process, status {run.returncode}"
         raise RuntimeError(f"{what}: {run.stderr.strip()[-2000:]}")
     results = [line.removeprefix("RESULT ") for line in run.stdout.splitlines() if line.startswith("RESULT ")]
-    return (None if is_code else json.loads(results[-1])), cost
+    return (json.loads(results[-1]) if results else None), cost
 
 # %% ../nbs/00b_measure.ipynb #2f164d06
 def _from_status(field: str) -> int | None:
