@@ -145,7 +145,7 @@ def run_protocol(dataset: str, protocol: str) -> str:
 def results(names: list[str]) -> int:
     "Runs both protocols on the named data sets (all that are there), then writes the figures of all runs to figures/results.csv."
     import pandas as pd
-    from nfad.data import list_datasets
+    from nfad.catalog import list_datasets
     from nfad.metrics import collect_scores
     there = list_datasets()
     names = names or [name for name in there.loc[there["found"], "name"] if name != "demo"]
@@ -207,7 +207,7 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
     Two run at a time, on one thread each, so that the CPU seconds of detectors mean something; the environment variable JOBS says another number.
     """
     from nfad.core import require_choice
-    from nfad.data import list_datasets
+    from nfad.catalog import list_datasets
     from nfad.detectors import PEERS, collect_detectors
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
@@ -247,7 +247,7 @@ def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folde
     """
     import pandas as pd
     from nfad.core import read_json, require_choice
-    from nfad.data import list_datasets
+    from nfad.catalog import list_datasets
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"]
