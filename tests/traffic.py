@@ -7,8 +7,8 @@ import pandas as pd
 from nfad import demo
 from nfad.flowmeter import TCP, Packets
 
-KINDS = list(demo.BENIGN_SERVICES) + list(demo.ATTACK_CLASSES)
-PROTOCOL = {kind: entry[2] for kind, entry in (demo.BENIGN_SERVICES | demo.ATTACK_CLASSES).items()}
+KINDS = list(demo.STORIES)
+PROTOCOL = {kind: story.protocol for kind, story in demo.STORIES.items()}
 
 
 def close(a, b, **more): np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-9, atol=1e-6, **more)
