@@ -196,7 +196,7 @@ def detector_figures(collected, folder: Path) -> None:
         for ax, (label, table) in zip(axes, tables.items()): plot_ranks(table, ax).set_title(label)
         save_figure(figure, folder / "detectors_ranks.png")
     figure, axes = pyplot.subplots(1, 2, figsize=(4 + 0.95 * k, 1.8 + 0.36 * n), layout="constrained", sharey=True)
-    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table[order], ax, label, low=0.3 if "AUROC" in label else 0)
+    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table[order], label, 0.3 if "AUROC" in label else 0, ax)
     save_figure(figure, folder / "detectors_heatmap.png")
     pyplot.close("all")
 
@@ -208,7 +208,8 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
     """
     from nfad.core import require_choice
     from nfad.catalog import list_datasets
-    from nfad.detectors import PEERS, collect_detectors
+    from nfad.detectors import collect_detectors
+    from nfad.peers import PEERS
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"] + ["demo"] * ("demo" in names)

@@ -389,7 +389,8 @@ def test_a_notebook_that_did_not_run_is_noticed():
 def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json
-    from nfad.detectors import METRICS, PEERS, summarize, with_leads
+    from nfad.detectors import METRICS, summarize, with_leads
+    from nfad.peers import PEERS
     every = ",".join(("nfad", *PEERS, "pzflow"))
     monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "cicids2017_improved", "gone"], "found": [True, True, True, False]}))
     asked = []
