@@ -62,7 +62,7 @@ def _repr_html_(self: Split) -> str:
 def _account_for(
     parts: dict[str, np.ndarray], is_attack: np.ndarray, units: np.ndarray,
 ) -> dict[str, int]:
-    "Rows per part, rows unused, and what ties rows together."
+    "Where every row is, and what ties rows together."
     unused = np.setdiff1d(np.arange(len(is_attack)), np.concatenate(list(parts.values())))
     count = lambda rows, attack: int((is_attack[rows] == attack).sum())
     report = {part: len(parts[part]) for part in ("train", "reference", "calibration")}
