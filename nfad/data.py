@@ -112,7 +112,7 @@ def _demo(cache: bool) -> pd.DataFrame:
 
 def _from_packets(path: Path) -> pd.DataFrame:
     "Features of the packet sequences of TII-SSRC-23, with labels and conversations."
-    from nfad.packets import packet_table_features
+    from nfad.flowmeter import packet_table_features
     table = pd.read_parquet(path)
     conversation = table["source_file"].str.replace("\\", "/").str.split("/").str[-2].to_numpy()
     benign = table["label_name"].isin(["Audio", "Video", "Text", "Background"])
