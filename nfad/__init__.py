@@ -13,7 +13,7 @@ from importlib.machinery import PathFinder, SourceFileLoader
 # nothing: jax comes with `detector`, scikit-learn with `select`.
 _HOME = {
     "FlowDetector": "detector",
-    "load_dataset": "data", "split_dataset": "splits",
+    "flows_from_packets": "packets", "load_dataset": "data", "split_dataset": "splits",
     "feature_names": "prep", "Transform": "prep",
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "windows",
     "ProfileStatistic": "statistics",

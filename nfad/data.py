@@ -248,9 +248,9 @@ def _locate(name_or_path: str | Path, folder: Path) -> tuple[DatasetSource | Non
 
 # %% ../nbs/01c_data.ipynb #b9c8a754
 def _demo(cache: bool) -> pd.DataFrame:
-    "The simulated records; they stay in the cache for as long as the simulator's code is the same."
-    from nfad import demo
-    code = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()[:16]
+    "The simulated records; they stay in the cache for as long as the code of the simulator and of the features is the same."
+    from nfad import demo, flowmeter
+    code = hashlib.sha256(Path(demo.__file__).read_bytes() + Path(flowmeter.__file__).read_bytes()).hexdigest()[:16]
     target = cache_dir() / "data" / f"demo-{code}.parquet"
     if cache and target.is_file(): return pd.read_parquet(target)
     table = demo.simulate_demo()
@@ -261,7 +261,7 @@ def _demo(cache: bool) -> pd.DataFrame:
 
 def _from_packets(path: Path) -> pd.DataFrame:
     "Features of the packet sequences of TII-SSRC-23, with labels and conversations."
-    from nfad.packets import packet_table_features
+    from nfad.flowmeter import packet_table_features
     table = pd.read_parquet(path)
     conversation = table["source_file"].str.replace("\\", "/").str.split("/").str[-2]
     label = table["label_name"].mask(table["label_name"].isin(["Audio", "Video", "Text", "Background"]), "BENIGN")

@@ -34,7 +34,7 @@ from .data import Dataset, row_ids
 from .splits import Split
 from .nearest import NearestPoints
 from .prep import FEATURE_SETS, Transform
-from .statistics import STATISTICS, benign_criterion
+from .criterion import STATISTICS, benign_criterion
 from .metrics import class_metrics, decision_metrics, ranking_metrics
 from .score import fpr_band, threshold_at_fpr
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from .core import package_versions, require_between, require_choice, require_finite, require_positive_int
 from .prep import Transform
-from .statistics import rank_surprise
+from .criterion import rank_surprise
 from .score import conformal_p_values, threshold_at_fpr
 from .shapley import Background, shapley_values
 from .explain import diffi, surprises_of

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .nearest import NearestPoints
 from .serving import LoadedModel, find_reasons, load_model
 from .tables import number_matrix, plan_columns
 
@@ -235,22 +234,17 @@ class FewRows:
         width = len(detector.transform_.feature_names_out_)
         self.block = np.zeros((self.most, width), np.float32)
         self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(self.block).compile()
-        statistic = detector.statistic_
-        self.record, self.profile = NearestPoints(statistic.points_), NearestPoints(statistic.profiles_)
 
     def __call__(
         self, X: np.ndarray,  # (n, d) records, finite, n <= most
     ) -> np.ndarray:          # (n,) nats, the bits of `anomaly_score`
         "Scores of a few records."
-        detector, statistic = self.detector, self.detector.statistic_
+        detector = self.detector
         Z, block = detector.transform_.transform(X), self.block.copy()
         block[:len(Z)] = Z
-        F = statistic.profile(-np.asarray(self.flow(block))[:len(Z)].astype(np.float64))
-        n, total = len(Z), statistic.mahalanobis(F)
-        local = statistic.neighborhood_.distance(Z, n_rows=n)
-        distances = self.record.distance(Z, n_rows=n), self.profile.distance(F, n_rows=n), total, local
-        parts = [tail.surprise(x) for tail, x in zip(statistic.tails_, distances, strict=True)]
+        surprises = -np.asarray(self.flow(block))[:len(Z)].astype(np.float64)
+        parts = detector.statistic_.parts(Z, surprises, n_rows=len(Z))
         constants = np.zeros(len(X))
         if detector.constant_:
             constants = detector.transform_.constant_deviation(X, cost=detector.constant_cost_)
-        return np.stack([*parts, constants], axis=1).sum(axis=1)
+        return np.column_stack([parts, constants]).sum(axis=1)

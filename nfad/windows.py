@@ -13,7 +13,7 @@ import pandas as pd
 
 from .core import require_between, require_positive_int
 from .nearest import NearestPoints
-from .statistics import Tail
+from .tail import Tail
 from .metrics import require_scores
 from .score import conformal_p_values
 
