@@ -18,7 +18,7 @@ _HOME = {
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "windows",
     "ProfileStatistic": "statistics",
     "Background": "shapley", "shapley_values": "shapley", "explain_records": "reasons",
-    "few_shot": "select", "label_free": "select",
+    "few_shot": "rankings", "label_free": "rankings",
     "NeuralClassifier": "network", "network_to_onnx": "quantize", "flow_to_onnx": "quantize",
     "score_files": "files", "score_frame": "files", "Scorer": "streams",
 }
