@@ -10,10 +10,10 @@ from importlib import import_module
 from importlib.machinery import PathFinder, SourceFileLoader
 
 # Public names and the module each lives in. They load on first use, so that `import nfad` costs
-# nothing: jax comes with `detector`, scikit-learn with `select`.
+# nothing: jax comes with `detector`, scikit-learn with `rankings`.
 _HOME = {
     "FlowDetector": "detector",
-    "load_dataset": "data", "split_dataset": "splits",
+    "flows_from_packets": "packets", "load_dataset": "data", "split_dataset": "splits",
     "feature_names": "prep", "Transform": "prep",
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "windows",
     "ProfileStatistic": "statistics",

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pzflow import Flow
-from pzflow.bijectors import (Bijector, Chain, ForwardFunction, InitFunction, InverseFunction, RollingSplineCoupling,
-                              ShiftBounds)
+from pzflow.bijectors import (Bijector, Chain, ForwardFunction, InitFunction, InverseFunction,
+                              RollingSplineCoupling, ShiftBounds)
 from pzflow.distributions import CentBeta13, LatentDist, Normal
 
 from .core import require_choice
 from .engine import find_bin
-from .flow import (Masks, autoregressive_masks, autoregressive_terms, conditioner, flow_forward, mask_params,
-                       positive_slope, student_t_log_prob)
+from .flow import (Masks, autoregressive_masks, autoregressive_terms, conditioner, flow_forward,
+                       mask_params, positive_slope, student_t_log_prob)
 
 # %% ../nbs/02b_architectures.ipynb #b151d104
 def inverse_spline(
@@ -31,8 +31,8 @@ def inverse_spline(
     inside = jnp.abs(y) <= bound
     p = (jnp.where(inside, y, 0.0) + bound) / (2 * bound)
     found = find_bin(p, raw, True)
-    s0, s1, r = positive_slope(found.raw_s0), positive_slope(found.raw_s1), found.height / found.width
-    v = p - found.y0
+    s0, s1 = positive_slope(found.raw_s0), positive_slope(found.raw_s1)
+    v, r = p - found.y0, found.height / found.width
     bend = v * (s0 + s1 - 2 * r)
     a = found.height * (r - s0) + bend
     b = found.height * s0 - bend
@@ -46,7 +46,7 @@ def inverse_spline_flow(
     u: jnp.ndarray,                  # (d, n) latent coordinates, one point per column
     bound: float,                    # B
 ) -> jnp.ndarray:                    # (d, n) the records that the flow maps to u
-    "Maps latent points back to records; d rounds per layer, since each feature needs those before it."
+    "Maps latent points back to records; d rounds per layer, since a feature needs those before it."
     def layer(u, layer_params):
         solve = lambda _, x: inverse_spline(u, conditioner(layer_params, x, bound), bound)
         return jax.lax.fori_loop(0, u.shape[0], solve, jnp.zeros_like(u)), None
@@ -72,8 +72,9 @@ def param_shapes(
 ) -> dict[str, tuple[int, ...]]:  # name -> shape
     "Shape of every weight; all have `n_layers` as their first axis."
     rows = (3 * n_bins - 1) * n_features
-    shapes = {"w_in": (hidden, n_features), "b_in": (hidden,), "w_1": (hidden, hidden), "b_1": (hidden,),
-              "w_2": (hidden, hidden), "b_2": (hidden,), "w_out": (rows, hidden), "b_out": (rows,)}
+    square = hidden, hidden
+    shapes = {"w_in": (hidden, n_features), "b_in": (hidden,), "w_1": square, "b_1": (hidden,),
+              "w_2": square, "b_2": (hidden,), "w_out": (rows, hidden), "b_out": (rows,)}  # drawn in this order
     return {name: (n_layers, *shape) for name, shape in shapes.items()}
 
 # %% ../nbs/02b_architectures.ipynb #474c4b52
@@ -82,17 +83,19 @@ def init_params(
     *sizes: int,     # as `param_shapes` takes them
 ) -> dict[str, jnp.ndarray]:  # as `param_shapes` says
     "Initial weights; the map starts close to the identity."
-    rng, gains = np.random.default_rng(np.asarray(key).ravel().tolist()), {"w_2": 0.5, "w_out": 0.01}
+    rng = np.random.default_rng(np.asarray(key).ravel().tolist())
+    gains = {"w_2": 0.5, "w_out": 0.01}
     def draw(name, shape):
         if name.startswith("b"): return np.zeros(shape, np.float32)
-        return rng.standard_normal(shape, np.float32) * np.float32(gains.get(name, 1.0) * math.sqrt(2 / shape[-1]))
+        gain = gains.get(name, 1.0) * math.sqrt(2 / shape[-1])
+        return rng.standard_normal(shape, np.float32) * np.float32(gain)
     return {name: jax.device_put(draw(name, shape)) for name, shape in param_shapes(*sizes).items()}
 
 # %% ../nbs/02b_architectures.ipynb #56d86d1c
 def network_width(
     hidden: int | None,  # the wanted width; None: by the number of features
     n_features: int,     # d
-) -> int:                # the width, or the smallest multiple of 16, at least 32, that gives each feature two units
+) -> int:                # the width, or the least multiple of 16, from 32, with two units a feature
     "Width of the masked network."
     return hidden or max(32, 16 * -(-n_features // 8))
 
@@ -175,7 +178,7 @@ def build_flow(
     architecture: str,           # one of `ARCHITECTURES`
     names: Sequence[str],        # (d,) feature names
     order: Sequence[int],        # (d,) feature numbers, first to last; `autoregressive` only
-    bounds: np.ndarray | None,   # (2, d) smallest and largest training value; not for `autoregressive`
+    bounds: np.ndarray | None,   # (2, d) least and largest value; not for `autoregressive`
     n_layers: int = 2,           # how often the map is applied; `autoregressive` only
     hidden: int | None = 128,    # width, see `network_width`; `autoregressive` only
     n_bins: int = 8,             # of each curve; `autoregressive` only
@@ -189,17 +192,19 @@ def build_flow(
         bijector = AutoregressiveSpline(order, n_layers, network_width(hidden, d), n_bins)
         return Flow(names, bijector, StudentT(d, latent_df), seed=seed)
     if d < 2:
-        raise ValueError(f"architecture {architecture!r} needs at least 2 features; its couplings split them in two")
+        raise ValueError(f"architecture {architecture!r} needs at least 2 features, to split them in two")
     bounds = np.asarray(bounds, dtype=np.float64)
     if architecture == "pzflow":
-        return Flow(names, Chain(ShiftBounds(*bounds, 4.0), RollingSplineCoupling(d)), CentBeta13(d, 5), seed=seed)
-    reach = max(5.0, 0.55 * float(np.abs(bounds).max()))  # pzflow's spline box; its gradients are NaN beyond twice that
-    return Flow(names, RollingSplineCoupling(4, shift=d // 2, K=8, B=reach, hidden_dim=64), Normal(d), seed=seed)
+        bijector = Chain(ShiftBounds(*bounds, 4.0), RollingSplineCoupling(d))
+        return Flow(names, bijector, CentBeta13(d, 5), seed=seed)
+    reach = max(5.0, 0.55 * float(np.abs(bounds).max()))  # of the splines; gradients are NaN beyond twice that
+    bijector = RollingSplineCoupling(4, shift=d // 2, K=8, B=reach, hidden_dim=64)
+    return Flow(names, bijector, Normal(d), seed=seed)
 
 # %% ../nbs/02b_architectures.ipynb #f304baad
 def terms_function(
     flow: Flow,    # made by `build_flow`
-) -> Callable:     # compiled; (params, (n, d) scaled records) -> (n, d) or (n, 1) terms in nats, (n, d) latent points
+) -> Callable:     # (params, (n, d) records) -> (n, d) or (n, 1) terms in nats, (n, d) latent points
     "What evaluates a flow; flows of the same sizes share its compiled code."
     if flow._bijector_info[0] == "AutoregressiveSpline":
         config = spline_config(flow)
@@ -207,6 +212,8 @@ def terms_function(
         return lambda params, Z: autoregressive_terms(params[1], masks, Z, config.bound, flow.latent.df)
     @jax.jit
     def whole(params, Z):
-        u, log_det = flow._forward(params[1], Z, conditions=jnp.zeros((len(Z), 1)))  # pzflow's way to say: none
-        return jnp.nan_to_num(flow.latent.log_prob(params[0], u) + log_det, nan=-jnp.inf)[:, None], u
+        none = jnp.zeros((len(Z), 1))  # pzflow's way to say: no conditions
+        u, log_det = flow._forward(params[1], Z, conditions=none)
+        log_prob = flow.latent.log_prob(params[0], u) + log_det
+        return jnp.nan_to_num(log_prob, nan=-jnp.inf)[:, None], u
     return whole

@@ -24,7 +24,7 @@ from .prep import TRANSFORMS, Transform
 from .engine import CHUNK, FLOOR, in_blocks
 from .architectures import ARCHITECTURES, build_flow, network_width, param_shapes, terms_function
 from .training import ArraySource, History, OPTIMIZERS, ParquetRecords, ParquetSource, train_flow, train_pzflow
-from .statistics import ProfileStatistic
+from .statistics import PARTS, ProfileStatistic
 
 # %% ../nbs/02d_detector.ipynb #82ac74bf
 def _check_settings(detector: "FlowDetector") -> None:
@@ -193,7 +193,7 @@ class _Building(_Settings):
         surprises = [-in_blocks(lambda rows: self.terms_(rows)[:1], part)[0].astype(np.float64) for part in (Z, Z_validation)]
         if self.statistic == "profile":
             self.statistic_ = ProfileStatistic().fit(Z, surprises[0], Z_validation, surprises[1])
-            scores, n_parts = self.statistic_.score(Z_validation, surprises[1]), 4
+            scores, n_parts = self.statistic_.score(Z_validation, surprises[1]), len(PARTS)
         else: scores, n_parts = surprises[0].sum(axis=1), 1
         self.constant_cost_ = float(max(scores.max() - np.median(scores), n_parts * np.log(self.n_train_ + 2)))
 
@@ -314,7 +314,7 @@ class _Scores(_Scoring):
 
     def score_parts(self, X: pd.DataFrame | np.ndarray) -> pd.DataFrame:  # (n, d) records -> (n, 5) or (n, 2) nats
         "What the anomaly score is the sum of: `record`, `profile`, `total` and `local` distance, or `log_prob`; and broken `constants`."
-        names = ["record", "profile", "total", "local"] if self.statistic == "profile" else ["log_prob"]
+        names = [part.name for part in PARTS] if self.statistic == "profile" else ["log_prob"]
         return pd.DataFrame(self._in_chunks(X, lambda *parts: self._parts(*parts, self.statistic)), columns=[*names, "constants"])
 
 # %% ../nbs/02d_detector.ipynb #3be37d12
@@ -436,7 +436,8 @@ def _restore(detector: FlowDetector, arrays: dict[str, np.ndarray], header: dict
     for flow, params in zip(detector.flows_, jax.tree.unflatten(tree, jax.device_put(saved))): flow._params = params
     if detector.statistic == "profile":
         detector.statistic_ = ProfileStatistic.from_state({name[10:]: value for name, value in arrays.items() if name.startswith("statistic.")})
-        if (detector.statistic_.points_.shape[1], detector.statistic_.center_.size) != (len(detector.transform_.feature_names_out_),) * 2:
+        k = len(detector.transform_.feature_names_out_)
+        if detector.statistic_.widths != {"records": {k}, "profiles": {k}}:
             raise ValueError("the statistic has another number of features than the transform")
     scores = require_finite(arrays["calibration_scores"], "calibration_scores")
     if scores.ndim != 1 or not len(scores) or (np.diff(scores) < 0).any(): raise ValueError("calibration_scores must be a sorted list")

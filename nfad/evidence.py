@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Evidence', 'View', 'look']
 
-# %% ../nbs/05a_evidence.ipynb #fb1d75b2
+# %% ../nbs/05a_evidence.ipynb #1e6ee17e
 from typing import Callable, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .core import require_finite
-from .statistics import rank_surprise
+from .criterion import rank_surprise
 
 # %% ../nbs/05a_evidence.ipynb #75b63544
 class Evidence:

@@ -18,8 +18,8 @@ from .engine import FLOOR, Bin, find_bin, product
 # %% ../nbs/02a_flow.ipynb #97329c27
 def search_bin(
     value: jnp.ndarray,  # in [0, 1], any shape
-    raw: jnp.ndarray,    # (3 K - 1,) numbers of one curve: widths, heights, inner slopes
-) -> Bin:                # x0, y0, width, height, and raw numbers of the slopes s0 (left), s1 (right)
+    raw: jnp.ndarray,    # (3 K - 1,): widths, heights, inner slopes
+) -> Bin:                # x0, y0, width, height; raw numbers of the slopes s0 (left), s1 (right)
     "The bin of each value on one curve, by a search among the edges."
     n_bins = (len(raw) + 1) // 3
     def edges(numbers):
@@ -40,9 +40,9 @@ def positive_slope(
 # %% ../nbs/02a_flow.ipynb #8448e655
 def spline(
     x: jnp.ndarray,    # values of any shape
-    raw: jnp.ndarray,  # (3 K - 1, ...) numbers of the curve for each value, as `find` takes them
+    raw: jnp.ndarray,  # raw numbers, as `find` takes them
     bound: float,      # B
-    find: Callable,    # find(value, raw) -> Bin: `search_bin` for one curve, `find_bin` for one curve a value
+    find: Callable,    # `search_bin` for one curve; `find_bin` for a curve per value
 ) -> tuple[jnp.ndarray, jnp.ndarray]:  # the curve at x, the log of its slope
     "A rational-quadratic spline on [-B, B], the identity outside."
     inside = jnp.abs(x) <= bound
@@ -79,7 +79,7 @@ def autoregressive_masks(
 def mask_params(
     params: dict[str, jnp.ndarray],  # of all layers
     masks: Masks,                    # of `autoregressive_masks`
-) -> dict[str, jnp.ndarray]:         # forbidden weights are zero
+) -> dict[str, jnp.ndarray]:         # forbidden weights zero
     "Applies the autoregressive masks."
     w_out = params["w_out"].reshape(len(params["w_out"]), -1, *masks.reads.shape) * masks.reads
     return params | {"w_in": params["w_in"] * masks.sees, "w_1": params["w_1"] * masks.passes,

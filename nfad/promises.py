@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 
 from .core import require_between, require_positive_int
-from .statistics import Tail
+from .tail import Tail
 from .metrics import require_scores
 from .score import conformal_p_values, threshold_at_fpr
 

@@ -27,7 +27,9 @@ from .prep import Transform
 from .engine import FLOOR, LIMIT
 from .flow import autoregressive_masks, mask_params
 from .architectures import spline_config
-from .statistics import ProfileStatistic, Tail
+from .tail import Tail
+from .nearest import Neighborhood, Whitening
+from .statistics import PARTS, ProfileStatistic
 from .detector import FlowDetector
 from .network import NeuralClassifier
 from .classify import classification_metrics
@@ -127,7 +129,7 @@ def scaled_records(
     keep_all: bool = False,  # leave constant columns in place, as numbers next to zero; not for `quantile`
 ) -> str:                  # name of the (n, k) scaled records, float32; (n, d) with `keep_all`
     "The transform of `nfad.prep` as graph operations."
-    a, exact, x = transform._arrays, exact or transform.kind == "quantile", "records"
+    a, exact, x = transform.arrays_, exact or transform.kind == "quantile", "records"
     if keep_all: a = {name: _over_all_columns(name, values, transform.kept_) for name, values in a.items()}
     else: x = graph("Gather", x, np.flatnonzero(transform.kept_), axis=1)
     number = graph.exact if exact else graph.constant
@@ -419,7 +421,7 @@ def _nearest_nodes(g: Graph, x: str, points: np.ndarray, spacing: np.ndarray | N
 
 
 def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
-    "-log of the share of benign records with a distance of at least x, see `nfad.statistics.Tail`."
+    "-log of the share of benign records with a distance of at least x, see `nfad.tail.Tail`."
     m, largest = len(tail.scores), tail.scores[-1]
     counted = g("Cast", g("LessOrEqual", g("Unsqueeze", x, np.array([1])), g.exact(tail.scores)), to=TensorProto.FLOAT)
     at_least = g("Cast", g("ReduceSum", counted, np.array([1]), keepdims=0), to=TensorProto.DOUBLE)
@@ -430,24 +432,45 @@ def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
     return g("Add", rank, g("Where", g("Greater", x, g.exact(largest)), beyond, g.exact(0.0)))
 
 # %% ../nbs/09_quantize.ipynb #ee1aa189
+def _white_nodes(g: Graph, x: str, whitening: Whitening) -> str:
+    "Rows in the coordinates of a whitening, float64."
+    return g("MatMul", g("Sub", g("Cast", x, to=TensorProto.DOUBLE), g.exact(whitening.mean)), g.exact(whitening.axes))
+
+
+def _length_nodes(g: Graph, x: str, whitening: Whitening) -> str:
+    "Mahalanobis distance, float64."
+    white = _white_nodes(g, x, whitening)
+    return g("Sqrt", g("ReduceSum", g("Mul", white, white), np.array([1]), keepdims=0))
+
+
+def _local_nodes(g: Graph, x: str, around: Neighborhood) -> str:
+    "Distance in spacings, float64."
+    return _nearest_nodes(g, _white_nodes(g, x, around.whitening), around.nearest.points, around.nearest.spacing)
+
+
+_PART_NODES = {  # part of the score -> nodes of its distance
+    "record": lambda g, x, near: _nearest_nodes(g, x, near.points),
+    "profile": lambda g, x, near: _nearest_nodes(g, x, near.points),
+    "total": _length_nodes,
+    "local": _local_nodes,
+}
+
+
 def _profile_nodes(g: Graph, z: str, terms: str, statistic: ProfileStatistic) -> str:
-    "Sum of the four surprises, float64, see `nfad.statistics.ProfileStatistic`."
-    double = lambda name: g("Cast", name, to=TensorProto.DOUBLE)
-    centered = g("Sub", g("Neg", double(terms)), g.exact(statistic.center_))
-    F = g("Cast", g("Clip", centered, g.exact(statistic.low), g.exact(statistic.high)), to=TensorProto.FLOAT)
-    white = lambda x, w: g("MatMul", g("Sub", double(x), g.exact(w.mean)), g.exact(w.axes))
-    profile, around = white(F, statistic.whitening_), statistic.neighborhood_
-    length = g("Sqrt", g("ReduceSum", g("Mul", profile, profile), np.array([1]), keepdims=0))
-    local = _nearest_nodes(g, white(z, around.whitening), around.nearest.points, around.nearest.spacing)
-    distances = _nearest_nodes(g, z, statistic.points_), _nearest_nodes(g, F, statistic.profiles_), length, local
-    return g("Sum", *(_surprise_nodes(g, x, tail) for x, tail in zip(distances, statistic.tails_)))
+    "Sum of the parts' surprises, float64, see `nfad.statistics.ProfileStatistic`."
+    for part in PARTS: require_choice(part.name, list(_PART_NODES), "a part of the score that becomes ONNX")
+    centered = g("Sub", g("Neg", g("Cast", terms, to=TensorProto.DOUBLE)), g.exact(statistic.center_))
+    clipped = g("Clip", centered, g.exact(statistic.low), g.exact(statistic.high))
+    seen = {"records": z, "profiles": g("Cast", clipped, to=TensorProto.FLOAT)}
+    distances = {part.name: _PART_NODES[part.name](g, seen[part.of], statistic.models_[part.name]) for part in PARTS}
+    return g("Sum", *(_surprise_nodes(g, x, statistic.tails_[name]) for name, x in distances.items()))
 
 
 def _constant_nodes(g: Graph, detector: FlowDetector) -> str:
     "What broken constants cost, float64, see `nfad.prep.Transform.constant_deviation`; there is at least one constant."
     transform = detector.transform_
     constant = np.flatnonzero(~transform.kept_)
-    value = transform._constant_value[constant]
+    value = transform.constant_value_[constant]
     away = g("Abs", g("Sub", g("Cast", g("Gather", "records", constant, axis=1), to=TensorProto.DOUBLE), g.exact(value)))
     broken = g("Greater", away, g.exact(1e-6 * np.maximum(np.abs(value), 1.0)))
     cost = g("Where", broken, g("Add", g("Log", g("Add", away, g.exact(1.0))), g.exact(detector.constant_cost_)), g.exact(0.0))

@@ -246,7 +246,7 @@ def _devnet_rival(bench: Bench, few: View, n_trees: int, seed: int) -> _Scores:
         parts = bench.calibration.values, bench.test.values
         return tuple(model.decision_function(scaled(part)) for part in parts)
 
-# %% ../nbs/06_select.ipynb #7caea9ba
+# %% ../nbs/06_select.ipynb #8dca634d
 def _reweighted(bench: Bench, few: View, columns: Sequence[int], n_trees: int, seed: int) -> _Scores:
     "Reweighting by some columns."
     lifted = Reweighted(columns, n_trees, seed=seed)

@@ -200,9 +200,9 @@ def refit_transform(
     changed, fresh = copy.deepcopy(model), Transform(model.transform_.kind).fit(target[list(model.transform_.feature_names_in_)])
     old = changed.transform_
     names = list(fresh.feature_names_out_)
-    for key, values in fresh._arrays.items():
+    for key, values in fresh.arrays_.items():
         for i, name in enumerate(old.feature_names_out_):
-            if name in names: old._arrays[key][i] = values[names.index(name)]
+            if name in names: old.arrays_[key][i] = values[names.index(name)]
     return changed
 
 # %% ../nbs/10_transfer.ipynb #42b55488

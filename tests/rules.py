@@ -255,7 +255,8 @@ def rendered_words(nb) -> int:
 def repository_words() -> str:
     "What the front page and the lazy names of the package say: they make a name public, too."
     index = "\n".join(cell.source for cell in read(NBS / "index.ipynb").cells)
-    return index + (ROOT / "nfad" / "__init__.py").read_text(encoding="utf-8") + (ROOT / "tests" / "notebooks.py").read_text(encoding="utf-8")
+    named = ("nfad/__init__.py", "tests/notebooks.py", "settings.ini")  # the last one names the command of the shell
+    return index + "".join((ROOT / place).read_text(encoding="utf-8") for place in named)
 
 
 def faults_of(path: Path, notebooks: dict[str, str], words: str) -> list[str]:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from nfad.cli import COMMANDS, main
+from nights import NAMES, strange, traffic
 from notebooks import ROOT
-from test_deploy import NAMES, strange, traffic
 
 START = "import sys; from nfad.cli import main; sys.exit(main())"
 HEAVY = {"jax", "pandas", "numpy", "sklearn", "pyarrow", "scipy", "distributed", "fastcore"}

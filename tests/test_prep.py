@@ -1,5 +1,6 @@
 """Laws of nfad.prep: feature sets and transforms."""
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -150,6 +151,22 @@ def test_columns_to_load():
     with pytest.raises(ValueError, match="did you mean 'ids2017'"): columns_to_load("ids2018", "demo")
     with pytest.raises(ValueError, match="repeat"): columns_to_load("own,own", "a/b.csv")
     with pytest.raises(ValueError, match="at least one"): columns_to_load(" , ", "demo")
+
+
+def asked(source): return re.findall(r"(?:list|tuple|sorted)\(\s*feature_set\b", source)
+
+
+def test_a_request_is_never_taken_apart_by_hand():
+    "`list(\"all\")` is three letters; every notebook asks `columns_to_load` or `feature_names`."
+    from nfad.core import repository_root
+    assert not {path.name: asked(path.read_text()) for path in (repository_root() / "nbs").glob("*.ipynb") if asked(path.read_text())}
+    assert asked("load_dataset(dataset, list(feature_set))")
+
+
+@pytest.mark.parametrize("request_", ["all", "default", "ids2017", "31,13", "[31, 13]", "['Idle Min', 'Flow Duration']", "Idle Min", 31, [31, 13]])
+def test_what_papermill_passes_means_columns(request_):
+    columns = columns_to_load(request_, "demo")
+    assert columns is None if request_ in ("all", "default") else set(columns) <= set(FEATURE_SETS["ids2017"])
 
 
 def test_default_feature_sets():
@@ -339,7 +356,7 @@ def law_log_det(log_det, transform):
     for name in rows:
         h = 1e-6 * (1 + rows[name].abs())
         forward = TRANSFORMS[transform.kind].forward
-        high, low = (forward(rows.assign(**{name: rows[name] + s * h}).to_numpy(), **transform._arrays) for s in (1, -1))
+        high, low = (forward(rows.assign(**{name: rows[name] + s * h}).to_numpy(), **transform.arrays_) for s in (1, -1))
         slopes += np.log((high - low).sum(axis=1) / (2 * h))
     np.testing.assert_allclose(log_det(rows), slopes, atol=1e-4)
 
@@ -358,7 +375,7 @@ def test_law_log_det(kind):
 def test_law_log_det_catches_forgotten_logarithm():
     fitted = Transform("log").fit(two_columns())
     with pytest.raises(AssertionError):
-        law_log_det(lambda rows: np.full(len(rows), -np.log(fitted._arrays["scale"]).sum()), fitted)
+        law_log_det(lambda rows: np.full(len(rows), -np.log(fitted.arrays_["scale"]).sum()), fitted)
 
 
 def test_log_det_of_robust_is_minus_infinity_where_it_clips():

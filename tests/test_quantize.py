@@ -163,7 +163,7 @@ def broken(flow, change):
 
 
 @pytest.mark.parametrize("change", [lambda twin: setattr(twin, "constant_cost_", 0.0), lambda twin: setattr(twin.statistic_, "high", 5.0),
-                                    lambda twin: setattr(twin.statistic_.tails_[0], "scale", 1.0), lambda twin: setattr(twin, "latent_df", 9.0)])
+                                    lambda twin: setattr(twin.statistic_.tails_["record"], "scale", 1.0), lambda twin: setattr(twin, "latent_df", 9.0)])
 def test_flow_catches(flows, change):
     with pytest.raises(AssertionError): law_flow_scores_agree(lambda flow: flow_to_onnx(broken(flow, change)), flows["profile"])
 

@@ -1,0 +1,91 @@
+"""Laws of the comparison with the calibration: the same kind of records is no drift, another kind is, attacks are not."""
+import numpy as np
+import pytest
+
+from nfad.drift import compare_batch, compare_window, drift_warning, judge_windows, ks_test, make_reference
+from nfad.serving import LoadedModel, load_model
+from nights import small_detector, strange, traffic
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel: return load_model(small_detector(), reference=traffic(800, 3))
+
+
+def law_drift(judge, model):
+    "New benign records of the same kind raise no warning; a changed kind does, in the score or in a feature."
+    for seed in range(6):
+        same = traffic(4000, 100 + seed).to_numpy()
+        assert not judge(same).any(), seed
+    for change in ([5, 1, 1, 1], [1, 1, 1, 4]): assert judge(traffic(4000, 7).to_numpy() * change).all(), change
+
+
+def judged(model, X, **options):
+    "Windows of 1,000 records, compared and judged."
+    found = compare_batch(model.reference, model.detector.anomaly_score(X), X, window=1000)
+    return judge_windows(found, model.reference, **options)
+
+
+def judge_with(model, **options): return lambda X: judged(model, X, **options)["drifted"]
+
+
+def test_law_drift(model): law_drift(judge_with(model), model)
+
+
+def test_law_drift_catches_a_careless_and_a_blind_judge(model):
+    with pytest.raises(AssertionError): law_drift(judge_with(model, alpha=0.999, least=1e-6), model)
+    with pytest.raises(AssertionError): law_drift(judge_with(model, least=0.99), model)
+
+
+def test_attacks_are_not_drift(model):
+    mixed = np.concatenate([traffic(3600, 8).to_numpy(), strange(400, 9).to_numpy()])
+    windows = judged(model, mixed[np.random.default_rng(0).permutation(4000)])
+    assert not windows["drifted"].any() and (windows["alarm_rate"] > windows["alarm_limit"]).all()
+
+
+# ---------------------------------------------------------------- edges
+
+def gaussian_reference(**options):
+    "A reference of scores 0 to 999, of which those above 989 are alarms."
+    return make_reference(np.arange(1000.0), 989.0, 0.01, **options)
+
+
+def law_distance(distance):
+    "The distance is the largest gap between two distribution functions."
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = rng.normal(size=rng.integers(5, 60)), rng.normal(rng.uniform(-2, 2), size=rng.integers(5, 60))
+        at = np.concatenate([a, b])
+        gap = np.abs((a[:, None] <= at).mean(axis=0) - (b[:, None] <= at).mean(axis=0)).max()
+        assert distance(a, b) == pytest.approx(gap)
+
+
+def test_law_distance(): law_distance(lambda a, b: ks_test(a, b)[0])
+
+
+def test_law_distance_catches_means():
+    with pytest.raises(AssertionError): law_distance(lambda a, b: abs(a.mean() - b.mean()))
+
+
+def test_a_window_without_calm_records_has_changed():
+    window = compare_window(gaussian_reference(), np.full(500, 2000.0), np.zeros((500, 1)))
+    assert (window["score_distance"], window["score_p"], window["alarm_rate"]) == (1.0, 0.0, 1.0)
+
+
+def test_rows_are_numbered_and_bad_ones_left_out():
+    scores, X = np.tile(np.arange(1000.0), 3), np.zeros((3000, 1))
+    scores[1000:1900] = np.nan  # 100 rows are left in the second window: too few
+    windows = compare_batch(gaussian_reference(), scores, X, first_row=70_000, window=1000)
+    assert [(w["first_row"], w["n"]) for w in windows] == [(70_000, 1000), (72_000, 1000)]
+
+
+def test_no_windows_are_no_drift():
+    table = judge_windows([], gaussian_reference())
+    assert table.empty and table["drifted"].sum() == 0 and drift_warning(table, 0.01) == ""
+
+
+def test_the_reference_is_calm():
+    records = np.arange(100.0)[:, None]
+    reference = gaussian_reference(names=["x"], records=records, scores=np.arange(930.0, 1030.0))
+    assert len(reference.scores) == 990 and reference.n_calibration == 1000 and len(reference.records) == 60
+    with pytest.raises(ValueError, match="at least 50 benign records below the threshold, got 9"):
+        gaussian_reference(names=["x"], records=records, scores=np.arange(981.0, 1081.0))

@@ -1,0 +1,340 @@
+"""Laws of scoring from files and on clusters: same rows, same bits, nothing lost, nothing half-written.
+
+One small detector serves all laws. Each law is shown to fail on a broken twin.
+"""
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+
+from nfad import files
+from nfad.detector import FlowDetector
+from nfad.files import (FAILURES, capacity_plan, connect, disconnect, plan_jobs, read_scored, recalibrate, score_files,
+                        score_frame, score_partition, worker_settings, write_many)
+from nfad.serving import LoadedModel, load_model
+from nfad.tables import RESULT, open_table
+from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, strange, traffic, write_folder
+from notebooks import ROOT
+
+
+@pytest.fixture(scope="module")
+def detector() -> FlowDetector: return small_detector()
+
+
+@pytest.fixture(scope="module")
+def model(detector) -> LoadedModel: return load_model(detector, reference=traffic(800, 3))
+
+
+@pytest.fixture(scope="module")
+def model_path(detector, tmp_path_factory) -> Path: return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+# ---------------------------------------------------------------- the same rows, in the same order, with the same bits
+
+def law_rows(score, folder: Path, ending: str):
+    "Row i of the scores belongs to row i of the file: identifiers, scores to the last bit, a reason where there is none."
+    frame, target = records(), folder / "scores.parquet"
+    source = folder / f"records.{ending}"
+    frame.to_parquet(source, index=False) if ending == "parquet" else frame.to_csv(source, index=False)
+    detector = score(source, target)
+    scored = pd.read_parquet(target)
+    good = np.isfinite(frame[NAMES]).all(axis=1).to_numpy()
+    assert scored["Flow ID"].tolist() == frame["Flow ID"].tolist()
+    assert np.array_equal(scored["anomaly_score"].to_numpy()[good], detector.anomaly_score(frame[NAMES][good]))
+    for empty in (scored["anomaly_score"].isna(), scored["is_anomaly"].isna(), scored["reason"].notna()): assert (empty == ~good).all()
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@pytest.mark.parametrize("batch", [65_536, 64, 7])
+def test_law_rows(model, tmp_path, monkeypatch, ending, batch):
+    monkeypatch.setattr(files, "BATCH", batch)
+    def score(source, target):
+        score_files(model, source, target, progress=False)
+        return model.detector
+    law_rows(score, tmp_path, ending)
+
+
+@pytest.mark.parametrize("fault", ["dropped", "sorted", "float32"])
+def test_law_rows_catches(model, tmp_path, fault):
+    def score(source, target):
+        score_files(model, source, target, progress=False)
+        scored = pd.read_parquet(target)
+        twins = {"dropped": scored.dropna(subset="anomaly_score"), "sorted": scored.sort_values("anomaly_score"),
+                 "float32": scored.assign(anomaly_score=scored["anomaly_score"].astype("float32"))}
+        twins[fault].to_parquet(target, index=False)
+        return model.detector
+    with pytest.raises(AssertionError): law_rows(score, tmp_path, "parquet")
+
+
+def test_counts_decisions_and_p_values(model, tmp_path):
+    records().to_parquet(tmp_path / "a.parquet", index=False)
+    report = score_files(model, tmp_path / "a.parquet", tmp_path / "s.parquet", progress=False)
+    scored = pd.read_parquet(tmp_path / "s.parquet")
+    good = scored["anomaly_score"].notna()
+    assert report.totals()["rows"] == 300 and report.totals()["bad"] == 3
+    assert report.reasons == {"no number in 'Idle Max'": 2, "infinite in 'Flow Duration'": 1}
+    assert (scored["is_anomaly"][good] == (scored["anomaly_score"][good] > model.threshold)).all()
+    assert report.totals()["alarms"] == scored["is_anomaly"].sum() and scored["p_value"][good].between(0, 1, inclusive="right").all()
+
+
+# ---------------------------------------------------------------- done, killed, changed
+
+def law_nothing_half_written(score, folder: Path, source: Path):
+    "When reading breaks in the middle, no file is there under the result's name."
+    with pytest.raises(RuntimeError): score(source, folder / "scores.parquet")
+    assert [p.name for p in folder.iterdir() if "scores" in p.name] == []
+
+
+def breaking(path, features, keep):
+    "A table that breaks after its first batch."
+    table = open_table(path, features, keep)
+    def batches(rows):
+        yield next(table.batches(50))
+        raise RuntimeError("the disk is gone")
+    return table._replace(batches=batches)
+
+
+def test_law_nothing_half_written(model, tmp_path, monkeypatch):
+    records().to_parquet(tmp_path / "a.parquet")
+    monkeypatch.setattr(files, "open_table", breaking)
+    law_nothing_half_written(lambda source, target: score_files(model, source, target, progress=False), tmp_path, tmp_path / "a.parquet")
+
+
+def test_law_nothing_half_written_catches(model, tmp_path):
+    records().to_parquet(tmp_path / "a.parquet")
+    def direct(source, target):
+        with pq.ParquetWriter(target, pa.schema({"x": pa.float64()})): raise RuntimeError("gone")
+    with pytest.raises(AssertionError): law_nothing_half_written(direct, tmp_path, tmp_path / "a.parquet")
+
+
+def wait_for(condition, seconds: float = 300):
+    "Looks until a condition is there, or time is up."
+    begun = time.monotonic()
+    while not condition() and time.monotonic() - begun < seconds: time.sleep(0.005)
+
+
+def states(folder: Path) -> dict[str, int]: return {p.name: p.stat().st_mtime_ns for p in folder.glob("[!.]*")}
+
+
+def test_done_is_skipped_and_changes_are_not(model, detector, tmp_path):
+    source, target = write_folder(tmp_path / "in", 3, 100), tmp_path / "out"
+    score_files(model, source, target, progress=False)
+    first = states(target)
+    assert score_files(model, source, target, progress=False).files["status"].tolist() == ["was done"] * 3 and states(target) == first
+    records(101, 9).to_parquet(source / "1.parquet")
+    (target / "2.parquet").write_bytes((target / "2.parquet").read_bytes()[:-9])  # damaged
+    assert score_files(model, source, target, progress=False).files["status"].tolist() == ["was done", "scored", "scored"]
+    other = load_model(detector, fpr=0.05, reference=traffic(800, 3))
+    assert score_files(other, source, target, progress=False).files["status"].tolist() == ["scored"] * 3
+
+
+KILLED = """
+import sys, time
+from nfad import files
+score_rows = files.score_rows
+def slow(*args):
+    time.sleep(0.3)
+    return score_rows(*args)
+files.score_rows, files.BATCH = slow, 100
+files.score_files(*sys.argv[1:4], progress=False)
+"""
+
+
+def test_a_killed_run_goes_on(model, model_path, tmp_path):
+    source, target = write_folder(tmp_path / "in", 4), tmp_path / "out"
+    run = subprocess.Popen([sys.executable, "-c", KILLED, model_path, source, target], cwd=ROOT, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.PIPE)
+    wait_for(lambda: (target / "0.parquet").exists() and list(target.glob(".1.*")) or run.poll() is not None)
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL, run.stderr.read()
+    before = states(target)
+    assert all(read_scored(target / name) for name in before) and list(target.glob(".*.tmp.parquet"))  # whole files, and one begun
+    report = score_files(model_path, source, target, progress=False)
+    assert report.files["status"].tolist() == ["was done"] * len(before) + ["scored"] * (4 - len(before))
+    assert states(target).items() >= before.items() and not list(target.glob(".*"))
+    again = score_files(model_path, source, tmp_path / "whole", progress=False)
+    assert again.files["rows"].tolist() == report.files["rows"].tolist()
+    for name in states(target): assert pd.read_parquet(target / name).equals(pd.read_parquet(tmp_path / "whole" / name))
+
+
+def test_bad_files_are_reported_and_the_rest_goes_on(model, tmp_path):
+    source = tmp_path / "in"
+    (source / "deep").mkdir(parents=True)
+    records().to_parquet(source / "deep" / "good.parquet")
+    (source / "empty.csv").touch()
+    (source / "header.csv").write_text(",".join(NAMES) + "\n")
+    (source / "other.csv").write_text("a,b\n1,2\n")
+    (source / "torn.parquet").write_bytes((source / "deep" / "good.parquet").read_bytes()[:700])
+    (source / ".hidden.csv").write_text("a\n")
+    report = score_files(model, source, tmp_path / "out", progress=False)
+    status = dict(zip(report.files["file"], report.files["status"]))
+    failed = dict.fromkeys(["empty.csv", "other.csv", "torn.parquet"], "failed")
+    assert status == {"deep/good.parquet": "scored", "header.csv": "scored"} | failed and report.totals()["failed"] == 3
+    assert report.files.set_index("file").loc["other.csv", "error"].startswith("KeyError: 4 columns are missing")
+    assert len(pd.read_parquet(tmp_path / "out" / "header.csv.parquet")) == 0
+    with pytest.raises(ValueError, match="empty.csv"): score_files(model, source, tmp_path / "strict", strict=True, progress=False)
+
+
+def test_places_are_checked(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    (tmp_path / "a.csv.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="rename one"): plan_jobs(tmp_path, tmp_path.parent / "out")
+    with pytest.raises(ValueError, match="outside source"): plan_jobs(tmp_path, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="does not exist"): plan_jobs(tmp_path / "no", tmp_path / "out")
+    with pytest.raises(ValueError, match="another file"): plan_jobs(tmp_path / "a.csv.parquet", tmp_path / "a.csv.parquet")
+
+
+MEMORY = """
+import sys
+import numpy as np
+from nfad.drift import make_reference
+from nfad.files import process_peak, score_files
+from nfad.serving import LoadedModel
+class Sum:
+    feature_names_in_, calibration_scores_, fpr = np.array(["a", "b", "c", "d"]), np.arange(100.0), 0.01
+    def anomaly_score(self, X): return X.sum(axis=1)
+model = LoadedModel(Sum(), "sum", make_reference(np.arange(100.0), 98.0, 0.01))
+peaks = []
+for name in ("small", "large"):
+    source = f"{sys.argv[1]}/{name}"
+    if sys.argv[2] == "stream": score_files(model, source, source + "-scores", progress=False)
+    else: import pandas; model.detector.anomaly_score(pandas.read_parquet(source).to_numpy())
+    peaks.append(process_peak())
+print(peaks[1] - peaks[0])
+"""
+
+
+def test_memory_is_flat(tmp_path):
+    frame = pd.DataFrame(np.random.default_rng(0).random((1000, 4)), columns=list("abcd"))
+    for name, rows in (("small", 200_000), ("large", 2_000_000)):
+        write_many(frame, tmp_path / "one", rows, n_files=1)
+        table = pq.read_table(tmp_path / "one" / "part-0.parquet")
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "a.parquet", row_group_size=rows)  # one row group: the worst case
+    del table
+    run = lambda way: subprocess.run([sys.executable, "-c", MEMORY, tmp_path, way], cwd=ROOT, check=True, capture_output=True, text=True)
+    grown = {way: float(run(way).stdout) for way in ("stream", "whole")}
+    assert grown["stream"] < 40 < grown["whole"], grown  # MB for 1.8 million records more
+
+
+# ---------------------------------------------------------------- many machines
+
+@pytest.fixture(scope="module")
+def client():
+    client = connect("local", n_workers=2)
+    yield client
+    disconnect(client)
+
+
+def test_workers_share_the_cores(client, monkeypatch):
+    assert [worker_settings(n, 4)["OMP_NUM_THREADS"] for n in (1, 2, 3, 4, 9)] == [4, 2, 1, 1, 1]
+    with pytest.raises(ValueError, match="n_workers must be a whole number >= 1, got 0"): worker_settings(0, 4)
+    wanted = worker_settings(2, os.cpu_count())
+    told = {name: os.environ.get(name, str(value)) for name, value in wanted.items()}  # what the user has set stays
+    assert set(client.run(lambda: tuple(os.environ.get(name) for name in wanted)).values()) == {tuple(told.values())}
+
+
+def law_same_on_a_cluster(score, model, folder: Path):
+    "Files of scores hold the same values, wherever they were made."
+    source = write_folder(folder / "in", 4)
+    score_files(model, source, folder / "here", progress=False)
+    score(source, folder / "there")
+    for name in states(source): assert pd.read_parquet(folder / "here" / name).equals(pd.read_parquet(folder / "there" / name))
+
+
+def test_law_same_on_a_cluster(model, client, tmp_path):
+    law_same_on_a_cluster(lambda source, target: score_files(model, source, target, scheduler=client, progress=False), model, tmp_path)
+
+
+def test_law_same_on_a_cluster_catches(model, detector, tmp_path):
+    other = load_model(detector, fpr=0.2)
+    score = lambda source, target: score_files(other, source, target, progress=False)
+    with pytest.raises(AssertionError): law_same_on_a_cluster(score, model, tmp_path)
+
+
+def test_a_killed_worker_loses_nothing(model, client, tmp_path):
+    source = tmp_path / "in"
+    write_many(traffic(500), source, 200_000, n_files=10)
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(score_files, model, source, tmp_path / "there", scheduler=client, progress=False)
+        wait_for(lambda: list((tmp_path / "there").glob(".part-*")) or running.done())
+        assert not running.done()  # the first file is begun
+        os.kill(next(iter(client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
+        report = running.result(timeout=300)
+    assert set(report.files["status"]) == {"scored"} and report.totals()["rows"] == 200_000
+    for path in sorted(source.iterdir())[:3]:
+        wanted = model.detector.anomaly_score(pd.read_parquet(path))
+        assert np.array_equal(pd.read_parquet(tmp_path / "there" / path.name)["anomaly_score"], wanted)
+
+
+def test_frames_are_lazy_and_the_same(model, client):
+    import dask.dataframe as dd
+    frame = records().drop(columns="Destination Port")
+    wanted = score_partition(frame, model)["anomaly_score"]
+    for parts in (1, 7, 60):
+        lazy = score_frame(model, dd.from_pandas(frame, npartitions=parts))
+        assert list(lazy.columns) == ["Flow ID", *RESULT]
+        assert np.array_equal(lazy["anomaly_score"].compute(scheduler="sync"), wanted, equal_nan=True)
+    on_workers = score_frame(model, dd.from_pandas(frame, npartitions=3)).compute(scheduler=client)
+    assert np.array_equal(on_workers["anomaly_score"], wanted, equal_nan=True)
+
+    def forbidden(i): raise RuntimeError("computed")
+    never = score_frame(model, dd.from_map(forbidden, [0, 1], meta=frame.iloc[:0]))
+    with pytest.raises(RuntimeError, match="computed"): never.compute(scheduler="sync")
+
+
+# ---------------------------------------------------------------- drift and a new threshold
+
+def test_the_report_warns(model, tmp_path):
+    (traffic(3000, 11) * [1, 1, 1, 4]).to_parquet(tmp_path / "a.parquet")
+    first, again = (score_files(model, tmp_path / "a.parquet", tmp_path / "s.parquet", window=1000, progress=False) for _ in range(2))
+    assert "'Idle Max'" in first.warning and "recalibrate" in first.warning and first.totals()["drifted_windows"] == 3
+    assert again.files["status"].tolist() == ["was done"] and again.warning == first.warning  # from the file
+
+
+def test_recalibrating_keeps_the_promise_again(detector, model_path, tmp_path):
+    moved = traffic(4000, 12) * [1, 1, 1, 4]
+    moved[:2000].to_parquet(tmp_path / "new.parquet")
+    said = recalibrate(model_path, tmp_path / "new.parquet", tmp_path / "m.safetensors", fpr=0.02)
+    fresh = FlowDetector.load(tmp_path / "m.safetensors")
+    assert np.array_equal(fresh.anomaly_score(moved), detector.anomaly_score(moved))
+    rates = [(fresh.predict(half) == -1).mean() for half in (moved[:2000], moved[2000:])]
+    assert rates[0] <= 0.02 and 0.005 < rates[1] < 0.05
+    assert said["n_calibration"] == 2000 and said["threshold"] == -fresh.offset_ and fresh.fpr == 0.02
+    with pytest.raises(ValueError, match="at least 100"): recalibrate(model_path, _few(tmp_path), tmp_path / "n.safetensors")
+
+
+def _few(folder: Path) -> Path:
+    traffic(20).to_parquet(folder / "few.parquet")
+    return folder / "few.parquet"
+
+
+# ---------------------------------------------------------------- untrusted input and plans
+
+@given(DAMAGE)
+@settings(fuzz, max_examples=2500)
+def test_fuzz_parquet(tmp_path_factory, how):
+    path = tmp_path_factory.getbasetemp() / "whole.parquet"
+    if not path.exists(): records(50).to_parquet(path)
+    damaged = path.with_name("damaged.parquet")
+    damaged.write_bytes(damage(path.read_bytes(), *how))
+    try:
+        for batch in open_table(damaged, NAMES).batches(1000): assert batch.X.shape[1] == 4
+    except FAILURES: pass
+    read_scored(damaged)
+
+
+def test_plan_adds_up():
+    plan = capacity_plan(1000, 100, 25, per_day=[86_400_000], load=0.25)
+    assert plan.loc[0].round(9).tolist() == [86_400_000, 4, 0.00864, 0.00216, 0.001]
+    with pytest.raises(ValueError): capacity_plan(0, 1, 1)

@@ -1,0 +1,89 @@
+"""Laws of nfad.report: pages that need nothing from outside, numbers for people."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfad.explain import plant
+from nfad.prep import Transform
+from nfad.reasons import explain_records
+from nfad.report import explained_html, html_page, plot_attributions, readable, save_report
+from nfad.shapley import Background
+from nfad.statistics import GaussianSurprise
+
+
+@pytest.fixture(scope="module")
+def benign() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    base = rng.lognormal(3, 1, size=(400, 1))
+    factors = rng.lognormal(0, 0.1, (400, 4)) * np.array([1, 2, 5, 0.5])
+    others = rng.lognormal(0, 1, (400, 2))
+    return pd.DataFrame(np.hstack([base * factors, others, np.full((400, 1), 3.0)]), columns=list("abcdefg"))
+
+
+@pytest.fixture(scope="module")
+def background(benign) -> Background:
+    scale = Transform("log").fit(benign)
+    surprise = GaussianSurprise(scale.transform(benign))
+    return Background(lambda X: surprise(scale.transform(X)).sum(axis=1), benign)
+
+
+@pytest.fixture(scope="module")
+def explained(background, benign):
+    strange = plant(benign[:10], benign, "global", 2, size=3).records
+    return explain_records(background, strange, background.scores, 0.05, 3)
+
+
+def law_self_contained(page):
+    "A page loads nothing and runs nothing."
+    assert not any(word in page for word in ("http:", "https:", "<script", "<link", "@import", "src=\"/", "url("))
+
+
+def test_report_is_whole_and_self_contained(explained, tmp_path):
+    table, page = save_report(explained, tmp_path, "a <b> title")
+    text = page.read_text(encoding="utf-8")
+    law_self_contained(text)
+    assert "a &lt;b&gt; title" in text and text.count("<section>") == 3 == text.count("<svg")
+    assert pd.read_parquet(table).equals(explained.frame) and explained.frame["is_anomaly"].all()
+    assert table.name == "explanation.parquet" and page.name == "report.html"
+
+
+def test_law_self_contained_catches_a_font():
+    with pytest.raises(AssertionError): law_self_contained(html_page("alerts", "<style>@import 'fonts.css'</style>"))
+
+
+def test_a_part_of_the_alerts_says_how_many_there_are(explained):
+    few = explained_html(explained, most=2)
+    assert few.count("<section>") == 2 and "3 alerts in all" in few and "in all" not in explained_html(explained)
+
+
+def law_escaped(make):
+    "Names of features, records and titles are text, whatever they hold."
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(np.abs(rng.normal(size=(40, 3))), columns=["<script>", "b", "c"]).add_suffix(" <i>")
+    frame.index = ["<img>"] * 40
+    b = Background(lambda X: np.square(X).sum(axis=1), frame)
+    page = make("alerts <i>", explained_html(explain_records(b, frame * 9, b.scores, 0.05, 1, k=4)))
+    assert "<script>" not in page and "<img>" not in page and " <i>" not in page and "&lt;script&gt;" in page
+
+
+def test_law_escaped(): law_escaped(html_page)
+
+
+def test_law_escaped_catches_a_plain_title():
+    with pytest.raises(AssertionError): law_escaped(lambda title, body: f"<h1>{title}</h1>{body}")
+
+
+def test_heat_map_shows_the_largest(explained):
+    import matplotlib.pyplot as plt
+    ax = plt.subplots()[1]
+    assert plot_attributions(explained.attributions, 2, ax) is ax
+    shown = {label.get_text() for label in ax.get_xticklabels()}
+    largest = np.argsort(-np.abs(explained.attributions.values).mean(axis=0))[:2]
+    assert shown == {explained.attributions.names[j] for j in largest}
+    plt.close("all")
+
+
+@pytest.mark.parametrize("value, unit, text", [
+    (2_500_000, "us", "2.5 s"), (3, "packets", "3 packets"), (0, "us", "0 us"), (1500, "bytes", "1.5 kB"),
+    (-1, "", "-1"), (7, "flag", "7"), (1e12, "bytes/s", "1e+12 bytes/s"), (-4e6, "bytes", "-4 MB")])
+def test_readable(value, unit, text): assert readable(value, unit) == text

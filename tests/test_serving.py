@@ -1,0 +1,96 @@
+"""Laws of a model in service: only what was saved is loaded, and every row gets a score or a reason."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from nfad.detector import FlowDetector
+from nfad.serving import LoadedModel, find_reasons, load_model, model_bytes, restore_model, score_rows
+from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, traffic
+
+
+@pytest.fixture(scope="module")
+def detector() -> FlowDetector: return small_detector()
+
+
+@pytest.fixture(scope="module")
+def model(detector) -> LoadedModel: return load_model(detector, reference=traffic(800, 3))
+
+
+@pytest.fixture(scope="module")
+def model_path(detector, tmp_path_factory) -> Path: return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@given(DAMAGE)
+@settings(fuzz, max_examples=3000)
+def test_fuzz_model_file(tmp_path_factory, model_path, detector, how):
+    damaged = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    content = damage(model_path.read_bytes(), *how)
+    damaged.write_bytes(content)
+    try: loaded = restore_model(model_bytes(damaged))
+    except ValueError: return
+    X = traffic(5)
+    assert np.array_equal(loaded.anomaly_score(X), detector.anomaly_score(X))  # only bytes without a meaning changed
+
+
+@pytest.mark.parametrize("first", [b"\xff" * 8, (10**9).to_bytes(8, "little"), b""])
+def test_hostile_sizes(tmp_path, first):
+    (tmp_path / "m.safetensors").write_bytes(first + b"{}")
+    with pytest.raises(ValueError): restore_model(model_bytes(tmp_path / "m.safetensors"))
+
+
+# ---------------------------------------------------------------- loading
+
+def test_a_loaded_model_is_the_saved_one(detector, model_path):
+    for source in (model_path, str(model_path), model_path.read_bytes(), detector):
+        loaded = load_model(source)
+        assert np.array_equal(loaded.detector.anomaly_score(traffic(20, 4)), detector.anomaly_score(traffic(20, 4)))
+        assert loaded.threshold == detector.threshold_ and loaded.features == NAMES
+        assert loaded.identity == load_model(model_path).identity or source is detector
+    assert load_model(model_path, fpr=0.2).threshold < detector.threshold_
+
+
+def test_other_models_have_other_names(detector, model_path, tmp_path):
+    other = FlowDetector.load(model_path).calibrate(traffic(500, 7)).save(tmp_path / "other.safetensors")
+    assert load_model(other).identity != load_model(model_path).identity
+
+
+def test_the_reference_of_drift(detector):
+    thin = load_model(detector, reference=traffic(800, 3), n_reference=100)
+    assert 90 < len(thin.reference.records) <= 100 and thin.reference.names == tuple(NAMES)
+    assert (detector.anomaly_score(thin.reference.records) <= thin.threshold).all()
+    with pytest.raises(KeyError, match="the reference of drift needs"): load_model(detector, reference=traffic(80)[NAMES[:2]])
+    with pytest.raises(ValueError, match="at least 50"): load_model(detector, reference=traffic(30))
+
+
+# ---------------------------------------------------------------- any rows
+
+def law_every_row_is_answered(score, model):
+    "A finite row has the detector's score, p-value and decision, any other a reason and nothing else."
+    X = records()[NAMES].to_numpy()
+    found = score(X)
+    good = np.isfinite(X).all(axis=1)
+    scores = model.detector.anomaly_score(X[good])
+    assert np.array_equal(found["anomaly_score"][good], scores) and np.isnan(found["anomaly_score"][~good]).all()
+    assert np.array_equal(found["is_anomaly"][good].astype(bool), scores > model.threshold)
+    assert np.equal(found["reason"], None).tolist() == good.tolist() == np.isfinite(found["p_value"]).tolist()
+
+
+def test_law_every_row_is_answered(model): law_every_row_is_answered(lambda X: score_rows(model, X), model)
+
+
+def test_law_every_row_is_answered_catches_a_guess(model):
+    with pytest.raises(AssertionError): law_every_row_is_answered(lambda X: score_rows(model, np.nan_to_num(X, posinf=1e9)), model)
+    with pytest.raises(AssertionError): law_every_row_is_answered(lambda X: score_rows(model, X[::-1]), model)
+
+
+def test_no_rows_and_no_good_rows(model):
+    for X in (np.empty((0, 4)), np.full((3, 4), np.nan)):
+        assert all(len(values) == len(X) for values in score_rows(model, X).values())
+
+
+def test_reasons():
+    rows = np.array([[1, 2, 3, 4], [np.nan, np.inf, 3, 4], [1, -np.inf, np.nan, 4], [1, 2, 3, 4]])
+    said = find_reasons(rows, NAMES, np.array([False] * 3 + [True])).tolist()
+    assert said == [None, "no number in 'Flow Duration'", "infinite in 'Total Fwd Packets'", "too many fields"]

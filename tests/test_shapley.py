@@ -1,0 +1,348 @@
+"""Laws of nfad.shapley: exact and walked values, games, standard errors, backgrounds."""
+from dataclasses import replace
+from itertools import permutations
+from math import factorial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfad.shapley import (GAMES, Background, _orders, coalitions, latin_orders, looks, plan_coalitions, plan_walks,
+                          shapley_matrix, shapley_values, standard_errors, summarize_background, walk, worths)
+
+
+def bent(X):
+    "A score with interactions of every order."
+    X = np.asarray(X)
+    return np.tanh(X[:, 0] * X[:, 1]) + X[:, 2] * X[:, 3] * X[:, 0] + np.exp(-np.square(X).sum(axis=1) / 9) + X[:, -1]
+
+
+def records(n, d=5, seed=0, repeats=True):
+    "Normal numbers; some values occur in many records, as in real traffic."
+    X = np.random.default_rng(seed).normal(size=(n, d))
+    if repeats: X[:, 1] = np.round(X[:, 1])
+    return X
+
+
+def slow_shapley(score, x, background):
+    "The definition: the mean over all orders, one record of the background after the other."
+    d, total = len(x), np.zeros(len(x))
+    for b in background:
+        for order in permutations(range(d)):
+            now = b.copy()
+            for j in order:
+                before = score(now[None])[0]
+                now[j] = x[j]
+                total[j] += score(now[None])[0] - before
+    return total / factorial(d) / len(background)
+
+
+# --- exact values -------------------------------------------------------------------------------------------
+
+def law_exact(values):
+    "Exact values are those of the definition."
+    for seed in range(3):
+        B, x = records(3, 4, seed), records(1, 4, seed + 50)
+        assert np.allclose(values(Background(bent, B), x), slow_shapley(bent, x[0], B), atol=1e-9)
+
+
+def test_law_exact(): law_exact(lambda b, x: shapley_values(b, x, "marginal", exact=True).values[0])
+
+
+def test_law_exact_catches_equal_weights():
+    def banzhaf(b, x):
+        present = coalitions(x.shape[1])
+        v = np.array([b.score_fn(np.where(row, x, b.records)).mean() for row in present])
+        return np.array([v[present[:, j]].mean() - v[~present[:, j]].mean() for j in range(x.shape[1])])
+    with pytest.raises(AssertionError): law_exact(banzhaf)
+
+
+@pytest.mark.parametrize("p", range(1, 9))
+def test_matrix_shares_out_everything(p):
+    W = shapley_matrix(p)
+    worths = np.random.default_rng(p).normal(size=2 ** p)
+    assert (W @ worths).sum() == pytest.approx(worths[-1] - worths[0])
+    assert np.allclose(W @ np.ones(2 ** p), 0)
+
+
+def test_exact_agrees_with_shap():
+    import shap
+    B, X = records(12, 6), records(2, 6, 9)
+    found = shapley_values(Background(bent, B), X, "marginal", exact=True)
+    theirs = shap.ExactExplainer(bent, shap.maskers.Independent(B, max_samples=100))(X)
+    assert np.abs(found.values - theirs.values).max() < 1e-6 and np.allclose(found.base_values, theirs.base_values)
+
+
+# --- the plain form -----------------------------------------------------------------------------------------
+
+def law_plain(engine, game):
+    "Where it enumerates, the engine equals the plain enumeration of worths, whoever differs from whom."
+    for seed in range(3):
+        b, X = Background(bent, records(12, 5, seed)), records(3, 5, seed + 9)
+        X[0, :2] = b.records[4, :2]  # dummies
+        b.ties[:] = 0
+        plain = [shapley_matrix(5) @ worths(b, x, game, 3) for x in X]
+        assert np.allclose(engine(b, X, game), plain, atol=1e-9)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_law_plain(game): law_plain(lambda b, X, game: shapley_values(b, X, game, k=3, exact=True).values, game)
+
+
+@pytest.mark.parametrize("game", ["nearest", "conditional", "minimised"])
+def test_law_plain_catches_another_donor(game):
+    with pytest.raises(AssertionError): law_plain(lambda b, X, game: shapley_values(b, X, game, k=4, exact=True).values, game)
+
+
+def law_walks(paid, orders, worth):
+    "A look is the mean of a plain walk and its reverse."
+    plain = [(walk(worth, order) + walk(worth, order[::-1])) / 2 for order in orders[:len(paid)]]
+    assert np.allclose(paid, plain)
+
+
+def test_law_walks():
+    value = np.random.default_rng(0).normal(size=2 ** 5)
+    worth = lambda present: value[present @ (2 ** np.arange(5))]
+    plan = plan_walks(np.ones((1, 5), bool), 40, 3)
+    paid = plan.credits(worth(plan.present), worth(np.zeros((1, 5), bool)), value[-1])[0]
+    law_walks(paid, _orders(1, 5, 40, 3), worth)
+    with pytest.raises(AssertionError): law_walks(paid, _orders(1, 5, 40, 4), worth)
+
+
+def test_the_mean_over_all_orders_is_the_exact_value():
+    value = np.random.default_rng(1).normal(size=2 ** 4)
+    worth = lambda present: value[present @ (2 ** np.arange(4))]
+    walked = [walk(worth, np.array(order)) for order in permutations(range(4))]
+    assert np.allclose(np.mean(walked, axis=0), shapley_matrix(4) @ value)
+
+
+# --- orders and walks ---------------------------------------------------------------------------------------
+
+def law_latin(orders, n, p):
+    "Every order is a permutation, and in full squares every player stands in every place equally often."
+    found = orders(n, p, 3)
+    assert found.shape == (n, p) and (np.sort(found, axis=1) == np.arange(p)).all()
+    counts = np.array([np.bincount(column, minlength=p) for column in found[:n // p * p].T]) if n % p == 0 else np.ones((p, p))
+    assert (counts == counts[0, 0]).all()
+
+
+@pytest.mark.parametrize("n, p", [(1, 1), (4, 4), (12, 3), (58, 58), (7, 3), (3, 7), (20, 5)])
+def test_law_latin(n, p): law_latin(latin_orders, n, p)
+
+
+def test_law_latin_catches_independent_orders():
+    def independent(n, p, seed): return np.random.default_rng(seed).permuted(np.tile(np.arange(p), (n, 1)), axis=1)
+    with pytest.raises(AssertionError): law_latin(independent, 20, 5)
+
+
+def law_unbiased(estimate):
+    "Over seeds the mean of walked values is the exact value, within what chance explains."
+    B, x = records(6, 5), records(1, 5, 9)
+    truth = shapley_values(Background(bent, B), x, "marginal", exact=True).values[0]
+    draws = np.array([estimate(Background(bent, B), x, seed) for seed in range(60)])
+    assert (np.abs(draws.mean(axis=0) - truth) < 4.5 * draws.std(axis=0) / np.sqrt(60) + 1e-9).all()
+
+
+@pytest.mark.parametrize("each", [1, 2, 4])
+def test_law_unbiased(each): law_unbiased(lambda b, x, seed: shapley_values(b, x, "marginal", n_walks=6 * each, seed=seed).values[0])
+
+
+def test_law_unbiased_catches_one_fixed_order():
+    def fixed(b, x, seed):
+        steps = [np.where(np.arange(5) < t, x, b.records) for t in range(6)]
+        return np.diff([b.score_fn(step).mean() for step in steps]) + 1e-3 * np.random.default_rng(seed).normal(size=5)
+    with pytest.raises(AssertionError): law_unbiased(fixed)
+
+
+def test_pairs_are_exact_for_pairwise_interactions():
+    Q = np.random.default_rng(0).normal(size=(6, 6))
+    b, x = Background(lambda X: np.einsum("ni,ij,nj->n", X, Q, X), records(4, 6)), records(2, 6, 5)
+    walked, exact = shapley_values(b, x, "marginal", n_walks=16), shapley_values(b, x, "marginal", exact=True)
+    assert np.allclose(walked.values, exact.values) and np.allclose(walked.standard_errors, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_walks", [1, 2, 6])
+def test_plans_mix_walks_and_enumeration(n_walks):
+    differs = np.random.default_rng(0).random((8, 6)) < 0.6
+    differs[0] = False
+    plan, additive = plan_coalitions(differs, n_walks), np.arange(1.0, 7)
+    starts = np.array([additive[~row].sum() for row in differs])
+    worths = np.array([additive[present | ~differs[g]].sum() for present, g in zip(plan.present, plan.games)])
+    paid = plan.credits(worths, starts, additive.sum())
+    assert paid.shape == (8, looks(n_walks), 6) and np.allclose(paid, np.where(differs, additive, 0)[:, None])
+
+
+# --- additivity, dummies, symmetry, linearity ----------------------------------------------------------------
+
+def law_additive(explainer, game):
+    "Base value and attributions add up to the score."
+    for d, m in ((1, 5), (2, 8), (7, 30)):
+        b, X = Background(lambda X: 1e3 * np.square(X).sum(axis=1) + X[:, 0], records(m, d, repeats=d > 1)), records(3, d, 4, repeats=d > 1)
+        found = explainer(b, X, game)
+        assert np.abs(found.base_values + found.values.sum(axis=1) - b.score_fn(X)).max() < 1e-8
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_law_additive(game): law_additive(lambda b, X, game: shapley_values(b, X, game, k=4), game)
+
+
+def test_law_additive_catches_rounded_values():
+    def rounded(b, X, game):
+        found = shapley_values(b, X, game, k=4)
+        return replace(found, values=found.values.astype(np.float16).astype(float))
+    with pytest.raises(AssertionError): law_additive(rounded, "marginal")
+
+
+def law_dummy(explainer, game):
+    "A feature that the score ignores gets nothing."
+    b = Background(lambda X: bent(X[:, :5]), np.hstack([records(20), records(20, 1, 8, repeats=False)]))
+    assert np.abs(explainer(b, np.ones((2, 6)), game)[:, 5]).max() < 1e-12
+
+
+@pytest.mark.parametrize("game", ["marginal", "nearest"])
+def test_law_dummy(game): law_dummy(lambda b, X, game: shapley_values(b, X, game, k=4).values, game)
+
+
+def test_law_dummy_catches_shared_leftovers():
+    def smeared(b, X, game): return shapley_values(b, X, game, k=4).values + 1e-3
+    with pytest.raises(AssertionError): law_dummy(smeared, "marginal")
+
+
+@pytest.mark.parametrize("game", ["marginal", "nearest"])
+def test_linear_scores(game):
+    w, B, X = np.array([1.0, -2, 0, 3, 0.5]), records(20), records(3, seed=4)
+    b = Background(lambda X: X @ w, B)
+    found = shapley_values(b, X, game, k=20)
+    assert np.allclose(found.values, w * (X - B.mean(axis=0)))
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_groups_add_up(game):
+    b, X = Background(bent, pd.DataFrame(records(20), columns=list("abcde"))), records(2, seed=3)
+    groups = {"one": ["a", "d"], "two": ["b"], "three": ["c", "e"]}
+    found = shapley_values(b, X, game, k=4, groups=groups, exact=True)
+    assert found.values.shape == (2, 3) and found.efficiency_gap().max() < 1e-9 and found.names == list(groups)
+
+
+def test_named_groups_of_features():
+    names = ["Flow Duration", "Flow IAT Mean", "SYN Flag Count", "Fwd Packet Length Mean"]
+    b = Background(lambda X: X.sum(axis=1), pd.DataFrame(np.abs(records(9, 4)), columns=names))
+    found = shapley_values(b, np.ones((1, 4)), groups="group", k=4)
+    assert found.names[0] == "timing" and 1 < len(found.names) < 4
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_blocks_and_column_order_change_nothing(game):
+    frame = pd.DataFrame(records(30), columns=list("abcde"))
+    b, X = Background(bent, frame), pd.DataFrame(records(4, seed=2), columns=list("abcde"))
+    one, other = shapley_values(b, X, game, k=4), shapley_values(b, X[list("edcba")], game, k=4, block=17, workers=2)
+    many = shapley_values(b, X, game, k=4, workers=2)
+    assert np.allclose(one.values, other.values) and np.allclose(one.values, many.values)
+    assert np.array_equal(one.n_evaluations, other.n_evaluations)
+
+
+def test_conditional_donors_agree_with_what_is_present():
+    line = np.repeat(np.linspace(-3, 3, 200), 2).reshape(-1, 2)
+    b = Background(lambda X: np.square(X[:, 0] - X[:, 1]), line)
+    near_line, off = np.array([[2.0, 2.5]]), np.array([[2.0, -2.0]])  # scores 0.25 and 16
+    largest = {game: np.abs(shapley_values(b, near_line, game, k=3, exact=True).values).max() for game in GAMES}
+    assert max(largest["nearest"], largest["conditional"], largest["minimised"]) < 0.4 < 1 < largest["marginal"]
+    assert shapley_values(b, off, "minimised", k=3).base_values[0] < 1e-3
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+def law_honest_error(explainer):
+    "Standard errors are about the error made, or too large."
+    B = records(12, 7, repeats=False)
+    b, x = Background(lambda X: np.maximum.reduce(X, axis=1) * np.tanh(X[:, 0] + X[:, 1]), B), records(1, 7, 5) + 1
+    truth = shapley_values(b, x, "marginal", exact=True).values
+    runs = [explainer(b, x, seed) for seed in range(25)]
+    made = np.sqrt(np.mean([np.square(r.values - truth) for r in runs]))
+    told = np.sqrt(np.mean([np.square(r.standard_errors) for r in runs]))
+    assert 0.75 < told / made < 8
+
+
+@pytest.mark.parametrize("each", [1, 2, 6])
+def test_law_honest_error(each): law_honest_error(lambda b, x, seed: shapley_values(b, x, "marginal", n_walks=12 * each, seed=seed))
+
+
+def test_law_honest_error_catches_an_optimist():
+    def halved(b, x, seed):
+        found = shapley_values(b, x, "marginal", n_walks=72, seed=seed)
+        return replace(found, standard_errors=found.standard_errors / 3)
+    with pytest.raises(AssertionError): law_honest_error(halved)
+
+
+def test_max_error_is_reached_or_refused():
+    b, x = Background(bent, records(10)), records(2, seed=5)
+    coarse = shapley_values(b, x, "marginal", n_walks=20)
+    goal = coarse.standard_errors.max() / 2
+    fine = shapley_values(b, x, "marginal", n_walks=20, max_error=goal)
+    assert fine.standard_errors.max() <= goal and fine.n_evaluations.sum() > coarse.n_evaluations.sum()
+    with pytest.raises(ValueError, match="max_walks"): shapley_values(b, x, "marginal", n_walks=20, max_error=1e-9, max_walks=100)
+
+
+@pytest.mark.parametrize("records, match", [
+    (np.empty((0, 5)), "at least one record"), (np.full((2, 5), np.nan), "background must be finite")])
+def test_a_bad_background_is_named(records, match):
+    with pytest.raises(ValueError, match=match): Background(bent, records)
+
+
+@pytest.mark.parametrize("score, match", [
+    (lambda X: X, "one score per record"), (lambda X: X[:, 0] / 0, "finite")])
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_bad_score_is_named(score, match):
+    with pytest.raises(ValueError, match=match): Background(score, records(5))
+
+
+@pytest.mark.parametrize("x, settings, match", [
+    (np.ones((1, 4)), {}, "5 features"),
+    (np.full((1, 5), np.inf), {}, "X must be finite"),
+    (np.ones((1, 5)), {"game": "shapley"}, "game"),
+    (np.ones((1, 5)), {"game": "marginal", "n_walks": 21}, "multiple"),
+    (np.ones((1, 5)), {"game": "marginal", "n_walks": 60}, "even"),
+    (np.ones((1, 5)), {"game": "conditional", "n_walks": 2}, "at least 4"),
+    (np.ones((1, 5)), {"k": 99}, "k must be at most"),
+    (np.ones((1, 5)), {"block": 0}, "block"), (np.ones((1, 5)), {"workers": 0}, "workers"),
+    (np.ones((1, 5)), {"groups": {"a": ["x0"]}}, "exactly once"),
+    (np.ones((1, 5)), {"groups": {"a": [f"x{j}" for j in (0, 1, 2, 3, 4, 4)]}}, "repeated: \\['x4'\\]")])
+def test_bad_input_is_named(x, settings, match):
+    with pytest.raises(ValueError, match=match): shapley_values(Background(bent, records(20)), x, **settings)
+
+
+def test_too_many_players_and_too_few_walks_are_named():
+    wide = Background(bent, records(3, 18))
+    with pytest.raises(ValueError, match="exact values need 1 to 16"): shapley_values(wide, np.ones((1, 18)), "marginal", exact=True)
+    with pytest.raises(ValueError, match="at least 4"): standard_errors(np.zeros((1, 1, 3)))
+
+
+def test_missing_columns_are_named():
+    b = Background(bent, pd.DataFrame(records(5), columns=list("abcde")))
+    with pytest.raises(KeyError, match="lack"): shapley_values(b, pd.DataFrame({"a": [1.0]}))
+
+
+def test_a_score_that_turns_bad_ends_the_run():
+    b = Background(lambda X: np.where(X[:, 0] > 1.5, np.nan, X[:, 1]), np.zeros((4, 5)))
+    with pytest.raises(ValueError, match="finite"): shapley_values(b, np.array([[2.0, 0, 0, 0, 0]]), "marginal")
+
+
+# --- shap and backgrounds ------------------------------------------------------------------------------------
+
+def test_shap_takes_the_result():
+    import matplotlib.pyplot as plt
+    import shap
+    X = records(4, seed=2)
+    found = shapley_values(Background(bent, records(8)), X, "marginal").to_shap(X)
+    assert found.shape == (4, 5) and np.allclose(found.values.sum(axis=1) + found.base_values, bent(X))
+    for plot in (lambda: shap.plots.waterfall(found[0], show=False), lambda: shap.plots.beeswarm(found, show=False),
+                 lambda: shap.plots.bar(found, show=False), lambda: shap.plots.heatmap(found, show=False)):
+        plot()
+        plt.close("all")
+
+
+@pytest.mark.parametrize("method", ["sample", "kmeans"])
+def test_backgrounds_are_real_records(method):
+    benign = pd.DataFrame(np.random.default_rng(0).lognormal(size=(200, 4)), columns=list("abcd"))
+    few = summarize_background(benign, 10, method)
+    assert 5 <= len(few) <= 10 and few.index.isin(benign.index).all() and few.equals(benign.loc[few.index])

@@ -1,0 +1,153 @@
+"""Laws of single records: the bits of a table, a reason instead of a crash, and an answer at once."""
+import io
+import json
+import queue
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nfad.nearest import ROWS
+from nfad.statistics import ProfileStatistic
+from nfad.detector import FlowDetector
+from nfad.serving import LoadedModel, load_model
+from nfad.streams import (Scorer, from_suricata, from_zeek, in_bursts, parse_line, read_lines, score_lines,
+                          to_number)
+from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, traffic
+
+
+@pytest.fixture(scope="module")
+def detector() -> FlowDetector: return small_detector()
+
+
+@pytest.fixture(scope="module")
+def model(detector) -> LoadedModel: return load_model(detector, reference=traffic(800, 3))
+
+
+@pytest.fixture(scope="module")
+def scorer(model) -> Scorer: return Scorer(model)
+
+
+def law_online(score, detector):
+    "One record at a time, as a dict in any order or as numbers, gets the detector's score to the last bit."
+    X = records()[NAMES].replace(np.inf, np.nan).dropna()
+    wanted = detector.anomaly_score(X)
+    assert [score(row) for row in X.to_numpy()[:100]] == wanted[:100].tolist()
+    backwards = [dict(reversed(row.items())) for row in X[:50].to_dict("records")]
+    assert list(map(score, backwards)) == wanted[:50].tolist()
+
+
+def test_law_online(scorer, detector):
+    law_online(lambda record: scorer.score_one(record).anomaly_score, detector)
+
+
+def test_law_online_catches(scorer, detector):
+    by_place = lambda record: scorer.score_one(list(record.values()) if isinstance(record, dict) else record)
+    with pytest.raises(AssertionError): law_online(lambda r: by_place(r).anomaly_score, detector)
+    with pytest.raises(AssertionError): law_online(lambda r: float(np.float32(scorer.score_one(r).anomaly_score)), detector)
+
+
+def test_online_few_many_and_from_threads(scorer, detector):
+    X = traffic(500, 20)
+    wanted = detector.anomaly_score(X).tolist()
+    for n in (1, 2, 63, 64, 65, 500): assert [a.anomaly_score for a in scorer.score(X.to_numpy()[:n])] == wanted[:n]
+    assert [a.anomaly_score for a in scorer.score(X)] == wanted
+    with ThreadPoolExecutor(8) as threads: assert list(threads.map(lambda row: scorer.score_one(row).anomaly_score, X.to_numpy())) == wanted
+
+
+ONES = dict.fromkeys(NAMES, 1)
+
+
+@pytest.mark.parametrize("record, reason", [
+    ({}, "no number in 'Flow Duration'"), (dict.fromkeys(NAMES), "no number in 'Flow Duration'"), (dict.fromkeys(NAMES, "1"), None),
+    (ONES | {"Idle Max": "x"}, "no number in 'Idle Max'"), (ONES | {"Idle Max": 1e999}, "infinite in 'Idle Max'"),
+    (ONES | {"Idle Max": [1]}, "no number in 'Idle Max'"), (ONES | {"Idle Max": 10**400}, "no number in 'Idle Max'")])
+def test_online_reasons(scorer, record, reason):
+    answer = scorer.score_one(record)
+    assert answer.reason == reason and (answer.anomaly_score is None) == (answer.is_anomaly is None) == (reason is not None)
+
+
+def law_ready_is_plain(scorer, plain):
+    "What is kept ready answers with the bits of the detector's own call, alone and in company."
+    X = np.concatenate([traffic(70, 21).to_numpy(), 1e6 * traffic(10, 22).to_numpy(), np.full((1, 4), np.nan)])
+    for n in (1, 5, 64, 65, 81):
+        assert [answer._replace(reason=str(answer.reason)) for answer in scorer.score(X[-n:])] == [
+            answer._replace(reason=str(answer.reason)) for answer in plain.score(X[-n:])], n
+
+
+def test_law_ready_is_plain(model, scorer): law_ready_is_plain(scorer, Scorer(model, fast=False))
+
+
+def test_law_ready_is_plain_catches_a_forgotten_part(model, monkeypatch):
+    whole = ProfileStatistic.parts
+    def forgetful(self, Z, S, n_rows=ROWS): return whole(self, Z, S, n_rows)[:, :4 if n_rows == ROWS else 3]
+    monkeypatch.setattr(ProfileStatistic, "parts", forgetful)
+    with pytest.raises(AssertionError): law_ready_is_plain(Scorer(model), Scorer(model, fast=False))
+
+
+def test_constants_count_online_too():
+    still = FlowDetector(hidden=8, epochs=1, n_layers=1).fit(traffic(300).assign(still=2.0)).calibrate(traffic(200, 1).assign(still=2.0))
+    X = traffic(4, 5).assign(still=[2.0, 3.0, 2.0, 0.0])
+    assert [a.anomaly_score for a in Scorer(still).score(X)] == still.anomaly_score(X).tolist()
+
+
+def test_sensors_agree():
+    zeek = {"duration": 2.0, "orig_pkts": 10, "resp_pkts": 5, "orig_bytes": 900, "resp_bytes": 3000}
+    counts = {"pkts_toserver": 10, "pkts_toclient": 5, "bytes_toserver": 900, "bytes_toclient": 3000}
+    eve = {"flow": counts | {"start": "2026-01-01T00:00:00+0000", "end": "2026-01-01T00:00:02+0000"}}
+    assert from_suricata({"flow": counts | {"age": 2}}) == from_suricata(eve)
+    features = from_zeek(zeek)
+    assert features == from_suricata(eve) and features["Flow Bytes/s"] == 1950 and features["Down/Up Ratio"] == 0.5
+    assert all(np.isfinite(list(from_zeek({"orig_pkts": 1}).values())))
+
+
+def test_bursts_keep_order_and_errors():
+    assert sum(in_bursts(range(5000), 64), []) == list(range(5000))
+    def broken():
+        yield 1
+        raise KeyError("stream")
+    with pytest.raises(KeyError, match="stream"): list(in_bursts(broken()))
+
+
+def test_a_lone_line_is_answered_at_once(scorer):
+    waiting = queue.Queue()
+    answers = score_lines(scorer, iter(waiting.get, None))
+    for _ in range(3):
+        waiting.put(json.dumps(dict.fromkeys(NAMES, 3)))
+        assert next(answers)["nfad"]["anomaly_score"] is not None  # would wait forever for a full burst
+    waiting.put(None)
+
+
+# ---------------------------------------------------------------- untrusted lines
+
+CONNECTION = json.dumps({
+    "uid": "C1", "duration": 2.5, "orig_pkts": 10, "resp_pkts": 5, "orig_bytes": 900, "resp_bytes": 3000, "Flow Duration": 1e6,
+    "flow": {"pkts_toserver": 10, "pkts_toclient": 5, "bytes_toserver": 900, "bytes_toclient": 3000, "age": 2}}).encode()
+LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8)
+KEYS = st.sampled_from([*NAMES, "flow", "a"])
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=8)
+LINES = st.binary(max_size=40) | DAMAGE.map(lambda how: damage(CONNECTION, *how)) | JSON.map(lambda value: json.dumps(value).encode())
+
+
+@given(LINES)
+@settings(fuzz, max_examples=2500)
+def test_fuzz_json_lines(line):
+    for convert in (dict, from_zeek, from_suricata):
+        record, features, reason = parse_line(line, convert)
+        assert (reason is None) or features == {}
+        X = np.array([[to_number(features.get(name)) for name in NAMES]])
+        for name, value in zip(NAMES, X[0]):
+            if np.isfinite(value): assert float(features[name]) == value
+
+
+def test_hostile_lines(scorer):
+    lines = [b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000, b"\xff\xfe", None, b"{}", b"NaN", b'{"Flow Duration": 1' + b"0" * 4000 + b"}"]
+    answers = list(score_lines(scorer, lines))
+    assert len(answers) == len(lines) and all(a["nfad"]["reason"] for a in answers)
+    json.dumps(answers, allow_nan=False)
+
+
+def test_long_lines_are_skipped():
+    assert list(read_lines(io.BytesIO(b"a\n" + b"x" * 5000 + b"\nb\n" + b"y" * 70), limit=64)) == [b"a\n", None, b"b\n", None]

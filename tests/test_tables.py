@@ -1,0 +1,306 @@
+"""Laws of the one reader of tables, each with a broken twin that must fail: nothing lost, nothing moved, nothing made up."""
+import dataclasses
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nfad.data import load_dataset
+from nfad.tables import ReadReport, frame_table, number_matrix, open_table, plan_columns, read_pickle
+
+NAMES = ["Flow Duration", "Total Fwd Packets", "Flow IAT Mean", "Idle Max"]
+fuzz = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def write(path, lines, header=",".join(NAMES), end="\n"):
+    path.write_text("\n".join([header, *lines]) + end, encoding="utf-8")
+    return path
+
+
+def read_all(table, rows=1000):
+    "(n, d) numbers and (n,) faults of all batches."
+    found = list(table.records(NAMES, rows=rows))
+    X = np.concatenate([batch.X for batch in found] or [np.empty((0, len(NAMES)))])
+    return X, np.concatenate([batch.faults for batch in found] or [np.empty(0, object)])
+
+
+# ---------------------------------------------------------------- the account
+
+def law_account(table, n_lines):
+    "Rows read are the lines of the file; each is used or named; a row that is named is not in the frame."
+    used = sum(len(batch.frame({0: "first"})) for batch in table.batches(range(len(NAMES)), rows=3))
+    assert table.report.rows_read == n_lines, "lines are lost"
+    assert used == table.report.rows_used, "a named row is used, or a used one named"
+    assert table.report.rows_read == table.report.rows_used + sum(table.report.dropped.values())
+
+
+LINES = st.lists(st.sampled_from(["1,2,3,4", "", ",,,", "1,2,3,4,5", "1,2", "x,2,3,4", "5,6,7,8", "1,2,3,4,"]), max_size=9)
+
+
+@given(LINES, st.sampled_from(["\n", ""]))
+@settings(fuzz, max_examples=300)
+def test_law_account(tmp_path_factory, lines, end):
+    if not end and lines and not lines[-1]: return  # a file cannot end in an empty line without its end
+    path = write(tmp_path_factory.getbasetemp() / "account.csv", lines, end=end or ("\n" if not lines else ""))
+    law_account(open_table(path), len(lines))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda read: lambda wanted: (b for b in list(read(wanted))[:-1]), "lost"),
+    (lambda read: lambda wanted: (b._replace(columns={i: c.fillna(0) for i, c in b.columns.items()}, faults=np.full(len(b.faults), None))
+                                  for b in read(wanted) if not (b.faults != None).any()), "lost"),  # noqa: E711: elementwise
+])
+def test_law_account_catches(tmp_path, spoil, message):
+    table = open_table(write(tmp_path / "a.csv", ["1,2,3,4", "1,2,3,4,5", "", "1,2,3,4"]))
+    with pytest.raises(AssertionError, match=message): law_account(dataclasses.replace(table, read=spoil(table.read)), 4)
+
+
+def test_drop_counts_what_it_takes():
+    report = ReadReport(rows_read=4)
+    left = report.drop(pd.DataFrame({"x": range(4)}), [True, False, False, True], "odd")
+    left = report.drop(left, [False, False], "nothing")
+    assert left.index.tolist() == [1, 2] and report.dropped == {"odd": 2} and report.rows_used == 2
+
+
+# ---------------------------------------------------------------- faults of lines
+
+@pytest.mark.parametrize("line, fault", [
+    ("1,2,3,4,x", "line with too many fields"), ("1,2,3,4,", None), ("", "empty line"), (",,,", "empty line"), ("1,2,3", None),
+    ("a,2,3,4", None), ("%,2,3,4", None)])
+def test_faults_in_the_middle(tmp_path, line, fault):
+    X, faults = read_all(open_table(write(tmp_path / "a.csv", ["1,2,3,4", line, "5,6,7,8"])))
+    assert faults.tolist() == [None, fault, None] and X[[0, 2]].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n\n", "\r\n"])
+def test_a_cut_last_line_is_named_and_keeps_its_place(tmp_path, end):
+    path = tmp_path / "a.csv"
+    path.write_bytes(("\n".join([",".join(NAMES), "1,2,3,4", "5,6"]) + end).encode())
+    X, faults = read_all(open_table(path))
+    assert faults[:2].tolist() == [None, "truncated last line"] and X[1, :2].tolist() == [5, 6]
+    assert set(faults[2:]) <= {"empty line"}
+
+
+def test_a_cut_last_word_is_seen_where_words_are_guessed(tmp_path):
+    path = write(tmp_path / "a.csv", ["1,2,3,BENIGN", "5,6,7,BEN"], end="")
+    guessed, = open_table(path).batches([0, 1, 2], guessed=[3])
+    verbatim, = open_table(path).batches([0, 1, 2], texts=[3])
+    assert list(guessed.faults) == [None, "truncated last line"] and list(verbatim.faults) == [None, None]
+
+
+def law_place(read, path, n_rows):
+    "Row i of what is read is line i of the file, whatever the size of a batch."
+    X, faults = read(open_table(path), n_rows)
+    whole, all_faults = read_all(open_table(path))
+    assert np.array_equal(X, whole, equal_nan=True) and faults.tolist() == all_faults.tolist()
+    assert X[:, 0].tolist() == [float(i) for i in range(len(X))]
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arff"])
+def test_law_place(tmp_path, n_rows, ending):
+    frame = pd.DataFrame({name: np.arange(20.0) for name in NAMES})
+    path = tmp_path / f"a.{ending}"
+    if ending == "csv": frame.to_csv(path, index=False)
+    elif ending == "parquet": frame.to_parquet(path)
+    else:
+        head = [f"@attribute '{name}' numeric" for name in NAMES]
+        path.write_text("\n".join(["@relation x", *head, "@data", *(",".join([str(i)] * 4) for i in range(20))]))
+    law_place(read_all, path, n_rows)
+
+
+def test_law_place_catches_a_sorted_batch(tmp_path):
+    path = write(tmp_path / "a.csv", [f"{i},2,3,4" for i in range(9)])
+    with pytest.raises(AssertionError): law_place(lambda table, rows: (read_all(table, rows)[0][::-1], read_all(table)[1]), path, 4)
+
+
+# ---------------------------------------------------------------- both doors agree
+
+def law_doors_agree(path, records):
+    "What loading keeps is what a model sees of the rows without fault; both name the same lines."
+    X, faults = read_all(records(open_table(path)))
+    loaded = load_dataset(path, NAMES, label_column="none", cache=False, max_per_class=None)
+    sound = X[np.equal(faults, None).astype(bool)]
+    assert np.array_equal(np.unique(loaded.records.to_numpy(), axis=0), np.unique(sound[np.isfinite(sound).all(axis=1)], axis=0))
+    named = {why: n for why, n in loaded.report.dropped.items() if why not in ("duplicate", "NaN or infinite", "negative duration")}
+    assert named == Counter(fault for fault in faults if fault)
+
+
+@pytest.mark.parametrize("lines, end", [
+    (["1,2,3,4", "5,6,7,8", "1,2,3,4,5", "", "9,10,inf,4", "1,-,3,4", "7,?,3,4", "6,5"], ""), (["1,2,3,4", "2,2,3,4"], "\n"),
+    (["1,2,3,4", "n/a,2,3,4", "2,#N/A,3,4", "3,NULL,3,5"], "\n")])
+@pytest.mark.parametrize("ending", ["csv", "txt"])
+def test_law_doors_agree(tmp_path, lines, end, ending): law_doors_agree(write(tmp_path / f"a.{ending}", lines, end=end), lambda table: table)
+
+
+def test_law_doors_agree_catches_a_reader_of_its_own(tmp_path):
+    path = write(tmp_path / "a.csv", ["1,2,3,4", "5,6,7,8", "1,2,3,4,5"])
+    blind = lambda table: dataclasses.replace(
+        table, read=lambda wanted: (b._replace(faults=np.full(len(b.faults), None)) for b in table.read(wanted)))
+    with pytest.raises(AssertionError): law_doors_agree(path, blind)
+
+
+# ---------------------------------------------------------------- what stands there
+
+@given(st.lists(st.lists(st.sampled_from(["1", "2.5", "-3", "", "x", "inf", "nan", "1e999", " 7", "0x1", "é", "-"]), max_size=6).map(",".join), max_size=6))
+@settings(fuzz, max_examples=300)
+def test_what_was_read_stands_there(tmp_path_factory, lines):
+    X, faults = read_all(open_table(write(tmp_path_factory.getbasetemp() / "cells.csv", lines)), rows=3)
+    assert len(X) == len(lines)
+    for line, row, fault in zip(lines, X, faults, strict=True):
+        cells = line.split(",")
+        assert fault is not None or not any(cells[4:5])
+        for text, value in zip(cells, row): assert not np.isfinite(value) or float(text) == value
+
+
+def test_texts_stay_as_they_stand_there(tmp_path):
+    path = write(tmp_path / "a.csv", ["1,2,3,4,007,NA", "1,2,3,4,1.0,", "1,2,3,4"], header=",".join([*NAMES, "Flow ID", "Label"]))
+    found, = open_table(path).records(NAMES)
+    assert [column.to_pylist() for column in found.kept] == [["007", "1.0", ""], ["NA", "", ""]]
+    both, = open_table(path).records(NAMES, "all")  # a feature that is passed through, too
+    assert both.kept[0].to_pylist() == ["1", "1", "1"] and both.X[:, 0].tolist() == [1, 1, 1]
+
+
+def test_parquet_keeps_types(tmp_path):
+    columns = {**{name: pa.array([1.0, 2.0]) for name in NAMES}, "Timestamp": pa.array(pd.to_datetime(["2020-01-01", None])), "Label": pa.array(["a", None])}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    table = open_table(tmp_path / "a.parquet")
+    found, = table.records(NAMES)
+    assert [field.type for field in table.fields(plan_columns(table.names, NAMES))] == [columns["Timestamp"].type, pa.string()]
+    assert [column.null_count for column in found.kept] == [1, 1]
+
+
+def test_a_parquet_index_is_a_column_like_any_other(tmp_path):
+    frame = pd.DataFrame({"size": [1.0, 2.0, 3.0], "Label": ["BENIGN", "BENIGN", "bad"]}, index=pd.Index(["a", "b", "c"], name="host"))
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert load_dataset(tmp_path / "a.parquet").report.columns_dropped == {"host": "text"}
+
+
+def test_quotes_and_marks_in_a_header(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbf"Flow Duration", "a, b",Label\r\n1,2,x\r\n')
+    assert open_table(path).names == ("Flow Duration", "a, b", "Label")
+
+
+def test_arff(tmp_path):
+    head = ["@relation x", "% a remark", "@attribute 'Flow Duration' numeric", "@ATTRIBUTE size real", "@attribute class {a,b}", "@data"]
+    (tmp_path / "a.arff").write_text("\n".join([*head, "1,?,'a'", "% a remark", "2,3,'b'", "% the end"]))
+    table = open_table(tmp_path / "a.arff")
+    found, = table.records(["Flow Duration", "size"])
+    assert table.names == ("Flow Duration", "size", "class") and list(found.faults) == [None, None]
+    assert np.array_equal(found.X, [[1, np.nan], [2, 3]], equal_nan=True) and found.kept[0].to_pylist() == ["a", "b"]
+    (tmp_path / "none.arff").write_text("\n".join(head) + "\n")
+    assert sum(len(batch.faults) for batch in open_table(tmp_path / "none.arff").batches([0])) == 0
+
+
+def test_frames_in_memory():
+    frame = pd.DataFrame({"size": [5, 6, 7], "Label": ["a", "b", "c"]})
+    table = frame_table(frame, "memory")
+    assert [list(batch.lines) for batch in table.batches([0], rows=2)] == [[1, 2], [3]] and table.report.rows_read == 3
+    assert pd.concat([batch.frame({1: "Label"}) for batch in table.batches([0, 1])])["Label"].tolist() == ["a", "b", "c"]
+
+
+def test_pickles_are_opened_only_when_told_to(tmp_path):
+    pd.DataFrame({"x": [1]}).to_pickle(tmp_path / "ATTACK.pkl")
+    with pytest.raises(ValueError, match="allow_pickle must be True to read ATTACK.pkl"): read_pickle(tmp_path / "ATTACK.pkl", False)
+    assert read_pickle(tmp_path / "ATTACK.pkl", True)["Label"].tolist() == ["ATTACK"]
+    with pytest.raises(ValueError, match="file ending"): open_table(tmp_path / "ATTACK.pkl")
+
+
+# ---------------------------------------------------------------- numbers
+
+def test_numbers_of_any_kind():
+    columns = [pa.array([1, None, 3]), pa.array([True, False, None]), pa.array(["1", "x", None]), pa.array(["7", "8", "7"]).dictionary_encode(),
+               pd.Series([1.5, 2.5, None]), pd.Series(["1", " 2", "nan"]), pa.chunked_array([[1.0], [2.0, 3.0]]), pa.array([None, None, None])]
+    X = number_matrix(columns, [f"c{i}" for i in range(len(columns))], 3)
+    nan = np.nan
+    assert np.array_equal(X.T, [[1, nan, 3], [1, 0, nan], [1, nan, nan], [7, 8, 7], [1.5, 2.5, nan], [1, 2, nan], [1, 2, 3], [nan] * 3], equal_nan=True)
+
+
+@pytest.mark.parametrize("column", [pa.array([[1]]), pa.array([b"1"]), pa.array(pd.to_datetime(["2020-01-01"]))])
+def test_no_numbers_at_all_is_an_error(column):
+    with pytest.raises(TypeError, match="column 'when' must hold numbers"): number_matrix([column], ["when"], 1)
+
+
+def test_a_forgotten_column_is_an_error():
+    with pytest.raises(ValueError, match="zip"): number_matrix([pd.Series([1.0])], ["a", "b"], 1)
+
+
+# ---------------------------------------------------------------- columns by name
+
+@given(st.permutations(NAMES), st.sampled_from([str, str.upper, lambda s: f" {s} ", lambda s: s.replace(" ", "_").lower()]))
+@settings(fuzz, max_examples=60)
+def test_columns_are_found_by_name(order, spelling):
+    layout = plan_columns(["Flow ID", *map(spelling, order), "Label"], NAMES)
+    assert [order[i - 1] for i in layout.features] == NAMES and list(layout.kept.values()) == ["Flow ID", "Label"]
+
+
+def test_columns_passed_through():
+    assert plan_columns([*NAMES, "own"], NAMES, "all").kept == dict(enumerate([*NAMES, "own"]))
+    assert plan_columns(["Label", *NAMES], NAMES, "none").kept == {}
+    assert plan_columns(["a", *NAMES, "a"], NAMES, ["a"]).kept == {0: "a"}
+    assert plan_columns(["host", *NAMES, "host"], NAMES, "all").kept[5] == "host.5"
+
+
+@pytest.mark.parametrize("header, features, keep, error, message", [
+    (NAMES, ["Idle Maxx"], "none", KeyError, "1 columns are missing.*Idle Maxx.*did you mean 'Idle Max'"),
+    ([*NAMES, "p_value"], NAMES, "all", ValueError, "names of results"),
+    ([str(i) for i in range(10_001)], NAMES, "none", ValueError, "at most 10,000"),
+    (NAMES, NAMES, ["Hots"], KeyError, "keep names"), (NAMES, NAMES, "some", ValueError, "keep must be one of")])
+def test_columns_errors(header, features, keep, error, message):
+    with pytest.raises(error, match=message): plan_columns(header, features, keep)
+
+
+def test_a_missing_column_is_an_error_before_reading(tmp_path):
+    table = open_table(write(tmp_path / "a.csv", ["1,2,3,4"]))
+    with pytest.raises(KeyError, match="columns are missing"): table.records(["Idle Min"])
+    assert table.report.rows_read == 0
+
+
+# ---------------------------------------------------------------- no tables
+
+@pytest.mark.parametrize("name, content, message", [
+    ("a.csv", b"", "is empty"), ("a.csv", b"\n\n", "no header"), ("a.csv", b"a" * (2 << 20), "no header"),
+    ("a.arff", b"@relation x\n@attribute a numeric\n", "no @data"),
+    ("a.xlsx", b"x", "file ending must be one of"), ("a.csv", b'a,b\n1,"2\n3', "is not a table: .*EOF inside string")])
+def test_no_tables(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message): list(open_table(tmp_path / name).batches([0]))
+
+
+def test_repeated_names_in_parquet(tmp_path):
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="distinct names, got \\['a'\\]"): open_table(tmp_path / "a.parquet")
+
+
+@given(st.binary(max_size=300))
+@settings(fuzz, max_examples=300)
+def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "bytes.csv"
+    path.write_bytes(",".join(NAMES).encode() + b"\n" + content)
+    table = open_table(path)
+    try: n_rows = sum(len(batch.X) for batch in table.records(NAMES, rows=5))
+    except ValueError: return
+    assert n_rows == table.report.rows_read == table.report.rows_used + sum(table.report.dropped.values())
+
+
+# ---------------------------------------------------------------- memory
+
+def peak_of_reading(path, rows):
+    tracemalloc.start()
+    for _ in open_table(path).records(NAMES, rows=rows): pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_is_flat_in_the_file_size(tmp_path):
+    small, large = (write(tmp_path / f"{n}.csv", ["1,2,3,4.5"] * n) for n in (20_000, 80_000))
+    assert peak_of_reading(large, 5_000) < 1.6 * peak_of_reading(small, 5_000)
+    assert peak_of_reading(large, 10**6) > 2 * peak_of_reading(small, 10**6), "the law cannot fail"

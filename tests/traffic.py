@@ -1,0 +1,70 @@
+"""Packets for tests: simulated and wild network flows, single talks, and capture files byte by byte."""
+import struct
+
+import numpy as np
+import pandas as pd
+
+from nfad import demo
+from nfad.flowmeter import TCP, Packets
+
+KINDS = list(demo.STORIES)
+PROTOCOL = {kind: story.protocol for kind, story in demo.STORIES.items()}
+
+
+def close(a, b, **more): np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-9, atol=1e-6, **more)
+
+
+def simulated_packets(n_conversations: int = 6) -> Packets:
+    flows, protocols = [], []
+    for kind in KINDS:
+        for number in range(n_conversations):
+            some = demo.simulate_conversation(kind, number, seed=11)[1]
+            flows += some
+            protocols += [PROTOCOL[kind]] * len(some)
+    return demo.packets_of(flows, protocols)
+
+
+def wild_packets(n_flows: int = 300, seed: int = 3) -> Packets:
+    "Flows no protocol would produce: single packets, no duration, long pauses, one-sided, every flag."
+    rng = np.random.default_rng(seed)
+    counts = rng.choice([1, 2, 3, 5, 9, 40], n_flows)
+    flow = np.repeat(np.arange(n_flows), counts)
+    gap = rng.choice([0, 1, 500, 999_999, 1_000_001, 4_000_000, 6_000_000], len(flow))
+    since = np.cumsum(gap)
+    first = np.flatnonzero(np.diff(flow, prepend=-1))
+    is_forward = rng.random(len(flow)) < rng.choice([0.1, 0.5, 1.0], n_flows)[flow]
+    is_forward[first] = True
+    size = rng.choice([0, 0, 1, 100, 1460], len(flow))
+    return Packets(flow, since - since[first][flow], size.astype(float), is_forward, rng.choice([20., 32.], len(flow)),
+                   rng.integers(0, 256, len(flow)), rng.integers(0, 65536, len(flow)), np.full(len(flow), TCP))
+
+
+CASES = {"simulated": simulated_packets(), "wild": wild_packets()}
+
+
+def ip_frame(version, protocol, source, destination, sport, dport, size, flags, window, header=20, vlan=False, keep=0):
+    "A frame whose payload is cut to `keep` bytes, as captures with a snap length have it."
+    if protocol == TCP: transport = struct.pack(">HHIIBBHHH", sport, dport, 0, 0, header // 4 << 4, flags, window, 0, 0) + bytes(header - 20)
+    else: transport = struct.pack(">HHHH", sport, dport, 8 + size, 0)
+    if version == 4:
+        ip = struct.pack(">BBHIBBH", 0x45, 0, 20 + len(transport) + size, 0, 64, protocol, 0) + bytes([10, 0, 0, source, 10, 0, 0, destination])
+    else:
+        ip = struct.pack(">IHBB", 6 << 28, len(transport) + size, protocol, 64) + bytes(15) + bytes([source]) + bytes(15) + bytes([destination])
+    kind = {4: b"\x08\x00", 6: b"\x86\xdd"}[version]
+    return bytes(12) + (b"\x81\x00\x00\x05" if vlan else b"") + kind + ip + transport + bytes(min(size, keep))
+
+
+def write_pcap(path, frames, order="<", nano=False, link=1):
+    ticks = 1e9 if nano else 1e6
+    out = struct.pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
+    for when, frame in frames:
+        out += struct.pack(order + "IIII", int(when), int(round((when % 1) * ticks)), len(frame), len(frame) + 99) + frame
+    path.write_bytes(out)
+
+
+def talk(*rows):
+    "Packets (time, sender is client, flags, size) of one pair of ports."
+    return pd.DataFrame([(t, "c" if client else "s", "s" if client else "c", TCP, 9 if client else 80, 80 if client else 9, size, 20, flags, 1)
+                         for t, client, flags, size in rows],
+                        columns=["time", "source", "destination", "protocol", "source_port", "destination_port", "size", "header_bytes",
+                                 "flags", "window"])
