@@ -75,7 +75,7 @@ def _datasets(
 ) -> Said:  # a table, or one entry
     "Lists the registered data sets: what each is, whether it is here, where to get it."
     from nfad.core import data_dir, require_choice
-    from nfad.data import DATASETS, list_datasets
+    from nfad.catalog import DATASETS, list_datasets
     table, folder = list_datasets().set_index("name"), data_dir()
     if not name:
         rows = table["title"].to_frame().assign(here=table["found"].map({True: "yes", False: "no"}))

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from .core import read_json, require_between, require_choice, require_columns, suggest
 from .vocabulary import FEATURES, ON_REQUEST, canonical_columns, column_role
-from .data import DATASETS
+from .catalog import DATASETS
 
 # %% ../nbs/02_prep.ipynb #e2abf627
 _IDS2017 = """
@@ -97,7 +97,8 @@ def _entries(
     feature_set: Any,         # what the user wrote
 ) -> list[str | int]:         # names and indices
     "The names and indices in a request, not yet checked."
-    if isinstance(feature_set, (int, np.integer)) and not isinstance(feature_set, bool): return [int(feature_set)]
+    if isinstance(feature_set, (int, np.integer)) and not isinstance(feature_set, bool):
+        return [int(feature_set)]
     if isinstance(feature_set, Path): feature_set = str(feature_set)
     if isinstance(feature_set, str):
         if feature_set in FEATURE_SETS: return list(FEATURE_SETS[feature_set])
@@ -122,7 +123,8 @@ def _base_names(
     available: Sequence[str] | None,   # columns at hand
 ) -> list[str]:                        # the list in which indices count
     "The list in which indices count."
-    if isinstance(base, str): return list(FEATURE_SETS[require_choice(base, list(FEATURE_SETS), "base")])
+    if isinstance(base, str):
+        return list(FEATURE_SETS[require_choice(base, list(FEATURE_SETS), "base")])
     if base is not None: return list(base)
     fitting = [name for name in ("ids2017", "tor2016", "ciciot2023")
                if available is not None and set(FEATURE_SETS[name]) <= set(available)]
@@ -136,7 +138,8 @@ def _resolve(
     "Names of a request, with indices looked up."
     entries = _entries(feature_set)
     outside = [entry for entry in entries if isinstance(entry, int) and not 0 <= entry < len(base)]
-    if outside: raise ValueError(f"feature_set: index must be in 0..{len(base) - 1}, got {outside[0]}")
+    if outside:
+        raise ValueError(f"feature_set: index must be in 0..{len(base) - 1}, got {outside[0]}")
     return [base[entry] if isinstance(entry, int) else entry for entry in entries]
 
 # %% ../nbs/02_prep.ipynb #eedd1866
@@ -148,11 +151,13 @@ def feature_names(
     "The checked list of features that a request means."
     available = None if available is None else [str(name) for name in available]
     if isinstance(feature_set, str) and feature_set == "all":
-        if available is None: raise ValueError("feature_set 'all' needs available, the columns of the records")
+        if available is None:
+            raise ValueError("feature_set 'all' needs available, the columns of the records")
         names = _describes_traffic(available)
     else:
         names = _resolve(feature_set, _base_names(base, available))
-    if not names: raise ValueError(f"feature_set must name at least one feature, got {feature_set!r}")
+    if not names:
+        raise ValueError(f"feature_set must name at least one feature, got {feature_set!r}")
     known = {*FEATURES.name, *ON_REQUEST, *(available or []), *_base_names(base, available)}
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -160,7 +165,8 @@ def feature_names(
         sets = ["all", *FEATURE_SETS]
         raise ValueError(f"feature_set: {unknown[0]!r} is neither a feature nor one of the sets {sets}{hint}")
     repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated: raise ValueError(f"feature_set must not repeat a feature, got {repeated[0]!r} twice")
+    if repeated:
+        raise ValueError(f"feature_set must not repeat a feature, got {repeated[0]!r} twice")
     missing = [name for name in names if available is not None and name not in available]
     if missing:
         named = isinstance(feature_set, str) and feature_set in FEATURE_SETS
@@ -188,7 +194,8 @@ def columns_to_load(
     dataset: str,      # name of a data set, or path of a file
 ) -> list[str] | None: # names for `load_dataset`; None stands for "all"
     "The columns to ask for when a data set is loaded."
-    if isinstance(feature_set, str) and feature_set == "default": feature_set = default_feature_set(dataset)
+    if isinstance(feature_set, str) and feature_set == "default":
+        feature_set = default_feature_set(dataset)
     if isinstance(feature_set, str) and feature_set == "all": return None
     names = _resolve(feature_set, _base_names(index_base(dataset), None))
     own_file = not re.fullmatch(r"\w+", str(dataset)) or Path(dataset).exists()
@@ -200,9 +207,11 @@ def set_slug(
     base: str | Sequence[str] | None = None,  # list in which indices count; None = `ids2017`
 ) -> str:                                     # letters, digits, "_" and "-" only
     "A folder name for a feature set."
-    if isinstance(feature_set, str) and (feature_set == "all" or feature_set in FEATURE_SETS): return feature_set
+    if isinstance(feature_set, str) and (feature_set == "all" or feature_set in FEATURE_SETS):
+        return feature_set
     names = _resolve(feature_set, _base_names(base, None))
-    if not names: raise ValueError(f"feature_set must name at least one feature, got {feature_set!r}")
+    if not names:
+        raise ValueError(f"feature_set must name at least one feature, got {feature_set!r}")
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return f"{len(names)}-features-{digest}"
 
@@ -214,7 +223,8 @@ def _frame_matrix(records: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     "The columns `names` of a frame as (n, d) float64, NaN where a value is missing."
     require_columns(records, names, "the transform")
     twice = records.columns[records.columns.duplicated()].intersection(list(names))
-    if len(twice): raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
+    if len(twice):
+        raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
     columns = []
     for name in names:
         column = records[name]
@@ -229,7 +239,8 @@ def _frame_matrix(records: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
 def _array_matrix(records: Any, n_columns: int) -> np.ndarray:
     "An array as (n, d) float64."
     try: X = np.asarray(records, dtype=np.float64)
-    except (TypeError, ValueError) as error: raise TypeError(f"records must hold numbers: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"records must hold numbers: {error}") from error
     if X.ndim != 2 or X.shape[1] != n_columns:
         raise ValueError(f"records must have shape (n, {n_columns}), got {X.shape}")
     return X
@@ -472,12 +483,14 @@ def fit(
 ) -> Transform:                          # itself
     "Learns columns, constants and scales."
     if names is None and isinstance(records, pd.DataFrame): names = list(records.columns)
-    elif names is None: names = [f"x{j}" for j in range(records.shape[1] if getattr(records, "ndim", 0) == 2 else 0)]
+    elif names is None:
+        names = [f"x{j}" for j in range(records.shape[1] if getattr(records, "ndim", 0) == 2 else 0)]
     X = _matrix(records, names)
     if X.shape[0] < 2 or X.shape[1] < 1:
         raise ValueError(f"records must have at least 2 rows and 1 column, got {X.shape}")
     kept = X.max(axis=0) > X.min(axis=0)
-    if not kept.any(): raise ValueError(f"records must have a column that varies; all {X.shape[1]} are constant")
+    if not kept.any():
+        raise ValueError(f"records must have a column that varies; all {X.shape[1]} are constant")
     _set_columns(self, names, kept, X[0], len(X))
     self.arrays_ = TRANSFORMS[self.kind].fit(X[:, kept])
     return self
@@ -566,7 +579,8 @@ def _check_arrays(
         fits = values.ndim == 1 and values.dtype == dtype and np.isfinite(values).all()
         if not fits or (name in ("center", "scale", "low", "high") and len(values) != k):
             raise ValueError(f"array {name!r} of the {kind!r} transform must be finite, with {k} columns")
-    if "scale" in arrays and not (arrays["scale"] > 0).all(): raise ValueError("array 'scale' must be positive")
+    if "scale" in arrays and not (arrays["scale"] > 0).all():
+        raise ValueError("array 'scale' must be positive")
     if "low" in arrays and not (arrays["low"] < arrays["high"]).all():
         raise ValueError("array 'low' must be below 'high'")
     if kind == "quantile": _check_knots(arrays["knots"], arrays["scores"], arrays["starts"], k)

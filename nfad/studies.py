@@ -21,7 +21,7 @@ from .prep import Transform
 from .statistics import PARTS
 from .criterion import KINDS, LATENT_STATISTICS, STATISTICS, marginal_ratio, pseudo_anomalies
 from .metrics import class_metrics, ranking_metrics
-from .detectors import PEERS, fit_peer
+from .peers import PEERS, fit_peer
 
 # %% ../nbs/07a_studies.ipynb #26aa9132
 def rank_classes(

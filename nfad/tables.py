@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'TEXT_ENDINGS', 'PICKLE_ENDINGS', 'RECORD_ENDINGS', 'RESULT', 'ReadReport', 'Batch', 'number_matrix', 'Table',
-           'open_table', 'frame_table', 'read_pickle', 'Layout', 'plan_columns', 'Records']
+           'open_table', 'frame_table', 'read_pickle', 'Layout', 'plan_columns']
 
 # %% ../nbs/01b_tables.ipynb #a05d9c46
 import csv
@@ -61,20 +61,24 @@ BATCH = 65_536  # rows in work at a time
 class Batch(NamedTuple):
     "Rows of a table, in the order of the file."
     columns: dict[int, Any]  # position in the file -> (n,) pandas Series or Arrow array
-    lines: Sequence[int]     # (n,) where each row stands: line of a text file, else rows counted from 1
+    lines: Sequence[int]     # (n,) where each row stands: line of a text file, else counted from 1
     faults: np.ndarray       # (n,) object: None, or why the row is no record
     share: float             # of the file that has been read, in (0, 1]
 
-# %% ../nbs/01b_tables.ipynb #a3b9d9b5
+# %% ../nbs/01b_tables.ipynb #e1f78a61
+_ARE_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+_MAY_BE_NUMBERS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+
+
 def _numbers(column: Any) -> np.ndarray:
     "One column as (n,) float64; NaN where there is no number."
     if isinstance(column, pa.ChunkedArray): column = column.combine_chunks()
     if isinstance(column, pa.Array):
         if pa.types.is_dictionary(column.type): column = column.dictionary_decode()
         kind = column.type
-        if any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)):
+        if any(test(kind) for test in _ARE_NUMBERS):
             return pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        if not any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
+        if not any(test(kind) for test in _MAY_BE_NUMBERS):
             raise TypeError(f"must hold numbers, got {kind}")
         column = column.to_pandas().astype(object)
     if not pd.api.types.is_numeric_dtype(column): column = pd.to_numeric(column, errors="coerce")
@@ -90,7 +94,8 @@ def number_matrix(
     X = np.empty((n_rows, len(names)))
     for place, (name, column) in enumerate(zip(names, columns, strict=True)):
         try: X[:, place] = _numbers(column)
-        except (TypeError, OverflowError, pa.ArrowException) as error: raise TypeError(f"column {name!r} {error}") from error
+        except (TypeError, OverflowError, pa.ArrowException) as error:
+            raise TypeError(f"column {name!r} {error}") from error
     return X
 
 # %% ../nbs/01b_tables.ipynb #d0f0a5f5
@@ -111,7 +116,8 @@ def arrow(
 ) -> list[pa.Array]:           # (n,) each; text where the file has no types of its own
     "Columns to pass through, faulty rows included."
     as_text = lambda column: pa.array(column.fillna(""), pa.string())
-    return [c if isinstance(c, pa.Array) else as_text(c) for c in (self.columns[i] for i in positions)]
+    columns = [self.columns[i] for i in positions]
+    return [column if isinstance(column, pa.Array) else as_text(column) for column in columns]
 
 
 @patch
@@ -140,10 +146,12 @@ class _Head(NamedTuple):
 def _csv_head(path: Path, limit: int = 1 << 20) -> _Head:
     "Column names of a CSV file; its first line may hold `limit` bytes."
     with open(path, "rb") as file: line = file.readline(limit + 1)
-    if len(line) > limit: raise ValueError(f"the first line of {path} is longer than {limit:,} bytes: no header")
+    if len(line) > limit:
+        raise ValueError(f"the first line of {path} is longer than {limit:,} bytes: no header")
     text = line.decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
     try: names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []))
-    except csv.Error as error: raise ValueError(f"{path} has no header in its first line: {error}") from error
+    except csv.Error as error:
+        raise ValueError(f"{path} has no header in its first line: {error}") from error
     if not any(names): raise ValueError(f"{path} has no header in its first line")
     return _Head(names, len(line), 1, {"quotechar": '"'})
 
@@ -167,23 +175,27 @@ def _last_line_cut(path: Path, head: _Head) -> bool:
     with open(path, "rb") as file:
         file.seek(max(head.start, path.stat().st_size - 65_536))
         lines = re.split(r"\r\n|\n|\r", file.read().decode("utf-8", "replace"))
-    lines = [line for line in lines if line.strip() and not line.startswith(head.dialect.get("comment", "\n"))]
+    remark = head.dialect.get("comment", "\n")
+    lines = [line for line in lines if line.strip() and not line.startswith(remark)]
     if not lines: return False
-    fields = next(csv.reader(lines[-1:], quotechar=head.dialect["quotechar"], skipinitialspace=True), [])
+    quote = head.dialect["quotechar"]
+    fields = next(csv.reader(lines[-1:], quotechar=quote, skipinitialspace=True), [])
     return len(fields) < len(head.names)
 
 
 def _last_word_cut(path: Path, words: pd.Series) -> bool:
-    "Whether a file without a final newline ends in a word that stands there once and begins another one."
+    "Whether a file without a final newline ends in a word that stands there once and begins another."
     with open(path, "rb") as file:
         file.seek(-1, 2)
         if file.read() in b"\r\n": return False
-    others, last = set(words.iloc[:-1].dropna().astype(str)), words.iloc[-1]
-    return isinstance(last, str) and last not in others and any(other.startswith(last) for other in others)
+    last = words.iloc[-1]
+    others = set(words.iloc[:-1].dropna().astype(str))
+    if not isinstance(last, str) or last in others: return False
+    return any(other.startswith(last) for other in others)
 
 # %% ../nbs/01b_tables.ipynb #e280b75e
 class _PaddedLines(io.RawIOBase):
-    "The rest of a file behind one made-up line of empty fields, which tells pandas how many columns to expect."
+    "The rest of a file behind one made-up line of empty fields, which tells pandas the number of columns."
     mode = "rb"
 
     def __init__(
@@ -212,7 +224,9 @@ def _blank(frame: pd.DataFrame) -> np.ndarray:
     for name in frame.columns:
         if not blank.any(): break
         cells = frame[name]
-        blank &= (cells.isna() if pd.api.types.is_numeric_dtype(cells) else cells.isna() | (cells == "")).to_numpy(bool)
+        nothing = cells.isna()
+        if not pd.api.types.is_numeric_dtype(cells): nothing |= cells == ""
+        blank &= nothing.to_numpy(bool)
     return blank
 
 
@@ -246,10 +260,12 @@ def _pandas_options(head: _Head, wanted: _Wanted) -> dict[str, Any]:
     width = len(head.names)
     texts = dict.fromkeys([*wanted.texts, width], str)
     missing = dict.fromkeys(wanted.guessed, _NO_VALUE) | dict.fromkeys(wanted.numbers, _NO_NUMBER)
-    return {"header": None, "names": range(width + 1), "index_col": False, "usecols": [*wanted.positions(), width],
-            "dtype": texts, "na_values": {i: words for i, words in missing.items() if i not in texts},
-            "keep_default_na": False, "skip_blank_lines": False, "skipinitialspace": True, "chunksize": wanted.rows,
-            "encoding": "utf-8", "encoding_errors": "replace", "low_memory": False, **head.dialect}
+    missing = {i: words for i, words in missing.items() if i not in texts}
+    return {"header": None, "names": range(width + 1), "index_col": False,
+            "usecols": [*wanted.positions(), width], "dtype": texts, "chunksize": wanted.rows,
+            "na_values": missing, "keep_default_na": False,
+            "skip_blank_lines": False, "skipinitialspace": True, "low_memory": False,
+            "encoding": "utf-8", "encoding_errors": "replace", **head.dialect}
 
 # %% ../nbs/01b_tables.ipynb #de20d24b
 def _mark_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
@@ -268,16 +284,19 @@ def _text_batches(path: Path, head: _Head, wanted: _Wanted) -> Iterator[Batch]:
     with open(path, "rb") as file:
         file.seek(head.start)
         try:
-            frames = pd.read_csv(_PaddedLines(file, last_column + 2), **_pandas_options(head, wanted))
+            lines = _PaddedLines(file, last_column + 2)
+            frames = pd.read_csv(lines, **_pandas_options(head, wanted))
             for frame, is_last in _mark_last(frames):
-                if frame.index[0] == 0: frame = frame.iloc[1:].infer_objects()  # without the made-up line
+                if frame.index[0] == 0:
+                    frame = frame.iloc[1:].infer_objects()  # without the made-up line
                 blank = _blank(frame)
-                word_cut = is_last and last_column in wanted.guessed and not cut and not blank.all() \
-                    and _last_word_cut(path, frame.loc[~blank, last_column])
-                faults = _line_faults(frame[last_column + 1], blank, is_last and (cut or word_cut))
+                if is_last and not cut and last_column in wanted.guessed and not blank.all():
+                    cut = _last_word_cut(path, frame.loc[~blank, last_column])
+                faults = _line_faults(frame[last_column + 1], blank, is_last and cut)
                 columns = {i: frame[i] for i in wanted.positions()}
                 yield Batch(columns, frame.index + head.lines, faults, file.tell() / size)
-        except pd.errors.ParserError as error: raise ValueError(f"{path} is not a table: {error}") from error
+        except pd.errors.ParserError as error:
+            raise ValueError(f"{path} is not a table: {error}") from error
 
 # %% ../nbs/01b_tables.ipynb #d9841161
 def _parquet_batches(path: Path, names: Sequence[str], wanted: _Wanted) -> Iterator[Batch]:
@@ -285,7 +304,8 @@ def _parquet_batches(path: Path, names: Sequence[str], wanted: _Wanted) -> Itera
     positions = wanted.positions()
     with pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:
         n_rows, seen = max(file.metadata.num_rows, 1), 0
-        for batch in file.iter_batches(batch_size=wanted.rows, columns=[names[i] for i in positions]):
+        chosen = [names[i] for i in positions]
+        for batch in file.iter_batches(batch_size=wanted.rows, columns=chosen):
             lines = range(seen + 1, seen + len(batch) + 1)
             seen += len(batch)
             columns = {i: batch.column(names[i]) for i in positions}
@@ -319,7 +339,7 @@ def batches(
 # %% ../nbs/01b_tables.ipynb #bca89c03
 TEXT_ENDINGS = (".csv", ".txt", ".arff")
 PICKLE_ENDINGS = (".pkl", ".pickle")
-RECORD_ENDINGS = (".parquet", ".csv", ".arff")  # what is taken for records in a folder of files of all kinds
+RECORD_ENDINGS = (".parquet", ".csv", ".arff")  # records in a folder of files of all kinds
 
 
 def open_table(
@@ -333,10 +353,13 @@ def open_table(
     if ending == ".parquet":
         schema = pq.read_schema(path)
         twice = [name for name, n in Counter(schema.names).items() if n > 1]
-        if twice: raise ValueError(f"columns of {path} must have distinct names, got {twice[:3]} more than once")
-        return Table(path, tuple(schema.names), tuple(schema.types), report, partial(_parquet_batches, path, schema.names))
+        if twice:
+            raise ValueError(f"columns of {path} must have distinct names, got {twice[:3]} more than once")
+        read = partial(_parquet_batches, path, schema.names)
+        return Table(path, tuple(schema.names), tuple(schema.types), report, read)
     head = _arff_head(path) if ending == ".arff" else _csv_head(path)
-    return Table(path, head.names, (pa.string(),) * len(head.names), report, partial(_text_batches, path, head))
+    types = (pa.string(),) * len(head.names)
+    return Table(path, head.names, types, report, partial(_text_batches, path, head))
 
 # %% ../nbs/01b_tables.ipynb #31454a79
 def frame_table(
@@ -350,9 +373,11 @@ def frame_table(
             part = frame.iloc[start:start + wanted.rows].reset_index(drop=True)
             lines = range(start + 1, start + len(part) + 1)
             columns = {i: part.iloc[:, i] for i in wanted.positions()}
-            yield Batch(columns, lines, np.full(len(part), None, dtype=object), (start + len(part)) / len(frame))
+            share = (start + len(part)) / len(frame)
+            yield Batch(columns, lines, np.full(len(part), None, dtype=object), share)
     names = tuple(str(name) for name in frame.columns)
-    return Table(Path(path), names, (pa.string(),) * len(names), ReadReport() if report is None else report, read)
+    report = ReadReport() if report is None else report
+    return Table(Path(path), names, (pa.string(),) * len(names), report, read)
 
 
 def read_pickle(
@@ -380,20 +405,25 @@ class Layout(NamedTuple):
     kept: dict[int, str]       # position -> name in the result, of the columns passed through
 
 
-def _kept_columns(header: Sequence[str], place: dict[str, int], keep: str | Sequence[str]) -> dict[int, str]:
+def _kept_columns(
+    header: Sequence[str], place: dict[str, int], keep: str | Sequence[str],
+) -> dict[int, str]:
     "Position -> name of the columns to pass through."
-    plain, canonical = [str(name).strip() for name in header], canonical_columns(header)
+    plain = [str(name).strip() for name in header]
     if isinstance(keep, str):
         require_choice(keep, ["identifiers", "all", "none"], "keep")
-        wanted = lambda i: keep == "all" or keep == "identifiers" and column_role(canonical[i]) != "feature"
-        chosen = [i for i in range(len(header)) if wanted(i)]
+        roles = [column_role(name) for name in canonical_columns(header)]
+        told_apart = {"identifiers": [role != "feature" for role in roles], "all": [True] * len(roles), "none": []}
+        chosen = [i for i, wanted in enumerate(told_apart[keep]) if wanted]
     else:
         unknown = [name for name in keep if name not in place]
-        if unknown: raise KeyError(f"keep names columns that are missing: {unknown[:8]}{suggest(unknown[0], plain)}")
+        if unknown:
+            raise KeyError(f"keep names columns that are missing: {unknown[:8]}{suggest(unknown[0], plain)}")
         chosen = sorted({place[name] for name in keep})
     kept = {i: plain[i] if plain.index(plain[i]) == i else f"{plain[i]}.{i}" for i in chosen}
     taken = sorted(set(kept.values()) & set(RESULT))
-    if taken: raise ValueError(f"columns {taken} have the names of results; rename them, or leave them out with keep")
+    if taken:
+        raise ValueError(f"columns {taken} have the names of results; rename them, or leave them out with keep")
     return kept
 
 # %% ../nbs/01b_tables.ipynb #fa9a5387
@@ -434,8 +464,10 @@ def records(
 ) -> Iterator[Records]:       # every row of the file, in order
     "Batches of features; a missing column is an error at once."
     layout = plan_columns(self.names, features, keep)
-    found = self.batches(layout.features, layout.kept, rows=rows)
-    return (Records(b.numbers(layout.features, features), b.arrow(layout.kept), b.faults, b.share) for b in found)
+    def seen(batch):
+        X = batch.numbers(layout.features, features)
+        return Records(X, batch.arrow(layout.kept), batch.faults, batch.share)
+    return map(seen, self.batches(layout.features, layout.kept, rows=rows))
 
 
 @patch

@@ -145,7 +145,7 @@ def run_protocol(dataset: str, protocol: str) -> str:
 def results(names: list[str]) -> int:
     "Runs both protocols on the named data sets (all that are there), then writes the figures of all runs to figures/results.csv."
     import pandas as pd
-    from nfad.data import list_datasets
+    from nfad.catalog import list_datasets
     from nfad.metrics import collect_scores
     there = list_datasets()
     names = names or [name for name in there.loc[there["found"], "name"] if name != "demo"]
@@ -196,7 +196,7 @@ def detector_figures(collected, folder: Path) -> None:
         for ax, (label, table) in zip(axes, tables.items()): plot_ranks(table, ax).set_title(label)
         save_figure(figure, folder / "detectors_ranks.png")
     figure, axes = pyplot.subplots(1, 2, figsize=(4 + 0.95 * k, 1.8 + 0.36 * n), layout="constrained", sharey=True)
-    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table[order], ax, label, low=0.3 if "AUROC" in label else 0)
+    for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table[order], label, 0.3 if "AUROC" in label else 0, ax)
     save_figure(figure, folder / "detectors_heatmap.png")
     pyplot.close("all")
 
@@ -207,8 +207,9 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
     Two run at a time, on one thread each, so that the CPU seconds of detectors mean something; the environment variable JOBS says another number.
     """
     from nfad.core import require_choice
-    from nfad.data import list_datasets
-    from nfad.detectors import PEERS, collect_detectors
+    from nfad.catalog import list_datasets
+    from nfad.detectors import collect_detectors
+    from nfad.peers import PEERS
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"] + ["demo"] * ("demo" in names)
@@ -247,7 +248,7 @@ def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folde
     """
     import pandas as pd
     from nfad.core import read_json, require_choice
-    from nfad.data import list_datasets
+    from nfad.catalog import list_datasets
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"]

@@ -66,7 +66,7 @@ def test_a_data_set_takes_its_entry_and_its_classes(copy):
               "data = load_dataset('office', progress=False)\nassert data.report.rows_read == 60\n"
               "print(*sorted(set(data.attack)), default_feature_set('office'), sep=',')")
     assert "office" in works(copy, script) and "Error" in works(copy, script)
-    add(copy, "01c_data", '    DatasetSource(\n        "tor2016", ', OFFICE)
+    add(copy, "01c_catalog", '    DatasetSource(\n        "tor2016", ', OFFICE)
     assert works(copy, script) == "benign,wurm!,paper6"
     add(copy, "00a_vocabulary", '    "Infiltration', '    "Office Worm: wurm!",\n')
     assert works(copy, script) == "Office Worm,benign,paper6"

@@ -9,7 +9,8 @@ import pytest
 
 from conftest import needs_data
 from nfad import data, vocabulary
-from nfad.data import DATASETS, load_dataset, row_ids
+from nfad.catalog import locate
+from nfad.data import load_dataset, row_ids
 from nfad.tables import ReadReport, open_table
 from samples import HEADER, ROWS, demo, real, write
 
@@ -251,25 +252,6 @@ def test_memory_is_flat_in_the_file_size(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- bad input
 
-@pytest.mark.parametrize("name", [n for n in DATASETS if n != "demo"])
-def test_missing_data_says_what_to_do(tmp_path, name):
-    with pytest.raises(FileNotFoundError) as error: load_dataset(name, folder=tmp_path)
-    text, source = str(error.value), DATASETS[name]
-    for part in (str(tmp_path), source.patterns[0], source.layout, source.page, source.citation, "-p dataset demo", "NFAD_DATA"): assert part in text
-
-
-def test_the_readme_of_the_data_folder_knows_all_sets():
-    from nfad.core import repository_root
-    text = (repository_root() / "data" / "README.md").read_text(encoding="utf-8")
-    for source in DATASETS.values():
-        for part in (f"`{source.name}`", source.title, source.page, source.citation, *source.patterns[:2]): assert part in text, part
-
-
-def test_unknown_name():
-    with pytest.raises(ValueError, match="did you mean 'cicids2017'"): load_dataset("cicids2107")
-    with pytest.raises(FileNotFoundError, match="no file or folder"): load_dataset("no/such.csv")
-
-
 @pytest.mark.parametrize("text, options, error, message", [
     ("", {}, ValueError, "is empty"),
     ("\n\n", {}, ValueError, "no header"),
@@ -294,14 +276,6 @@ def test_bad_files(tmp_path, text, options, error, message):
 def test_text_in_the_middle_of_an_own_column(tmp_path):
     path = write(tmp_path / "own.csv", ["1,0", "2,0", "n/k,0", "3,1"], "size,label")
     with pytest.raises(ValueError, match="'size' must be numeric, got 'n/k' in line 4"): load_dataset(path)
-
-
-def test_bad_paths(tmp_path):
-    (tmp_path / "a.xlsx").write_text("x")
-    with pytest.raises(ValueError, match="file ending"): load_dataset(tmp_path / "a.xlsx")
-    with pytest.raises(FileNotFoundError, match="holds no .csv"): load_dataset(tmp_path)
-    (tmp_path / "a.arff").write_text("@relation x\n@attribute a numeric\n")
-    with pytest.raises(ValueError, match="no @data"): load_dataset(tmp_path / "a.arff")
 
 
 def test_named_set_with_unknown_columns_or_no_label(tmp_path):
@@ -333,7 +307,7 @@ def test_real_sets(name):
 @needs_data
 def test_labels_before_cleaning(data_dir, monkeypatch):
     for name, (rows, benign, attacks) in READ.items():
-        source, paths = data._locate(name, data_dir)
+        source, paths = locate(name, data_dir)
         report = ReadReport()
         tables = [data._open_source(source, path, report, False, False) for path in paths]
         plan = data._make_plan(tables, source, None)

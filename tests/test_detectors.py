@@ -1,99 +1,28 @@
-"""Laws of nfad.detectors: every peer, the harness, the kit of checks."""
-from importlib.util import find_spec
-
+"""Laws of nfad.detectors: one harness for every detector, promises, and who is ahead."""
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
-from scipy.stats import binom, rankdata
+from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
 from flows import ATTACK, odd_parts
 from nfad.core import write_json
-from nfad.detectors import (COMPARED, METRICS, Nearest, PEERS, Peer, Run, audit_split, benchmark, best_peers,
-                            bootstrap_by_group, broken_promises, cached, choose_configuration, collect_detectors,
-                            critical_difference, detector_names, feature_shortcuts, judge, leads, mean_interval,
-                            metric_table, paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, rarity,
-                            require_signed, run_flow, run_paper, run_peer, score_of, summarize, verdict, with_leads)
-from nfad.data import load_dataset
-from nfad.splits import split_dataset
-from nfad.prep import FEATURE_SETS
-from nfad.metrics import bootstrap_interval, decision_metrics, ranking_metrics
-from nfad.score import threshold_at_fpr
-from nfad.training import TrainingDiverged
 from nfad.detector import FlowDetector
+from nfad.detectors import (COMPARED, METRICS, Scored, _FACTS, _critical_difference, best_peers, broken_promises, cached,
+                            collect_detectors, compare_detectors, judge, leads, mean_interval, metric_table,
+                            paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, run_flow, run_paper,
+                            run_peer, summarize, verdict, with_leads)
+from nfad.metrics import decision_metrics, ranking_metrics
+from nfad.peers import PEERS
+from nfad.prep import FEATURE_SETS
+from nfad.score import threshold_at_fpr
 from nfad.train import prepare
-
-CHEAP = [name for name in PEERS if not PEERS[name].needs]
+from nfad.training import TrainingDiverged
 
 
 @pytest.fixture(scope="module")
 def parts(): return odd_parts()
-
-
-# --- every peer ---------------------------------------------------------------------------------------------
-
-def law_detector(run):
-    "Scores are finite, one per record, and higher for attacks; the configuration is one of the budget."
-    assert run.calibration.shape == (300,) and run.test.shape == (500,)
-    assert np.isfinite(run.calibration).all() and np.isfinite(run.test).all()
-    assert roc_auc_score(ATTACK != "benign", run.test) > 0.7
-    assert run.facts["fit_cpu_seconds"] >= 0 and run.facts["score_rows_per_s"] > 0
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_law_detector(name, parts): law_detector(run_peer(PEERS[name], parts))
-
-
-@pytest.mark.parametrize("name", [name for name in PEERS if PEERS[name].needs == "pyod"])
-def test_law_detector_of_pyod(name, parts):
-    pytest.importorskip("pyod")
-    law_detector(run_peer(PEERS[name], parts))
-
-
-def test_law_detector_catches_the_wrong_sign(parts):
-    run = run_peer(PEERS["knn"], parts)
-    with pytest.raises(AssertionError): law_detector(run._replace(test=-run.test))
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_the_same_seed_gives_the_same_scores(name, parts):
-    assert np.array_equal(run_peer(PEERS[name], parts, 3).test, run_peer(PEERS[name], parts, 3).test)
-
-
-@pytest.mark.parametrize("name", PEERS)
-def test_the_budget_is_equal(name): assert 1 <= len(PEERS[name].configurations()) <= 4
-
-
-def law_alone(score):
-    "A test record's score does not depend on the other test records."
-    Z = np.random.default_rng(0).normal(size=(60, 3))
-    assert np.allclose(score(Z)[:10], score(Z[:10]))
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_law_alone(name):
-    peer = PEERS[name]
-    model = peer.make(0, 3, **peer.options[0]).fit(np.random.default_rng(1).normal(size=(300, 3)))
-    law_alone(lambda Z: score_of(model, Z))
-
-
-def test_law_alone_catches_ranks_among_test_records():
-    with pytest.raises(AssertionError): law_alone(lambda Z: rankdata(Z[:, 0]) / len(Z))
-
-
-def test_a_broken_constant_is_strangest(parts):
-    test = parts["test"].copy()
-    test.loc[7, "still"] = 1.0
-    for name in ("knn", "gmm"): assert run_peer(PEERS[name], parts | {"test": test}).test.argmax() == 7
-
-
-def test_the_criterion_chooses(parts):
-    "A blind configuration loses against one that sees."
-    class Blind(Nearest):
-        def anomaly_score(self, Z): return np.zeros(len(Z))
-    peer = Peer(lambda seed, d, blind: Blind(1) if blind else Nearest(1), ({"blind": True}, {"blind": False}), ("log",))
-    assert choose_configuration(peer, parts["train"], parts["reference"])[2]["configuration"]["blind"] is False
 
 
 def test_flow_and_its_statistics(parts):
@@ -105,7 +34,7 @@ def test_flow_and_its_statistics(parts):
 
 def test_the_paper_is_a_peer(parts):
     run = run_paper(parts, epochs=1)["pzflow"]
-    assert run.test.shape == (500,) and np.isfinite(run.test).all() and detector_names("pzflow") == (["pzflow"], [])
+    assert run.test.shape == (500,) and np.isfinite(run.test).all()
 
 
 def test_a_peer_that_diverges_has_no_scores(parts, monkeypatch, tmp_path):
@@ -131,17 +60,20 @@ def test_the_features_of_the_paper(monkeypatch, there):
 
 def test_scores_of_one_split_never_stand_for_another(monkeypatch, tmp_path):
     "A detector that fails on the second split has one result, and no run left over from the first; classes left out are nowhere."
-    def paper(parts, seed): return {} if seed else {"pzflow": Run(np.zeros(len(parts["calibration"])), np.arange(len(parts["test"]), dtype=float), {"fit_cpu_seconds": 0.0, "score_rows_per_s": 1.0})}
+    def paper(parts, seed):
+        rows = np.arange(len(parts["test"]), dtype=float)
+        facts = {"fit_cpu_seconds": 0.0, "score_rows_per_s": 1.0}
+        return {} if seed else {"pzflow": Scored(np.zeros(len(parts["calibration"])), rows, facts)}
     monkeypatch.setattr("nfad.detectors.run_paper", paper)
     splits = lambda seed: prepare("demo", "paper6", sizes={"train": 300, "attack": 200}, seed=seed, out_dir=tmp_path, progress=False)
-    judged, runs, prepared = benchmark(splits, None, ["pca", "pzflow"], range(2), tmp_path / "cache", without=["SYN", "Slow"])
+    judged, runs, prepared = compare_detectors(splits, None, ["pca", "pzflow"], range(2), tmp_path / "cache", without=["SYN", "Slow"])
     assert [len(judged[name]) for name in ("pca", "pzflow")] == [2, 1] and list(runs) == ["pca"]
     left = set(prepared.dataset.attack[prepared.split.test])
     assert len(runs["pca"].test) == len(prepared.split.test) and "PortScan" in left and not left & {"SYN Flood", "Slow HTTP"}
 
 
 def test_a_lead_needs_the_same_splits():
-    rows = {"nfad": [dict.fromkeys(METRICS, 0.9)] * 3, "knn": [dict.fromkeys(METRICS, 0.8)] * 3, "pzflow": [dict.fromkeys(METRICS, 0.7)] * 2}
+    rows = {name: [dict.fromkeys(METRICS, value)] * n for name, value, n in (("nfad", 0.9, 3), ("knn", 0.8, 3), ("pzflow", 0.7, 2))}
     table = with_leads(summarize(rows), rows)
     assert table["knn"]["lead_auroc"] == pytest.approx(0.1) and "lead_auroc" not in table["pzflow"] and table["pzflow"]["n_seeds"] == 2
     assert best_peers(table).loc["auroc", "best_peer"] == "knn"
@@ -149,11 +81,12 @@ def test_a_lead_needs_the_same_splits():
 
 def test_a_row_of_fewer_splits_says_so_and_is_not_the_best_peer(tmp_path):
     judged = {name: [dict.fromkeys(METRICS, value)] * n for name, value, n in (("nfad", 0.9, 5), ("knn", 0.8, 5), ("pzflow", 0.95, 2))}
-    record = {"dataset": "here", "feature_set": "all", "split": "random", "n_seeds": 5} | dict.fromkeys(("n_train", "n_calibration", "n_test_benign", "n_test_attack"), 9)
+    record = dict.fromkeys(_FACTS, 9) | {"dataset": "here", "feature_set": "all", "split": "random", "n_seeds": 5}
     write_json(tmp_path / "here" / "all" / "detect.json", record | {"detectors": with_leads(summarize(judged), judged)})
     found = collect_detectors(tmp_path, 5)
     assert found.set_index("detector")["n_seeds"].to_dict() == {"nfad": 5, "knn": 5, "pzflow": 2}
-    assert leads(found).loc["here", "best_peer"] == "knn" and best_peers(with_leads(summarize(judged), judged)).loc["auroc", "best_peer"] == "knn"
+    assert leads(found).loc["here", "best_peer"] == "knn"
+    assert best_peers(with_leads(summarize(judged), judged)).loc["auroc", "best_peer"] == "knn"
 
 
 # --- the harness --------------------------------------------------------------------------------------------
@@ -161,8 +94,10 @@ def test_a_row_of_fewer_splits_says_so_and_is_not_the_best_peer(tmp_path):
 def law_cache(store, tmp_path):
     "The same key computes once; another key computes again; arrays come back exactly."
     calls = []
-    def compute(): calls.append(1); return {"a": Run(np.arange(3.0), np.arange(4) / 3, {"fit_cpu_seconds": 0.5, "score_rows_per_s": 1.0})}
-    first, second, third = store(tmp_path, {"seed": 0}, compute), store(tmp_path, {"seed": 0}, compute), store(tmp_path, {"seed": 1}, compute)
+    def compute():
+        calls.append(1)
+        return {"a": Scored(np.arange(3.0), np.arange(4) / 3, {"fit_cpu_seconds": 0.5, "score_rows_per_s": 1.0})}
+    first, second, third = (store(tmp_path, {"seed": seed}, compute) for seed in (0, 0, 1))
     assert len(calls) == 2
     for run in (second["a"], third["a"]): assert np.array_equal(run.test, first["a"].test) and run.facts == first["a"].facts
 
@@ -175,7 +110,7 @@ def test_law_cache_catches_a_forgotten_key(tmp_path):
 
 
 def test_judge_agrees_with_score(parts):
-    run = run_peer(PEERS["knn"], parts)
+    run = run_peer("knn", parts)["knn"]
     found, expected = judge(ATTACK, run), ranking_metrics(ATTACK != "benign", run.test)
     assert all(found[key] == expected[key] for key in expected) and found["auroc of odd"] == found["min_auroc"] == found["macro_auroc"]
 
@@ -191,7 +126,8 @@ def test_law_interval(): law_interval(mean_interval)
 
 
 def test_law_interval_catches_a_normal_quantile():
-    with pytest.raises(AssertionError): law_interval(lambda v: (v.mean(), *(v.mean() + np.array([-1.96, 1.96]) * v.std(ddof=1) / np.sqrt(len(v)))))
+    def normal(v): return v.mean(), *(v.mean() + np.array([-1.96, 1.96]) * v.std(ddof=1) / np.sqrt(len(v)))
+    with pytest.raises(AssertionError): law_interval(normal)
 
 
 def test_summary_has_an_interval_for_every_metric():
@@ -199,20 +135,12 @@ def test_summary_has_an_interval_for_every_metric():
     assert row["auroc"] == pytest.approx(0.85) and row["auroc_ci95"][0] < 0.85 < row["auroc_ci95"][1] and row["x_ci95"] == [1.0, 1.0]
 
 
-def test_names():
-    assert detector_names(["knn", "nfad"])[0] == ["knn", "nfad"]
-    names, absent = detector_names("all")
-    assert set(names) | set(absent) == {"nfad", *PEERS} and all(not find_spec(PEERS[n].needs) or not find_spec("pyod") for n in absent)
-    assert detector_names("knn, nfad")[0] == ["knn", "nfad"]
-    with pytest.raises(ValueError, match="detectors"): detector_names("knnn")
-
-
 # --- promises -----------------------------------------------------------------------------------------------
 
 def law_band(judge_promise):
     "For exchangeable benign records, 95 % of the realised rates are inside their band, and it is no wider than that needs."
     rng, truth = np.random.default_rng(0), np.repeat([0, 1], [400, 10])
-    found = [judge_promise(truth, Run(rng.normal(size=200), rng.normal(size=410), {}), 0.05) for _ in range(600)]
+    found = [judge_promise(truth, Scored(rng.normal(size=200), rng.normal(size=410), {}), 0.05) for _ in range(600)]
     assert 0.93 < np.mean([f["in_band_at_0.05"] for f in found]) < 0.985
 
 
@@ -229,7 +157,7 @@ def test_law_band_catches_a_band_that_forgets_the_calibration_draw():
 
 @pytest.mark.parametrize("fpr", [0.01, 0.05, 0.2])
 def test_promise_agrees_with_score(fpr, parts):
-    run, y = run_peer(PEERS["pca"], parts), (ATTACK != "benign").astype(int)
+    run, y = run_peer("pca", parts)["pca"], (ATTACK != "benign").astype(int)
     found, expected = promise(y, run, fpr), decision_metrics(y, run.test, threshold_at_fpr(run.calibration, fpr))
     for key in ("accuracy", "realised_fpr"): assert found[f"{key}_at_{fpr:g}"] == pytest.approx(expected[key])
     assert judge(ATTACK, run)["attack_share"] == expected["accuracy_always_attack"] == 0.4
@@ -237,11 +165,12 @@ def test_promise_agrees_with_score(fpr, parts):
 
 def test_a_broken_promise_is_named():
     rng = np.random.default_rng(0)
-    loud, calm = Run(rng.normal(size=500), rng.normal(1, 1, 500), {}), Run(np.arange(500.0), np.arange(500.0), {})
+    loud, calm = Scored(rng.normal(size=500), rng.normal(1, 1, 500), {}), Scored(np.arange(500.0), np.arange(500.0), {})
     facts = {"fit_cpu_seconds": 0.0, "score_rows_per_s": 1.0}
     table = summarize({"loud": [judge(ATTACK, loud._replace(facts=facts))] * 2, "calm": [judge(ATTACK, calm._replace(facts=facts))] * 2})
     found = broken_promises(table)
-    assert list(found.index) == ["loud"] and found.loc["loud", "seeds_outside"] == 2 and found.loc["loud", "realised"] > found.loc["loud", "band_high"]
+    assert list(found.index) == ["loud"] and found.loc["loud", "seeds_outside"] == 2
+    assert found.loc["loud", "realised"] > found.loc["loud", "band_high"]
     with pytest.raises(ValueError, match="fpr"): broken_promises(table, 0.02)
 
 
@@ -278,7 +207,8 @@ def test_paired_difference_refuses_what_is_not_paired():
 def contest(seed):
     "Results of nfad, another statistic of its flow, and three peers on five splits; the statistic is best of all."
     rng = np.random.default_rng(seed)
-    split, level = rng.normal(0, 0.1, 5), {"nfad": 0.5, "nfad_fisher": 0.9, **dict(zip(("knn", "lof", "pca"), rng.permutation([0.3, 0.5, 0.7])))}
+    split, order = rng.normal(0, 0.1, 5), rng.permutation([0.3, 0.5, 0.7])
+    level = {"nfad": 0.5, "nfad_fisher": 0.9, **dict(zip(("knn", "lof", "pca"), order, strict=True))}
     return {name: [dict.fromkeys(COMPARED, v) for v in split + mean + 0.01 * rng.normal(size=5)] for name, mean in level.items()}
 
 
@@ -296,12 +226,16 @@ def test_law_best(): law_best(best_peers)
 
 
 def test_law_best_catches_a_weak_peer():
-    with pytest.raises(AssertionError): law_best(lambda table: best_peers({name: table[name] for name in ("nfad", "nfad_fisher", min(("knn", "lof", "pca"), key=lambda n: table[n]["auroc"]))}))
+    def weakest(table):
+        peer = min(("knn", "lof", "pca"), key=lambda name: table[name]["auroc"])
+        return best_peers({name: table[name] for name in ("nfad", "nfad_fisher", peer)})
+    with pytest.raises(AssertionError): law_best(weakest)
 
 
 def test_leads_need_seeds_and_a_peer():
     once = {"nfad": [dict.fromkeys(COMPARED, 0.5)], "knn": [dict.fromkeys(COMPARED, 0.4)]}
-    assert "lead_auroc" not in with_leads(summarize(once), once)["knn"] and "lead_auroc" not in with_leads(summarize(contest(0)), contest(0))["nfad"]
+    assert "lead_auroc" not in with_leads(summarize(once), once)["knn"]
+    assert "lead_auroc" not in with_leads(summarize(contest(0)), contest(0))["nfad"]
     with pytest.raises(ValueError, match="and a peer"): best_peers({"nfad": {}, "nfad_fisher": {}})
 
 
@@ -310,10 +244,11 @@ def test_leads_need_seeds_and_a_peer():
 def write_runs(folder):
     "Records of two data sets over five seeds, one over one seed, and a study."
     rng = np.random.default_rng(0)
-    for place, n_seeds, names in (("here", 5, ("nfad", "nfad_fisher", "knn", "lof")), ("there", 5, ("nfad", "knn")), ("young", 1, ("nfad", "knn"))):
+    runs = {"here": (5, ("nfad", "nfad_fisher", "knn", "lof")), "there": (5, ("nfad", "knn")), "young": (1, ("nfad", "knn"))}
+    for place, (n_seeds, names) in runs.items():
         judged = {name: [dict(zip(METRICS, rng.random(len(METRICS)))) for _ in range(n_seeds)] for name in names}
-        record = {"dataset": place, "feature_set": "all", "split": "random", "n_seeds": n_seeds, "n_train": 9, "n_calibration": 9,
-                  "n_test_benign": 9, "n_test_attack": 9, "detectors": with_leads(summarize(judged), judged)}
+        record = dict.fromkeys(_FACTS, 9) | {"dataset": place, "feature_set": "all", "split": "random", "n_seeds": n_seeds,
+                                             "detectors": with_leads(summarize(judged), judged)}
         write_json(folder / place / "all" / "detect.json", record)
     write_json(folder / "here" / "all" / "detect_sizes.json", {"knn": {"training records": [1], "auroc": [0.5]}})
 
@@ -326,7 +261,8 @@ def test_all_records_become_one_table(tmp_path):
     here = found.set_index(["dataset", "detector"])["macro_auroc"]["here"]
     assert found.set_index(["dataset", "detector"])["lead_macro_auroc"]["here"]["knn"] == pytest.approx(here["nfad"] - here["knn"])
     won = leads(found)
-    assert won.loc["there", "best_peer"] == "knn" and won.loc["here", "its value"] == max(here["knn"], here["lof"]) and set(won["verdict"]) <= {"ahead", "behind", "open"}
+    assert won.loc["there", "best_peer"] == "knn" and won.loc["here", "its value"] == max(here["knn"], here["lof"])
+    assert set(won["verdict"]) <= {"ahead", "behind", "open"}
     with pytest.raises(ValueError, match="metric"): leads(found, "min_auroc")
     table = metric_table(found, "auroc")
     assert set(table.columns) == {"nfad", "knn"} and list(table.index) == ["here", "there"]  # lof is not everywhere, nfad_fisher no peer
@@ -335,56 +271,15 @@ def test_all_records_become_one_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="9 seeds"): collect_detectors(tmp_path, 9)
 
 
-# --- the kit ------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_split_shares_nothing(seed):
-    data = load_dataset("demo", progress=False)
-    split = split_dataset(data, seed=seed)
-    assert (audit_split(data, split)[["same_row", "same_features"]] == 0).all(axis=None)
-
-
-def test_the_audit_catches_a_leak():
-    from dataclasses import replace
-    data = load_dataset("demo", progress=False)
-    split = split_dataset(data)
-    leaky = replace(split, test=np.concatenate([split.test, split.train[:3]]))
-    assert audit_split(data, leaky).loc["train - test", "same_row"] == 3
-
-
-def test_shortcuts_are_signed(parts):
-    y = ATTACK != "benign"
-    table = feature_shortcuts(parts["test"][["size", "other"]].assign(down=-parts["test"]["other"]), y)
-    assert table.loc["other", "auroc"] == pytest.approx(1 - table.loc["down", "auroc"]) and table.loc["down", "auroc"] < 0.5 < table.loc["down", "oracle"]
-
-
-def test_rarity_by_hand(): assert np.allclose(rarity(np.array([80, 80, 443]), np.array([80, 443, 22])), np.log([2, 3, 6]))
-
-
-def test_bootstrap_by_group_is_wider_for_similar_records():
-    rng = np.random.default_rng(0)
-    talks = np.repeat(np.arange(40), 25)
-    y, scores = (np.arange(40) % 2)[talks], rng.normal(size=40)[talks] + 0.01 * rng.normal(size=1000)
-    by_record = bootstrap_interval(roc_auc_score, y, scores)
-    by_talk = bootstrap_by_group(roc_auc_score, y, scores, talks)
-    alone = bootstrap_by_group(roc_auc_score, y, scores, np.full(1000, ""))
-    assert by_talk[1] - by_talk[0] > 2.5 * (by_record[1] - by_record[0])
-    assert alone[1] - alone[0] == pytest.approx(by_record[1] - by_record[0], rel=0.3)
-
-
-def test_a_metric_that_profits_from_being_wrong_is_refused():
-    assert require_signed(roc_auc_score) is roc_auc_score
-    for cheat in (lambda y, s: max(roc_auc_score(y, s), 1 - roc_auc_score(y, s)), lambda y, s: abs(2 * roc_auc_score(y, s) - 1), lambda y, s: 0.5):
-        with pytest.raises(ValueError, match="perfect ranking"): require_signed(cheat)
-
-
 def test_critical_difference_of_demsar():
-    for k, q in ((2, 1.960), (5, 2.728), (10, 3.164)): assert critical_difference(k, 12) == pytest.approx(q * np.sqrt(k * (k + 1) / 72), abs=2e-3)
+    for k, q in ((2, 1.960), (5, 2.728), (10, 3.164)):
+        assert _critical_difference(k, 12) == pytest.approx(q * np.sqrt(k * (k + 1) / 72), abs=2e-3)
 
 
 def test_figures(parts):
     table = pd.DataFrame(np.random.default_rng(0).random((3, 4)), columns=list("abcd"))
-    run = run_peer(PEERS["pca"], parts)
-    for axes in (plot_ranks(table), plot_heatmap(table), plot_promises({"pca": run}, ATTACK != "benign")):
-        assert axes.has_data() and axes.get_xlabel() is not None
+    run = run_peer("pca", parts)["pca"]
+    for draw in (lambda: plot_ranks(table), lambda: plot_heatmap(table), lambda: plot_promises(ATTACK != "benign", {"pca": run})):
+        pyplot.figure()
+        assert draw().has_data()
     pyplot.close("all")

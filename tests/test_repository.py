@@ -389,9 +389,10 @@ def test_a_notebook_that_did_not_run_is_noticed():
 def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json
-    from nfad.detectors import METRICS, PEERS, summarize, with_leads
+    from nfad.detectors import METRICS, summarize, with_leads
+    from nfad.peers import PEERS
     every = ",".join(("nfad", *PEERS, "pzflow"))
-    monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "cicids2017_improved", "gone"], "found": [True, True, True, False]}))
+    monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "cicids2017_improved", "gone"], "found": [True, True, True, False]}))
     asked = []
 
     def run(dataset, split, detectors):
@@ -419,7 +420,7 @@ def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, c
 def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json
-    monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "demo"], "found": [True, True, True]}))
+    monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["good", "bad", "demo"], "found": [True, True, True]}))
 
     def run(dataset, study):
         if dataset == "bad": return "ValueError: no such column"
@@ -437,7 +438,7 @@ def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsy
     monkeypatch.delenv("STUDY")
     assert command(["good"]) == 0
     with pytest.raises(ValueError, match="data set"): command(["demo"])
-    monkeypatch.setattr("nfad.data.list_datasets", lambda: pd.DataFrame({"name": ["demo"], "found": [True]}))
+    monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["demo"], "found": [True]}))
     for action in (command, lambda names: notebooks.detectors(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)):
         with pytest.raises(SystemExit, match="NFAD_DATA"): action([])
 

@@ -5,12 +5,16 @@ import pytest
 from matplotlib import pyplot
 
 from flows import ATTACK, odd_parts, odd_records
-from nfad.detectors import Nearest, PEERS, run_peer
-from nfad.studies import (PARTS, PREPARATIONS, REGULARIZATIONS, benign_kinds, compare_candidates, contamination_sweep,
+from nfad.peers import Nearest, PEERS, fit_peer
+from nfad.statistics import PARTS
+from nfad.studies import (PREPARATIONS, REGULARIZATIONS, benign_kinds, compare_candidates, contamination_sweep,
                           each_alone, fit_scores, flow_variants, kind_folds, plot_criterion, plot_sweep, rank_classes,
                           rank_statistics, redundant_features, size_sweep, statistic_fit, statistic_scores, study_names,
                           with_copies, without_redundant)
 from nfad.detector import FlowDetector
+
+
+EVERY_PART = " + ".join(part.name for part in PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +75,14 @@ def test_the_study_of_statistics(compared):
     table = compared[0]
     assert len(table) == 15 + 6 + 2 + 2 and np.isfinite(table.to_numpy()).all() and table["criterion"].is_monotonic_decreasing
     assert np.allclose(table["criterion"], (table["kinds"] + table["pseudo"]) / 2) and ((table >= 0) & (table <= 1)).all(axis=None)
-    assert table.loc[" + ".join(PARTS), "criterion"] > table.loc["typicality", "criterion"]
+    assert table.loc[EVERY_PART, "criterion"] > table.loc["typicality", "criterion"]
 
 
 def test_the_sum_of_all_parts_is_the_default(parts):
     detector = FlowDetector(hidden=8, n_layers=1, epochs=2).fit(parts["train"], validation=parts["reference"])
     broken = parts["test"].assign(still=1.0)
     scores = statistic_scores(detector, parts["reference"])
-    for records in (parts["test"], broken): assert np.allclose(scores(records)[" + ".join(PARTS)], detector.anomaly_score(records))
+    for records in (parts["test"], broken): assert np.allclose(scores(records)[EVERY_PART], detector.anomaly_score(records))
     assert (scores(broken) > scores(parts["test"])).all(axis=None)  # a broken constant costs in each
 
 
@@ -106,7 +110,8 @@ def test_names():
 
 def test_contamination_hurts(parts):
     intruders = odd_records(100, 9, attack=True)
-    sweep = contamination_sweep(lambda train: (lambda X, m=Nearest(1).fit(np.log1p(train)): m.anomaly_score(np.log1p(X))), parts["train"], intruders,
+    fit_near = lambda train: (lambda X, near=Nearest(1).fit(np.log1p(train)): -near.score_samples(np.log1p(X)))
+    sweep = contamination_sweep(fit_near, parts["train"], intruders,
                                 parts["test"], ATTACK, shares=(0.0, 0.1))
     assert sweep.loc[0.0, "auroc"] > sweep.loc[0.1, "auroc"]
     with pytest.raises(ValueError, match="intruders"): contamination_sweep(None, parts["train"], intruders, parts["test"], ATTACK, shares=(0.5,))
@@ -117,7 +122,7 @@ def knn_fit(seen=None):
     def fit(train):
         if seen is not None: seen.append(set(train.index))
         model = Nearest(1).fit(np.log1p(train[["size", "other"]].to_numpy()))
-        return lambda X: model.anomaly_score(np.log1p(np.maximum(X[["size", "other"]].to_numpy(), 0)))
+        return lambda X: -model.score_samples(np.log1p(np.maximum(X[["size", "other"]].to_numpy(), 0)))
     return fit
 
 
@@ -146,7 +151,7 @@ def test_more_records_help(parts):
 
 def test_a_sweep_trains_the_peers_of_the_table(parts):
     score = fit_scores(["knn", "nfad"], None, parts["reference"], seed=3)["knn"](parts["train"])
-    assert np.array_equal(score(parts["test"]), run_peer(PEERS["knn"], parts, 3).test)
+    assert np.array_equal(score(parts["test"]), fit_peer(PEERS["knn"], parts["train"], parts["reference"], 3)[0](parts["test"]))
     with pytest.raises(ValueError, match="names"): fit_scores(["pzflow"], None, parts["reference"])
 
 
