@@ -120,7 +120,9 @@ def test_law_occlusion(benign): law_occlusion(occlusion, benign)
 
 
 def test_law_occlusion_catches_the_marginal_mean(benign):
-    def marginal(b, X): return np.stack([b.score(X) - b.score(np.where(np.arange(7) == j, b.records.mean(axis=0), X)) for j in range(7)], axis=1)
+    def marginal(b, X):
+        means = [np.where(np.arange(7) == j, b.records.mean(axis=0), X) for j in range(7)]
+        return np.stack([b.score(X) - b.score(mixed) for mixed in means], axis=1)
     with pytest.raises(AssertionError): law_occlusion(marginal, benign)
 
 
