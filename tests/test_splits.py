@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conftest import needs_data
 from nfad.data import row_ids
-from nfad.splits import Split, _part_sizes, _take, split_dataset, split_units, stratified_units
+from nfad.splits import Split, split_dataset, split_units
 from samples import demo, made, real
 
 
