@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfad.draws import SIZE_PRESETS, draw_rows, fit_sizes, later_days, part_sizes, pick_labelled, stratified_units, take_units
+from nfad.draws import _PRESETS, draw_rows, fit_sizes, later_days, part_sizes, pick_labelled, stratified_units, take_units
 
 few = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
@@ -49,7 +49,8 @@ def overlapping(rows, units, rng, counts):
 
 @pytest.mark.parametrize("broken, message", [(torn, "unit is in two parts"), (overlapping, "drawn twice")])
 def test_law_whole_units_catches(broken, message):
-    with pytest.raises(AssertionError, match=message): law_whole_units(broken, np.array([0, 0, 0, 1, 1, 2, 2, 2]), {"train": 4, "calibration": 2}, 0)
+    units = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    with pytest.raises(AssertionError, match=message): law_whole_units(broken, units, {"train": 4, "calibration": 2}, 0)
 
 
 def test_labelled_rows_are_apart_from_benign_ones():
@@ -71,13 +72,13 @@ def test_rest_and_cap():
 def test_sizes():
     assert part_sizes(None, 100_000, 9) == {"train": 5_000, "reference": 5_000, "calibration": 10_000, "test": -1, "attack": -1}
     assert part_sizes({"train": 0.9}, 100_000, 9)["train"] == 90_000, "a size that is given has no cap"
-    assert part_sizes("paper", 9, 9) == SIZE_PRESETS["paper"] and part_sizes({"labelled": 7}, 100, 9)["labelled"] == 7
+    assert part_sizes("paper", 9, 9) == _PRESETS["paper"] and part_sizes({"labelled": 7}, 100, 9)["labelled"] == 7
     assert part_sizes({"test": 1.0, "attack": 0.5}, 100, 9)["attack"] == 4
 
 
 @pytest.mark.parametrize("sizes, message", [
-    ("papers", "did you mean 'paper'"), ({"trian": 5}, "did you mean 'train'"), ({"train": -1}, "count >= 0 or a share"), ({"train": 1.5}, "count >= 0"),
-    ({"train": True}, "count >= 0"), ({"train": "5"}, "count >= 0"), ({"train": 0.001}, "is no row")])
+    ("papers", "did you mean 'paper'"), ({"trian": 5}, "did you mean 'train'"), ({"train": -1}, "count >= 0 or a share"),
+    ({"train": 1.5}, "count >= 0"), ({"train": True}, "count >= 0"), ({"train": "5"}, "count >= 0"), ({"train": 0.001}, "is no row")])
 def test_bad_sizes(sizes, message):
     with pytest.raises(ValueError, match=message): part_sizes(sizes, 100, 9)
 
@@ -86,7 +87,8 @@ def test_days():
     day = np.array(["", "d1", "d1", "d2", "d2", "d3"])
     counts = {"train": 2, "reference": 0, "calibration": 1, "test": 2, "attack": -1}
     assert later_days(day, np.arange(6), counts).tolist() == [False] * 5 + [True]
-    assert fit_sizes(counts, 1) == {"train": 0, "reference": 0, "calibration": 0, "test": 2, "attack": -1} and fit_sizes(counts, 9) == counts
+    assert fit_sizes(counts, 9) == counts
+    assert fit_sizes(counts, 1) == {"train": 0, "reference": 0, "calibration": 0, "test": 2, "attack": -1}
     for days in (None, np.array([""] * 6), np.array(["d1"] * 6)):
         with pytest.raises(ValueError, match="needs"): later_days(days, np.arange(6), counts)
 
@@ -114,6 +116,8 @@ def test_law_stratified(rows, seed, distinct):
 
 def test_law_stratified_catches():
     y, ids = np.repeat(["a", "b"], 20), np.tile(np.arange(20), 2)
-    with pytest.raises(AssertionError, match="torn"): law_stratified(lambda y, ids, *a: stratified_units(y, np.arange(len(y)), *a), y, ids, (0.5, 0.5), 0)
+    blind = lambda y, ids, *options: stratified_units(y, np.arange(len(y)), *options)
+    halved = lambda *options: [np.arange(20), np.arange(20, 40)]
+    with pytest.raises(AssertionError, match="torn"): law_stratified(blind, y, ids, (0.5, 0.5), 0)
     with pytest.raises(AssertionError, match="lost"): law_stratified(lambda *a: stratified_units(*a)[:1], y, ids, (0.5, 0.5), 0)
-    with pytest.raises(AssertionError, match="shares"): law_stratified(lambda y, ids, *a: [np.arange(20), np.arange(20, 40)], y, np.arange(40), (0.5, 0.5), 0)
+    with pytest.raises(AssertionError, match="shares"): law_stratified(halved, y, np.arange(40), (0.5, 0.5), 0)
