@@ -1,5 +1,4 @@
 """Laws of training in nfad.training: wild records, noise, compilation, seeds, checkpoints, files, ensembles."""
-import json
 import re
 import struct
 from contextlib import contextmanager
@@ -8,16 +7,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 from pzflow import Flow
 from pzflow.bijectors import UniformDequantizer
-from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
 
 from nfad import training as train
 from nfad.architectures import build_flow, terms_function
+from nfad.core import read_header, read_model
 from nfad.engine import in_blocks
+from nfad.flow import autoregressive_masks, autoregressive_terms
 from nfad.training import (ArraySource, History, ParquetRecords, ParquetSource, TrainingDiverged, noisy_blocks,
                            one_cycle, plan_blocks, train_flow)
 from nfad.detector import FlowDetector
@@ -195,6 +196,48 @@ def test_blocks_of_any_size_train_alike(monkeypatch):
     assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(weights())))
 
 
+# --- one scan against a plain loop -----------------------------------------------------------------------------
+
+def plain_steps(params, masks, batches, rates, clip=5.0):
+    "A loop in Python over optax as its manual shows it."
+    rule = optax.chain(optax.clip_by_global_norm(clip), optax.adam(1.0))
+    state = rule.init(params)
+    def loss(params, Z): return -autoregressive_terms(params, masks, Z, 5.0, 5.0)[0].sum(axis=1).mean()
+    both, losses = jax.jit(jax.value_and_grad(loss)), []
+    for Z, rate in zip(batches, rates, strict=True):
+        value, gradient = both(params, Z)
+        update, state = rule.update(gradient, state, params)
+        params = jax.tree.map(lambda w, u: w + rate * u, params, update)
+        losses.append(float(value))
+    return params, np.mean(losses)
+
+
+def law_scan_is_a_plain_loop(steps, d=3, n_steps=30):
+    "Weights and mean loss after many steps are those of the plain loop, up to rounding, also where gradients are clipped."
+    flow = build_flow("autoregressive", list("abc"), range(d), None, hidden=16, seed=2)
+    masks = autoregressive_masks(range(d), 16)
+    batches = np.asarray(points(n_steps * 32, d, seed=3, scale=8.0)).reshape(n_steps, 32, d)
+    for peak in (1e-3, 1e-2):
+        rates = one_cycle(n_steps, peak)
+        params, loss = steps(flow._params[1], masks, batches, rates)
+        wanted, wanted_loss = plain_steps(flow._params[1], masks, batches, rates)
+        assert all(np.allclose(params[name], wanted[name], atol=1e-3 * peak / 1e-3) for name in wanted), peak
+        assert loss == pytest.approx(wanted_loss, rel=1e-3)
+
+
+def scanned(params, masks, batches, rates):
+    state, loss = train.train_steps(train.start_training(params, "adam"), masks, batches, rates, "adam", 5.0, 5.0)
+    return state.params, float(loss)
+
+
+def test_law_scan_is_a_plain_loop(): law_scan_is_a_plain_loop(scanned)
+
+
+@pytest.mark.parametrize("broken", [lambda p, m, b, r: scanned(p, m, b, np.roll(r, 5)), lambda p, m, b, r: scanned(p, m, b[::-1], r)])
+def test_law_scan_is_a_plain_loop_catches(broken):
+    with pytest.raises(AssertionError): law_scan_is_a_plain_loop(broken)
+
+
 # --- checkpoints --------------------------------------------------------------------------------------------
 
 class Killed(BaseException):
@@ -285,7 +328,7 @@ def test_law_foreign_is_refused_catches_a_checkpoint_of_no_one(checkpoint, monke
     write = train.read_checkpoint
     def anyone(path, start, identity):
         if not path.is_file(): return start
-        with safe_open(path, framework="numpy") as file: return write(path, start, file.metadata()["identity"])
+        return write(path, start, read_header(path)["identity"])
     monkeypatch.setattr(train, "read_checkpoint", anyone)
     with pytest.raises((AssertionError, pytest.fail.Exception)): law_foreign_is_refused(fit_from, checkpoint)
 
@@ -321,8 +364,8 @@ def test_divergence_leaves_no_weights_behind(monkeypatch, checkpoint):
     monkeypatch.setattr(train, "train_steps", breaking)
     with pytest.raises(TrainingDiverged, match="epoch 3"): train_flow(flow, Z, Z[:9], epochs=5, batch_size=64, checkpoint=checkpoint)
     assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(flow._params)))
-    with safe_open(checkpoint, framework="numpy") as file:
-        assert all(np.isfinite(file.get_tensor(name)).all() for name in file.keys()) and len(json.loads(file.metadata()["losses"])) == 2
+    arrays, header = read_model(checkpoint, train.CHECKPOINT_FORMAT)
+    assert all(np.isfinite(values).all() for values in arrays.values()) and len(header["losses"]) == 2
 
 
 # --- Parquet ------------------------------------------------------------------------------------------------
