@@ -88,7 +88,7 @@ def test_the_sum_of_all_parts_is_the_default(parts):
 
 def test_rank_statistics_by_hand():
     usual, strange = pd.DataFrame({"a": [0.0, 1], "b": [0.0, 1]}), pd.DataFrame({"a": [2.0, 2, -1], "b": [2.0, -1, -1]})
-    found = rank_statistics(usual, strange, ["x", "x", "y"])
+    found = rank_statistics(["x", "x", "y"], usual, strange)
     assert found["macro_auroc"].tolist() == [0.5, 0.25] and found["tpr_at_fpr_0.01"].tolist() == pytest.approx([2 / 3, 1 / 3])
     assert rank_classes(np.array(["benign", "x"]), np.array([0.0, 1.0]))["macro_auroc"] == 1
 
