@@ -245,10 +245,13 @@ def test_an_ensemble_has_a_spread(parts):
 
 
 def test_figures():
-    sizes, shares = (pd.DataFrame({"macro_auroc": [0.5, 0.6]}, index=pd.Index(x, name=n)) for x, n in (([10, 100], "training records"), ([0.0, 0.1], "contamination")))
-    criterion = pd.DataFrame({"criterion": [0.5, 0.7, 0.6], "criterion_tpr": [0.3, 0.2, 0.1], "macro_auroc": [0.6, 0.8, 0.7]}, index=["a", "b", "c"])
-    assert "1.00" in (axes := plot_criterion(criterion)).get_title() and {text.get_text() for text in axes.texts} == set("abc")
-    axes = plot_criterion(criterion, by="criterion_tpr", mark=["b"])
+    criterion = pd.DataFrame({"criterion": [0.5, 0.7, 0.6], "criterion_tpr": [0.3, 0.2, 0.1], "macro_auroc": [0.6, 0.8, 0.7]}, index=list("abc"))
+    axes = plot_criterion(criterion, ax=pyplot.figure().gca())
+    assert "1.00" in axes.get_title() and {text.get_text() for text in axes.texts} == set("abc")
+    axes = plot_criterion(criterion, by="criterion_tpr", mark=["b"], ax=pyplot.figure().gca())
     assert [text.get_text() for text in axes.texts] == ["b"] and "-0.50" in axes.get_title() and "TPR" in axes.get_xlabel()
-    for axes in (plot_sweep({"a": sizes}), plot_sweep({"a": shares})): assert axes.has_data() and axes.get_xlabel() is not None
+    for name, varied, scale in (("training records", [10, 100], "log"), ("contamination", [0.0, 0.1], "symlog")):
+        sweep = pd.DataFrame({"macro_auroc": [0.5, 0.6]}, index=pd.Index(varied, name=name))
+        axes = plot_sweep({"a": sweep}, ax=pyplot.figure().gca())
+        assert axes.get_xscale() == scale and axes.get_xlabel() == name and len(axes.get_xticks()) == 2
     pyplot.close("all")
