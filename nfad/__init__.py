@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder, SourceFileLoader
 
 # Public names and the module each lives in. They load on first use, so that `import nfad` costs
-# nothing: jax comes with `detector`, scikit-learn with `select`.
+# nothing: jax comes with `detector`, scikit-learn with `rankings`.
 _HOME = {
     "FlowDetector": "detector",
     "flows_from_packets": "packets", "load_dataset": "data", "split_dataset": "splits",
@@ -18,8 +18,8 @@ _HOME = {
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "windows",
     "ProfileStatistic": "statistics",
     "Background": "shapley", "shapley_values": "shapley", "explain_records": "reasons",
-    "few_shot": "select", "label_free": "select",
-    "NeuralClassifier": "network", "network_to_onnx": "quantize", "flow_to_onnx": "quantize",
+    "few_shot": "rankings", "label_free": "rankings",
+    "NeuralClassifier": "network", "network_to_onnx": "export", "flow_to_onnx": "export_flow",
     "score_files": "files", "score_frame": "files", "Scorer": "streams",
 }
 __all__ = ["__version__", *_HOME]

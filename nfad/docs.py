@@ -18,9 +18,14 @@ def _comment(
     node: ast.AST,       # what the comment would follow
     between: bytes,      # pattern of what may stand between
 ) -> str:                # the comment, or ""
-    "The comment beside a piece of code."
-    found = re.match(between + rb"#\s*(.*)", lines[node.end_lineno - 1][node.end_col_offset:])
-    return found[1].decode().strip() if found else ""
+    "The comment beside a piece of code, or else the lines above that are nothing but comment."
+    beside = re.match(between + rb"#\s*(.*)", lines[node.end_lineno - 1][node.end_col_offset:])
+    if beside: return beside[1].decode().strip()
+    above, line = [], node.lineno - 2
+    while only := re.match(rb"\s*#\s*(.*)", lines[line]):
+        above.append(only[1].decode().strip())
+        line -= 1
+    return " ".join(reversed(above))
 
 
 def _arguments(
@@ -45,6 +50,15 @@ def _section(
     return "\n".join(["", "", title, "-" * len(title), *entries]) if entries else ""
 
 
+def _result(lines: list[bytes], function: ast.FunctionDef) -> list[str]:
+    "The comment behind the result, or behind a body that stands on the same line; none or one."
+    if function.returns is None: return []
+    on_one_line = function.body[-1].end_lineno == function.lineno
+    last = function.body[-1] if on_one_line else function.returns
+    found = re.match(rb"[\s:]*#\s*(.*)", lines[last.end_lineno - 1][last.end_col_offset:])
+    return [found[1].decode().strip()] if found else []
+
+
 def _entries(comments: dict[str, str]) -> list[str]:
     "Lines of a section, without the names that have no comment."
     return [f"{name} : {comment}" for name, comment in comments.items() if comment]
@@ -52,7 +66,7 @@ def _entries(comments: dict[str, str]) -> list[str]:
 # %% ../nbs/00c_docs.ipynb #518037d2
 def descriptions(
     source: str,                # of a module
-) -> dict[int | str, str]:      # first line of a function, or name of a class -> what its docstring lacks
+) -> dict[int | str, str]:      # line of a function, or name of a class -> what its docstring lacks
     "What the comments beside arguments, results and fields say."
     lines, found = source.encode().splitlines(), {}
     nodes = list(ast.parse(source).body)
@@ -64,9 +78,8 @@ def descriptions(
             found[node.name] = _section("Attributes", _entries(told))
         if isinstance(node, ast.FunctionDef):
             told = {name: _comment(lines, end, rb"[\s,):]*") for name, end in _arguments(node).items()}
-            result = [_comment(lines, node.returns, rb"\s*:\s*")] if node.returns else []
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            found[first] = _section("Parameters", _entries(told)) + _section("Returns", list(filter(None, result)))
+            found[first] = _section("Parameters", _entries(told)) + _section("Returns", _result(lines, node))
     return {place: text for place, text in found.items() if text}
 
 # %% ../nbs/00c_docs.ipynb #168e973f

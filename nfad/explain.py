@@ -297,7 +297,7 @@ def replacement_curves(
     scores = lambda mixed: background.score(np.concatenate(mixed)).reshape(len(X), -1)
     return {"deletion": scores(without), "insertion": scores(with_them)}
 
-
+# %% ../nbs/05_explain.ipynb #70ad7e88
 def curve_share(
     curves: np.ndarray,  # (n, steps) scores
     scores: np.ndarray,  # (n,) of the whole records
@@ -316,7 +316,7 @@ def mean_spearman(
     values = [correlation(a, b) for a, b in zip(one, other, strict=True)]
     return float(np.nan_to_num(values).mean())  # constant attributions rank nothing: 0
 
-
+# %% ../nbs/05_explain.ipynb #cb6b5ad2
 def irrelevant_credit(
     background: Background,        # benign records and the score function
     X: pd.DataFrame | np.ndarray,  # (n, d) records
@@ -354,7 +354,7 @@ def race_kernelshap(
     ratio = found["kernelshap_cpu_seconds"] / found["engine_cpu_seconds"]
     return {"cpu_ratio_vs_kernelshap": ratio, **found, "n_records": len(X)}
 
-
+# %% ../nbs/05_explain.ipynb #eeab3810
 def time_explanations(
     background: Background,  # benign records and the score function
     X: pd.DataFrame | np.ndarray,  # (n, d) records
@@ -390,7 +390,7 @@ def measure_methods(
         rows.append(_measure_method(name, setting, groups if name in SLOW else planted, n_slow, seed))
     return pd.concat(rows, ignore_index=True)
 
-
+# %% ../nbs/05_explain.ipynb #f527b1a0
 def _measure_method(
     name: str, setting: Setting, planted: Sequence[Planted], n_slow: int, seed: int
 ) -> pd.DataFrame:
@@ -422,7 +422,7 @@ def summarize_methods(
     for name in QUALITY: table[f"{name}_half_width"] = 1.96 * groups[name].std(ddof=0) / np.sqrt(n)
     return table.assign(n=n).sort_values(["precision_at_k", "attribution_auroc"], ascending=False)
 
-
+# %% ../nbs/05_explain.ipynb #cff4a4e6
 def plot_methods(
     measured: pd.DataFrame,  # result of `measure_methods`
     ax: Any = None,          # matplotlib Axes; None: the current one
@@ -470,7 +470,7 @@ def relatives(
     similar = np.abs(ranks.T @ ranks) >= correlation * np.outer(length, length) + (length == 0)
     return listed | similar[listed].any(axis=0)
 
-
+# %% ../nbs/05_explain.ipynb #a1f17a0a
 def agreement(
     values: np.ndarray,    # (n, d) attributions
     expected: np.ndarray,  # (d,) bool

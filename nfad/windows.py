@@ -33,7 +33,7 @@ def repetition(
     within = NearestPoints(window).to_kth(k=k, algorithm="brute")  # apart from itself
     return np.log((among + resolution) / (within + resolution))
 
-# %% ../nbs/04a_windows.ipynb #c5696d71
+# %% ../nbs/04a_windows.ipynb #0b0a0d4f
 class WindowScores(NamedTuple):
     "What a window of traffic says."
     scores: np.ndarray      # (n,) nats, surprise of record and repetition; higher is more anomalous

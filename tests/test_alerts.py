@@ -12,7 +12,7 @@ from nfad.alerts import (alert_records, alerts_html, explain_alerts, find_alerts
                          write_alerts)
 from nfad.detector import FlowDetector
 from nfad.files import read_scored, score_files
-from nfad.score import flag_batch
+from nfad.promises import flag_batch
 from nfad.serving import LoadedModel, load_model
 from nights import EVIL, NAMES, small_detector, traffic, write_folder
 

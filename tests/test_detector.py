@@ -836,12 +836,12 @@ def test_scikit_learn_is_not_imported(saved, tmp_path):
 
 def test_one_more_part_is_followed_by_all_but_onnx(monkeypatch, tmp_path):
     "Scores, their names, files and single records have it at once; ONNX refuses by its name until it has nodes for it."
-    from nfad import quantize, statistics, studies
+    from nfad import export_flow, statistics, studies
     from nfad.streams import Scorer
     from test_statistics import CEILING, Ceiling
     monkeypatch.setattr(Ceiling, "width", 4)  # features of `X` that vary
     parts = (*statistics.PARTS, CEILING)
-    for place in (statistics, module, studies, quantize): monkeypatch.setattr(place, "PARTS", parts)
+    for place in (statistics, module, studies, export_flow): monkeypatch.setattr(place, "PARTS", parts)
     d = FlowDetector(hidden=16, epochs=1, batch_size=64).fit(X)
     high = X[:40].assign(duration=1e9, bytes=1e9, gap=1e9, flags=1e9)
     assert list(d.score_parts(high)) == ["record", "profile", "total", "local", "ceiling", "constants"]
@@ -850,4 +850,4 @@ def test_one_more_part_is_followed_by_all_but_onnx(monkeypatch, tmp_path):
     assert np.array_equal(again.anomaly_score(high), d.anomaly_score(high))
     assert np.allclose([alert.anomaly_score for alert in Scorer(d).score(high)], d.anomaly_score(high))
     assert any("ceiling" in name for name in studies.statistic_scores(d, X)(high))
-    with pytest.raises(ValueError, match="'ceiling'"): quantize.flow_to_onnx(d)
+    with pytest.raises(ValueError, match="'ceiling'"): export_flow.flow_to_onnx(d)
