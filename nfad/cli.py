@@ -479,7 +479,7 @@ def build_parser(
     below = parser.add_subparsers(dest="command", metavar="command", required=True)
     named = next((word for word in words if word in COMMANDS), None)
     for name, function in COMMANDS.items():
-        text = function.__doc__
+        text = function.__doc__.partition("\n")[0]
         own = below.add_parser(name, help=text, description=text, formatter_class=form)
         if name == named: add_options(own, function)
         own.add_argument("--json", action="store_true", help="one JSON object on standard output")

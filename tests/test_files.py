@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from hypothesis import given, settings
 
 from nfad import files
 from nfad.detector import FlowDetector
-from nfad.files import (FAILURES, capacity_plan, connect, disconnect, plan_jobs, read_scored, recalibrate, score_files,
-                        score_frame, score_partition, worker_settings, write_many)
+from nfad.files import (FAILURES, capacity_plan, connect, disconnect, measure_files, plan_jobs, read_scored, recalibrate,
+                        score_files, score_frame, score_partition, worker_settings, write_many)
 from nfad.serving import LoadedModel, load_model
 from nfad.tables import RESULT, open_table
 from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, strange, traffic, write_folder
@@ -95,13 +96,13 @@ def law_nothing_half_written(score, folder: Path, source: Path):
     assert [p.name for p in folder.iterdir() if "scores" in p.name] == []
 
 
-def breaking(path, features, keep):
+def breaking(path):
     "A table that breaks after its first batch."
-    table = open_table(path, features, keep)
-    def batches(rows):
-        yield next(table.batches(50))
+    table = open_table(path)
+    def read(wanted):
+        yield next(table.read(wanted._replace(rows=50)))
         raise RuntimeError("the disk is gone")
-    return table._replace(batches=batches)
+    return replace(table, read=read)
 
 
 def test_law_nothing_half_written(model, tmp_path, monkeypatch):
@@ -198,7 +199,8 @@ MEMORY = """
 import sys
 import numpy as np
 from nfad.drift import make_reference
-from nfad.files import process_peak, score_files
+from nfad.files import score_files
+from nfad.measure import peak_resident_memory
 from nfad.serving import LoadedModel
 class Sum:
     feature_names_in_, calibration_scores_, fpr = np.array(["a", "b", "c", "d"]), np.arange(100.0), 0.01
@@ -209,7 +211,7 @@ for name in ("small", "large"):
     source = f"{sys.argv[1]}/{name}"
     if sys.argv[2] == "stream": score_files(model, source, source + "-scores", progress=False)
     else: import pandas; model.detector.anomaly_score(pandas.read_parquet(source).to_numpy())
-    peaks.append(process_peak())
+    peaks.append(peak_resident_memory())
 print(peaks[1] - peaks[0])
 """
 
@@ -329,9 +331,16 @@ def test_fuzz_parquet(tmp_path_factory, how):
     damaged = path.with_name("damaged.parquet")
     damaged.write_bytes(damage(path.read_bytes(), *how))
     try:
-        for batch in open_table(damaged, NAMES).batches(1000): assert batch.X.shape[1] == 4
+        for batch in open_table(damaged).records(NAMES): assert batch.X.shape[1] == 4
     except FAILURES: pass
     read_scored(damaged)
+
+
+def test_a_fresh_process_is_watched(model_path, tmp_path):
+    write_many(traffic(500), tmp_path / "in", 2000, n_files=2)
+    said = measure_files(model_path, tmp_path / "in", tmp_path / "out")
+    assert said["rows"] == 2000 and said["scored"] == 2 and said["wall_seconds"] > said["seconds"] and said["memory_mb"] > 100
+    with pytest.raises(RuntimeError, match="does not exist"): measure_files(model_path, tmp_path / "nowhere", tmp_path / "out")
 
 
 def test_plan_adds_up():
