@@ -99,9 +99,9 @@ def __repr__(self: Dataset) -> str:
 
 # %% ../nbs/01c_data.ipynb #b9c8a754
 def _demo(cache: bool) -> pd.DataFrame:
-    "The simulated records; they stay in the cache for as long as the code of the simulator and of the features is the same."
-    from nfad import demo, flowmeter
-    code = hashlib.sha256(Path(demo.__file__).read_bytes() + Path(flowmeter.__file__).read_bytes()).hexdigest()[:16]
+    "The simulated records; they stay in the cache for as long as the simulator's code is the same."
+    from nfad import demo
+    code = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()[:16]
     target = cache_dir() / "data" / f"demo-{code}.parquet"
     if cache and target.is_file(): return pd.read_parquet(target)
     table = demo.simulate_demo()
@@ -447,7 +447,7 @@ def _read(
 def row_ids(
     records: pd.DataFrame,  # (n, d) numbers
 ) -> np.ndarray:            # (n,) uint64, equal for equal rows
-    "A 64-bit hash of every row; different rows share one with a chance below 1e-6 for a million rows."
+    "A 64-bit hash of every row; of a million different rows two share one with a chance below 1e-6."
     one_zero = records + 0.0  # turns -0.0 into 0.0
     return pd.util.hash_pandas_object(one_zero, index=False).to_numpy()
 

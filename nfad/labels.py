@@ -14,7 +14,7 @@ from fastcore.basics import patch
 
 from .core import require_choice, require_positive_int
 from .data import Dataset, row_ids
-from .splits import stratified_units
+from .draws import stratified_units
 
 # %% ../nbs/07c_labels.ipynb #94ee00ba
 def accuracy_ceiling(

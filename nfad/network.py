@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .core import (package_versions, read_model, require_between, require_choice,
                        require_finite, require_positive_int, write_model)
-from .splits import stratified_units
+from .draws import stratified_units
 from .prep import Transform
 from .engine import use_compilation_cache
 

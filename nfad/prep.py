@@ -22,21 +22,23 @@ from .catalog import DATASETS
 
 # %% ../nbs/02_prep.ipynb #e2abf627
 _IDS2017 = """
-Flow Duration, Total Fwd Packets, Total Backward Packets, Total Length of Fwd Packets, Total Length of Bwd Packets,
-Fwd Packet Length Min, Fwd Packet Length Mean, Fwd Packet Length Std, Bwd Packet Length Max, Bwd Packet Length Min,
-Bwd Packet Length Mean, Flow IAT Mean, Flow IAT Std, Flow IAT Max, Flow IAT Min, Fwd IAT Total, Fwd IAT Mean,
-Fwd IAT Std, Fwd IAT Max, Fwd IAT Min, Bwd IAT Total, Bwd IAT Mean, Bwd IAT Std, Bwd IAT Max, Bwd IAT Min,
-Fwd Header Length, Bwd Header Length, Fwd Packets/s, Bwd Packets/s, Min Packet Length, Max Packet Length,
-Packet Length Mean, Packet Length Std, Packet Length Variance, SYN Flag Count, PSH Flag Count, ACK Flag Count,
-URG Flag Count, Down/Up Ratio, Average Packet Size, Avg Fwd Segment Size, Avg Bwd Segment Size, Subflow Fwd Packets,
-Subflow Fwd Bytes, Subflow Bwd Packets, Subflow Bwd Bytes, Init_Win_bytes_forward, Init_Win_bytes_backward,
-act_data_pkt_fwd, min_seg_size_forward, Active Mean, Active Std, Active Max, Active Min, Idle Mean, Idle Std, Idle Max,
-Idle Min
+Flow Duration, Total Fwd Packets, Total Backward Packets, Total Length of Fwd Packets,
+Total Length of Bwd Packets, Fwd Packet Length Min, Fwd Packet Length Mean, Fwd Packet Length Std,
+Bwd Packet Length Max, Bwd Packet Length Min, Bwd Packet Length Mean, Flow IAT Mean, Flow IAT Std,
+Flow IAT Max, Flow IAT Min, Fwd IAT Total, Fwd IAT Mean, Fwd IAT Std, Fwd IAT Max, Fwd IAT Min,
+Bwd IAT Total, Bwd IAT Mean, Bwd IAT Std, Bwd IAT Max, Bwd IAT Min, Fwd Header Length,
+Bwd Header Length, Fwd Packets/s, Bwd Packets/s, Min Packet Length, Max Packet Length,
+Packet Length Mean, Packet Length Std, Packet Length Variance, SYN Flag Count, PSH Flag Count,
+ACK Flag Count, URG Flag Count, Down/Up Ratio, Average Packet Size, Avg Fwd Segment Size,
+Avg Bwd Segment Size, Subflow Fwd Packets, Subflow Fwd Bytes, Subflow Bwd Packets, Subflow Bwd Bytes,
+Init_Win_bytes_forward, Init_Win_bytes_backward, act_data_pkt_fwd, min_seg_size_forward, Active Mean,
+Active Std, Active Max, Active Min, Idle Mean, Idle Std, Idle Max, Idle Min
 """
 _TOR2016 = """
-Protocol, Flow Duration, Flow Bytes/s, Flow Packets/s, Flow IAT Mean, Flow IAT Std, Flow IAT Max, Flow IAT Min,
-Fwd IAT Mean, Fwd IAT Std, Fwd IAT Max, Fwd IAT Min, Bwd IAT Mean, Bwd IAT Std, Bwd IAT Max, Bwd IAT Min, Active Mean,
-Active Std, Active Max, Active Min, Idle Mean, Idle Std, Idle Max, Idle Min
+Protocol, Flow Duration, Flow Bytes/s, Flow Packets/s, Flow IAT Mean, Flow IAT Std, Flow IAT Max,
+Flow IAT Min, Fwd IAT Mean, Fwd IAT Std, Fwd IAT Max, Fwd IAT Min, Bwd IAT Mean, Bwd IAT Std,
+Bwd IAT Max, Bwd IAT Min, Active Mean, Active Std, Active Max, Active Min, Idle Mean, Idle Std,
+Idle Max, Idle Min
 """
 
 
@@ -86,10 +88,11 @@ PAPER_PAIRS: dict[str, tuple[str, str]] = {
 # %% ../nbs/02_prep.ipynb #cbd6b1b5
 def _describes_traffic(
     names: Sequence[str],  # columns at hand
-) -> list[str]:            # those that "all" means, in the order of FEATURES, a user's own columns last
+) -> list[str]:            # those that "all" means, in the order of FEATURES, unknown ones last
     "The columns that are features by themselves."
     rank = {name: i for i, name in enumerate(FEATURES.name)}
-    roles = {name: column_role(canonical) for name, canonical in zip(names, canonical_columns(names))}
+    canonical = zip(names, canonical_columns(names), strict=True)
+    roles = {name: column_role(known) for name, known in canonical}
     return sorted((n for n in names if roles[n] == "feature"), key=lambda n: rank.get(n, len(rank)))
 
 # %% ../nbs/02_prep.ipynb #7f2dcdf4
@@ -114,7 +117,7 @@ def _entries(
         fits = lambda entry: isinstance(entry, (str, int, np.integer)) and not isinstance(entry, bool)
         bad = [entry for entry in feature_set if not fits(entry)]
         if bad: raise TypeError(f"feature_set must list names or whole numbers, got {bad[0]!r}")
-        return [int(entry) if isinstance(entry, (int, np.integer)) else str(entry) for entry in feature_set]
+        return [str(entry) if isinstance(entry, str) else int(entry) for entry in feature_set]
     raise TypeError(f"feature_set must be a set's name, names, indices or a JSON file, got {feature_set!r}")
 
 # %% ../nbs/02_prep.ipynb #93dbc7de
@@ -144,9 +147,9 @@ def _resolve(
 
 # %% ../nbs/02_prep.ipynb #eedd1866
 def feature_names(
-    feature_set: Any,                         # named set, "all", name(s), index or indices, "31,13", or path of a JSON file
+    feature_set: Any,  # named set, "all", name(s), index or indices, "31,13", or path of a JSON file
     available: Sequence[str] | None = None,   # columns of the records at hand; needed for "all"
-    base: str | Sequence[str] | None = None,  # list in which indices count; None = the paper's list that fits
+    base: str | Sequence[str] | None = None,  # list in which indices count; None = the one that fits
 ) -> list[str]:                               # names of columns, in the order asked for
     "The checked list of features that a request means."
     available = None if available is None else [str(name) for name in available]
@@ -171,7 +174,8 @@ def feature_names(
     if missing:
         named = isinstance(feature_set, str) and feature_set in FEATURE_SETS
         what = f"the {feature_set!r} set" if named else "feature_set"
-        raise KeyError(f"records lack columns {missing[:8]}; {what} needs {len(names)}{suggest(missing[0], available)}")
+        hint = suggest(missing[0], available)
+        raise KeyError(f"records lack columns {missing[:8]}; {what} needs {len(names)}{hint}")
     return names
 
 # %% ../nbs/02_prep.ipynb #fb6e89e6
@@ -229,7 +233,8 @@ def _frame_matrix(records: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     for name in names:
         column = records[name]
         if not (pd.api.types.is_numeric_dtype(column) or column.dtype == object):
-            raise TypeError(f"column {name!r} must hold numbers, got {column.dtype} such as {column.iloc[:1].tolist()}")
+            example = column.iloc[:1].tolist()
+            raise TypeError(f"column {name!r} must hold numbers, got {column.dtype} such as {example}")
         try: columns.append(column.to_numpy(dtype=np.float64, na_value=np.nan))
         except (TypeError, ValueError) as error:
             raise TypeError(f"column {name!r} must hold numbers: {error}") from error
@@ -247,7 +252,7 @@ def _array_matrix(records: Any, n_columns: int) -> np.ndarray:
 
 # %% ../nbs/02_prep.ipynb #d8087ab7
 def _matrix(
-    records: pd.DataFrame | np.ndarray,  # (n, >= d) records, or an (n, d) array in the order of `names`
+    records: pd.DataFrame | np.ndarray,  # (n, >= d) records, or (n, d) in the order of `names`
     names: Sequence[str],                # d columns
 ) -> np.ndarray:                         # (n, d) float64, finite, |x| at most the largest float32
     "The columns `names` of `records` as numbers."
@@ -316,7 +321,7 @@ def _signed_log(x: np.ndarray) -> np.ndarray:  # any shape
     return np.copysign(np.log1p(np.abs(x)), x)
 
 
-def _signed_exp(y: np.ndarray) -> np.ndarray:  # any shape; beyond |y| = 709 the largest float64 stands in
+def _signed_exp(y: np.ndarray) -> np.ndarray:  # any shape; |y| is cut at 709
     "Inverse of the signed logarithm."
     return np.copysign(np.expm1(np.minimum(np.abs(y), 709.0)), y)
 
@@ -350,7 +355,8 @@ class _Robust:
         _, spread = _location_scale(clipped)
         first, center, third = np.percentile(clipped, [25, 50, 75], axis=0)
         quartile_distance = third - first
-        scale = np.where(quartile_distance > 1e-3 * spread, np.maximum(quartile_distance, 1e-6), spread)
+        wide = quartile_distance > 1e-3 * spread
+        scale = np.where(wide, np.maximum(quartile_distance, 1e-6), spread)
         return {"low": low, "high": high, "center": center, "scale": scale}
 
     @staticmethod
@@ -397,7 +403,8 @@ def _broken_line(
     tail_slope: float,    # slope outside the first and the last point, > 0
 ) -> np.ndarray:          # (n,) strictly increasing in x
     "Linear interpolation that goes on as a straight line outside."
-    return np.interp(x, xs, ys) + tail_slope * (np.minimum(x - xs[0], 0) + np.maximum(x - xs[-1], 0))
+    outside = np.minimum(x - xs[0], 0) + np.maximum(x - xs[-1], 0)
+    return np.interp(x, xs, ys) + tail_slope * outside
 
 # %% ../nbs/02_prep.ipynb #41279f7d
 class _Quantile:
@@ -407,15 +414,18 @@ class _Quantile:
         Y = _signed_log(X)
         columns = [_quantile_knots(y) for y in Y.T]
         starts = np.cumsum([0] + [len(knots) for knots, _ in columns]).astype(np.int64)
-        return {"knots": np.concatenate([knots for knots, _ in columns]), "starts": starts,
-                "scores": np.concatenate([scores for _, scores in columns]), "scale": _location_scale(Y)[1]}
+        knots = np.concatenate([knots for knots, _ in columns])
+        scores = np.concatenate([scores for _, scores in columns])
+        return {"knots": knots, "scores": scores, "starts": starts, "scale": _location_scale(Y)[1]}
 
     @staticmethod
-    def _lines(U: np.ndarray, xs: np.ndarray, ys: np.ndarray, starts: np.ndarray, tails: np.ndarray) -> np.ndarray:
+    def _lines(
+        U: np.ndarray, xs: np.ndarray, ys: np.ndarray, starts: np.ndarray, tails: np.ndarray,
+    ) -> np.ndarray:
         "One broken line per column of U."
         parts = [slice(first, last) for first, last in zip(starts[:-1], starts[1:], strict=True)]
-        columns = [_broken_line(u, xs[part], ys[part], tail) for u, part, tail in zip(U.T, parts, tails, strict=True)]
-        return np.column_stack(columns)
+        each = zip(U.T, parts, tails, strict=True)
+        return np.column_stack([_broken_line(u, xs[part], ys[part], tail) for u, part, tail in each])
 
     @staticmethod
     def forward(
@@ -436,7 +446,8 @@ class _Quantile:
         out = -np.log1p(np.abs(X))
         for j, y in enumerate(_signed_log(X).T):
             part = slice(starts[j], starts[j + 1])
-            slopes = np.concatenate([[1 / scale[j]], np.diff(scores[part]) / np.diff(knots[part]), [1 / scale[j]]])
+            inner = np.diff(scores[part]) / np.diff(knots[part])
+            slopes = np.concatenate([[1 / scale[j]], inner, [1 / scale[j]]])
             out[:, j] += np.log(slopes[np.searchsorted(knots[part], y)])
         return out
 
@@ -445,7 +456,7 @@ TRANSFORMS = {"standard": _Standard, "robust": _Robust, "log": _Log, "quantile":
 
 # %% ../nbs/02_prep.ipynb #7f33ec36
 class Transform:
-    "Maps records to float32 numbers of comparable size; to be fitted on benign training records only."
+    "Maps records to float32 numbers of comparable size; fitted on benign training records only."
     kind: str                        # standard, robust, log, quantile or none
     feature_names_in_: np.ndarray    # (d,) names of the training columns
     feature_names_out_: np.ndarray   # (k,) names of those that vary
@@ -484,7 +495,8 @@ def fit(
     "Learns columns, constants and scales."
     if names is None and isinstance(records, pd.DataFrame): names = list(records.columns)
     elif names is None:
-        names = [f"x{j}" for j in range(records.shape[1] if getattr(records, "ndim", 0) == 2 else 0)]
+        width = records.shape[1] if getattr(records, "ndim", 0) == 2 else 0
+        names = [f"x{j}" for j in range(width)]
     X = _matrix(records, names)
     if X.shape[0] < 2 or X.shape[1] < 1:
         raise ValueError(f"records must have at least 2 rows and 1 column, got {X.shape}")
@@ -545,8 +557,8 @@ def log_det(
 def constant_deviation(
     self: Transform,
     X: pd.DataFrame | np.ndarray,  # (n, d) records
-    cost: float | None = None,     # nats per broken constant; None: log(n + 2), by the rule of succession
-) -> np.ndarray:                   # (n,) nats, 0 where every constant holds; higher is more anomalous
+    cost: float | None = None,     # nats per broken constant; None: log(n + 2)
+) -> np.ndarray:                   # (n,) nats, 0 where all constants hold; higher is more anomalous
     "How far each record breaks the constants of the training records."
     X = _training_columns(self, X)
     cost = np.log(self.n_records_ + 2) if cost is None else cost
@@ -587,7 +599,9 @@ def _check_arrays(
 
 # %% ../nbs/02_prep.ipynb #d2173e4f
 @patch
-def get_state(self: Transform) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # arrays, and plain values for JSON
+def get_state(
+    self: Transform,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # arrays, and plain values for JSON
     "Everything that `from_state` needs."
     if not hasattr(self, "kept_"):
         raise ValueError("the transform is not fitted; call fit with benign training records")
@@ -632,20 +646,3 @@ def noise_scale(
     if not by_resolution: return np.full(Z.shape[1], fraction, dtype=np.float32)
     gaps = [np.diff(np.unique(z)).min(initial=np.inf) for z in Z.T]
     return np.clip(gap_share * np.array(gaps), fraction / 20, fraction).astype(np.float32)
-
-# %% ../nbs/02_prep.ipynb #891d2e34
-def plot_feature(
-    values: np.ndarray,  # (n,) one feature of n records
-    label: str = "",     # below the axis, e.g. the unit
-    color: str = "tab:blue",  # of the bars
-    ax: Any = None,      # matplotlib Axes to draw on; None: the current one
-) -> Any:                # the Axes
-    "Distribution of one feature, before or after a transform."
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-    ax = plt.gca() if ax is None else ax
-    sns.histplot(x=np.asarray(values, dtype=np.float64), bins=40, color=color, linewidth=0, ax=ax)
-    ax.set(xlabel=label, ylabel="")
-    ax.xaxis.set(major_formatter=EngFormatter(sep=""), major_locator=MaxNLocator(4))
-    return ax

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'TEXT_ENDINGS', 'PICKLE_ENDINGS', 'RECORD_ENDINGS', 'RESULT', 'ReadReport', 'Batch', 'number_matrix', 'Table',
-           'open_table', 'frame_table', 'read_pickle', 'Layout', 'plan_columns']
+           'open_table', 'frame_table', 'read_pickle', 'plan_columns', 'Records']
 
 # %% ../nbs/01b_tables.ipynb #a05d9c46
 import csv
@@ -394,8 +394,7 @@ def read_pickle(
     labelled = any(column_key(name) == "label" for name in frame.columns)
     return frame if labelled else frame.assign(Label=label_of_file(path.name))
 
-# %% ../nbs/01b_tables.ipynb #2af25518
-RESULT = ("anomaly_score", "p_value", "is_anomaly", "reason")  # columns that scoring adds
+# %% ../nbs/01b_tables.ipynb #a6cbdadb
 _MAX_COLUMNS = 10_000
 
 
@@ -426,7 +425,10 @@ def _kept_columns(
         raise ValueError(f"columns {taken} have the names of results; rename them, or leave them out with keep")
     return kept
 
-# %% ../nbs/01b_tables.ipynb #fa9a5387
+# %% ../nbs/01b_tables.ipynb #2af25518
+RESULT = ("anomaly_score", "p_value", "is_anomaly", "reason")  # columns that scoring adds
+
+
 def plan_columns(
     header: Sequence[str],    # column names of a file
     features: Sequence[str],  # names of the model's features

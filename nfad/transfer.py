@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from .core import require_choice, require_positive_int
 from .vocabulary import families
 from .data import Dataset, row_ids
-from .splits import stratified_units
+from .draws import stratified_units
 from .prep import Transform, feature_table
 from .detector import FlowDetector
 from .metrics import decision_metrics

@@ -16,7 +16,8 @@ from samples import HEADER, ROWS, write
 def test_missing_data_says_what_to_do(tmp_path, name):
     with pytest.raises(FileNotFoundError) as error: load_dataset(name, folder=tmp_path)
     text, source = str(error.value), DATASETS[name]
-    for part in (str(tmp_path), source.patterns[0], source.layout, source.page, source.citation, "-p dataset demo", "NFAD_DATA"): assert part in text
+    for part in (str(tmp_path), source.patterns[0], source.layout, source.page, source.citation, "-p dataset demo", "NFAD_DATA"):
+        assert part in text
 
 
 def test_the_readme_of_the_data_folder_knows_all_sets():
@@ -57,8 +58,8 @@ def test_law_entry(name):
 
 
 @pytest.mark.parametrize("spoil, message", [
-    ({"patterns": ()}, "no files"), ({"page": " "}, "empty"), ({"index_base": "all"}, "feature set"), ({"vocabulary": "zeek"}, "vocabulary"),
-    ({"repair": Repair(("Flow Duration",), lambda frame: frame, "", "")}, "misleading")])
+    ({"patterns": ()}, "no files"), ({"page": " "}, "empty"), ({"index_base": "all"}, "feature set"),
+    ({"vocabulary": "zeek"}, "vocabulary"), ({"repair": Repair(("Flow Duration",), lambda frame: frame, "", "")}, "misleading")])
 def test_law_entry_catches(spoil, message):
     with pytest.raises(AssertionError, match=message): law_entry(dataclasses.replace(DATASETS["tor2016"], **spoil))
 
@@ -79,7 +80,8 @@ def test_the_first_pattern_wins(tmp_path):
 def halved(frame):
     "Rows in which bytes were counted twice, put right; those without bytes stay wrong."
     twice = frame["counted twice"].to_numpy() == 1
-    return frame.assign(size=np.where(twice, frame["size"] / 2, frame["size"])).drop(columns="counted twice"), twice, frame["size"].to_numpy() < 0
+    mended = frame.assign(size=np.where(twice, frame["size"] / 2, frame["size"])).drop(columns="counted twice")
+    return mended, twice, frame["size"].to_numpy() < 0
 
 
 @pytest.fixture
@@ -89,7 +91,8 @@ def office(tmp_path, monkeypatch):
     entry = DatasetSource("office", "Office traffic", ("office/*.csv",), "one CSV a day", "us", "none", label_columns=("kind",),
                           days=(("monday", "2026-01-05"),), vocabulary="own", repair=repair)
     monkeypatch.setitem(catalog.DATASETS, "office", entry)
-    frame = pd.DataFrame({"size": [10, 40, 30, -1, 50], "pause": [1, 2, 3, 4, 5], "counted twice": [0, 1, 0, 0, 0], "kind": ["normal", "normal", "normal", "normal", "worm"]})
+    frame = pd.DataFrame({"size": [10, 40, 30, -1, 50], "pause": [1, 2, 3, 4, 5], "counted twice": [0, 1, 0, 0, 0],
+                          "kind": ["normal"] * 4 + ["worm"]})
     (tmp_path / "office").mkdir()
     frame.to_csv(tmp_path / "office" / "monday.csv", index=False)
     return tmp_path
@@ -99,7 +102,8 @@ def test_one_entry_is_enough(office):
     d = load_dataset("office", ["size", "pause"], folder=office, cache=False)
     assert d.records["size"].tolist() == [10, 20, 30, 50] and d.attack.tolist() == ["benign"] * 3 + ["worm"]
     assert d.report.dropped == {"no bytes": 1} and d.report.notes[0] == "1 rows counted twice, put right" and set(d.day) == {"2026-01-05"}
-    assert d.report.columns_dropped == {"counted twice": "mislabelled"} and (default_feature_set("office"), index_base("office")) == ("all", "ids2017")
+    assert d.report.columns_dropped == {"counted twice": "mislabelled"}
+    assert (default_feature_set("office"), index_base("office")) == ("all", "ids2017")
 
 
 def test_without_its_entry_the_same_file_is_read_as_it_is(office):

@@ -59,10 +59,12 @@ def test_each_reason_is_counted(tmp_path):
     law_clean(d)
     assert d.report.rows_read == len(rows) and len(d) == 4
     assert d.report.dropped == {"empty line": 2, "truncated last line": 1, "line with too many fields": 1, "repeated header line": 1,
-                                "no label": 1, "attempted attack, no effect": 1, "NaN or infinite": 2, "negative duration": 1, "duplicate": 1}
+                                "no label": 1, "attempted attack, no effect": 1, "NaN or infinite": 2, "negative duration": 1,
+                                "duplicate": 1}
 
 
-@pytest.mark.parametrize("tail, cut", [("15,2,5.0,40,1,80,BEN", 1), ("15,2,5.0,40,1,80,BENIGN", 0), ("15,2,5.0,40,1,80,BEN\n", 0), ("15,2", 1),
+@pytest.mark.parametrize("tail, cut", [("15,2,5.0,40,1,80,BEN", 1), ("15,2,5.0,40,1,80,BENIGN", 0), ("15,2,5.0,40,1,80,BEN\n", 0),
+                                       ("15,2", 1),
                                        ("15,2,5.0,40,1,80,", 0), ("15,2,5.0,40,1,80", 1)])
 def test_truncated_last_line(tmp_path, tail, cut):
     path = write(tmp_path / "a.csv", [*ROWS, tail], end="")
@@ -110,8 +112,8 @@ def test_report_is_json_and_table(demo):
 
 @pytest.mark.parametrize("repeat", [" Fwd Header Length", "Fwd Header Length.1"])
 def test_repeated_header_column_is_left_out(tmp_path, repeat):
-    d = load_dataset(write(tmp_path / "a.csv", [r.replace(",40,", ",40,40,").replace(",60,", ",60,60,").replace(",80,3", ",80,80,3") for r in ROWS],
-                           HEADER.replace("Fwd IAT Max", repeat.strip() + ", Fwd IAT Max")))
+    rows = [r.replace(",40,", ",40,40,").replace(",60,", ",60,60,").replace(",80,3", ",80,80,3") for r in ROWS]
+    d = load_dataset(write(tmp_path / "a.csv", rows, HEADER.replace("Fwd IAT Max", repeat.strip() + ", Fwd IAT Max")))
     assert d.report.columns_dropped["Fwd Header Length.1"] == "identifier" and len(d) == 4
 
 
@@ -124,7 +126,8 @@ def test_web_attack_dashes(tmp_path, dash):
 
 def test_folder_of_day_files(tmp_path):
     write(tmp_path / "cicids2017" / "Monday-WorkingHours.pcap_ISCX.csv", ROWS[:3])
-    write(tmp_path / "cicids2017" / "Tuesday-WorkingHours.pcap_ISCX.csv", [r.replace(",2,", ",7,") for r in ROWS], HEADER.replace(" Fwd", "Fwd"))
+    rows, header = [r.replace(",2,", ",7,") for r in ROWS], HEADER.replace(" Fwd", "Fwd")
+    write(tmp_path / "cicids2017" / "Tuesday-WorkingHours.pcap_ISCX.csv", rows, header)
     d = load_dataset("cicids2017", folder=tmp_path)
     assert sorted(set(d.day)) == ["2017-07-03", "2017-07-04"] and d.report.rows_read == 7 and len(d.report.files) == 2
 
@@ -374,7 +377,8 @@ def test_raw_iot(data_dir, tmp_path):
     (tmp_path / "ciciot2023").mkdir()
     for f in (data_dir / "ciciot2023" / "raw").glob("*.csv"): (tmp_path / "ciciot2023" / f.name).symlink_to(f)
     d, parquet = load_dataset("ciciot2023", folder=tmp_path), real("ciciot2023")
-    assert d.report.rows_read == 26_759 and d.report.classes["Web Attack SQL Injection"] == parquet.report.classes["Web Attack SQL Injection"]
+    assert d.report.rows_read == 26_759
+    assert d.report.classes["Web Attack SQL Injection"] == parquet.report.classes["Web Attack SQL Injection"]
     one, other = (x.records[x.attack == "Recon Ping Sweep"].to_numpy() for x in (d, parquet))
     assert np.allclose(one, other)
 

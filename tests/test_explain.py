@@ -5,28 +5,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dependent import dependent_records, surprises
 from nfad.explain import (METHODS, PLANTS, Setting, agreement, attribute, attribution_metrics, curve_share,
                           expected_features, explain_record, irrelevant_credit, kernelshap, mean_spearman, measure_agreement,
                           measure_methods, occlusion, plant, plot_methods, race_kernelshap, relatives, replacement_curves,
                           summarize_methods, surprises_of, time_explanations)
 from nfad.prep import Transform
 from nfad.shapley import Background
-from nfad.statistics import GaussianSurprise
 
 
 @pytest.fixture(scope="module")
-def benign() -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    base = rng.lognormal(3, 1, size=(400, 1))
-    factors = rng.lognormal(0, 0.1, (400, 4)) * np.array([1, 2, 5, 0.5])
-    return pd.DataFrame(np.hstack([base * factors, rng.lognormal(0, 1, (400, 2)), np.full((400, 1), 3.0)]), columns=list("abcdefg"))
+def benign() -> pd.DataFrame: return dependent_records()
 
 
 @pytest.fixture(scope="module")
 def setting(benign) -> Setting:
-    scale = Transform("log").fit(benign)
-    surprise = GaussianSurprise(scale.transform(benign))
-    def terms(X): return np.hstack([surprise(scale.transform(X)), np.zeros((len(X), 1))])
+    terms = surprises(benign)
     return Setting(Background(lambda X: terms(X).sum(axis=1), benign), 20, 60, terms)
 
 
@@ -109,6 +103,27 @@ def test_signs(benign, method):
     rising = Setting(Background(lambda X: scale.transform(X).sum(axis=1), benign), 20)
     values = attribute(method, rising, plant(benign[:4], benign, "global", 1, size=4).records)
     assert (values.max(axis=1) > 2 * -values.min(axis=1)).all()
+
+
+def law_occlusion(explainer, benign):
+    "Under a linear score: weight times the distance from records that are near in all other features."
+    w = np.array([1.0, -2, 0, 3, 0.5, 1, 1])
+    b, X = Background(lambda X: X @ w, benign), benign.to_numpy()[:5] * 1.5
+    for x, values in zip(X, explainer(b, X), strict=True):
+        for j in range(7):
+            others = np.arange(7) != j
+            near = b.records[np.argsort(b.gaps(x)[:, others].sum(axis=1), kind="stable")[:4], j]
+            assert np.isclose(values[j], w[j] * (x[j] - near.mean()))
+
+
+def test_law_occlusion(benign): law_occlusion(occlusion, benign)
+
+
+def test_law_occlusion_catches_the_marginal_mean(benign):
+    def marginal(b, X):
+        means = [np.where(np.arange(7) == j, b.records.mean(axis=0), X) for j in range(7)]
+        return np.stack([b.score(X) - b.score(mixed) for mixed in means], axis=1)
+    with pytest.raises(AssertionError): law_occlusion(marginal, benign)
 
 
 def test_measured_methods_and_record(setting, benign):

@@ -6,7 +6,7 @@ from sklearn.metrics import accuracy_score
 
 from conftest import needs_data
 from nfad.data import load_dataset, row_ids
-from nfad.splits import stratified_units
+from nfad.draws import stratified_units
 from nfad.labels import (MERGES, accuracy_ceiling, class_labels, plot_balance, shared_vectors, split_labelled)
 
 

@@ -163,7 +163,8 @@ def test_a_request_is_never_taken_apart_by_hand():
     assert asked("load_dataset(dataset, list(feature_set))")
 
 
-@pytest.mark.parametrize("request_", ["all", "default", "ids2017", "31,13", "[31, 13]", "['Idle Min', 'Flow Duration']", "Idle Min", 31, [31, 13]])
+@pytest.mark.parametrize("request_", [
+    "all", "default", "ids2017", "31,13", "[31, 13]", "['Idle Min', 'Flow Duration']", "Idle Min", 31, [31, 13]])
 def test_what_papermill_passes_means_columns(request_):
     columns = columns_to_load(request_, "demo")
     assert columns is None if request_ in ("all", "default") else set(columns) <= set(FEATURE_SETS["ids2017"])

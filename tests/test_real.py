@@ -25,7 +25,8 @@ def trained(tmp_path_factory):
     def get(name, **settings):
         if name not in made:
             prepared = prepare(name, out_dir=str(tmp_path_factory.mktemp("runs")), progress=False)
-            detector = FlowDetector(seed=0, **settings).fit(prepared.part("train"), validation=prepared.part("reference")).calibrate(prepared.part("calibration"))
+            detector = FlowDetector(seed=0, **settings).fit(prepared.part("train"), validation=prepared.part("reference"))
+            detector.calibrate(prepared.part("calibration"))
             scores, attack = detector.anomaly_score(prepared.part("test")), prepared.dataset.attack[prepared.split.test]
             made[name] = prepared, detector, scores, evaluate(attack, scores, detector.calibration_scores_)
         return made[name]

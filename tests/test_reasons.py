@@ -3,27 +3,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dependent import dependent_records, surprises
 from nfad.explain import occlusion, plant
-from nfad.prep import Transform
 from nfad.reasons import Counterfactual, accused, counterfactual, explain_records, typical_ranges
 from nfad.shapley import Background, shapley_values
-from nfad.statistics import GaussianSurprise
 
 
 @pytest.fixture(scope="module")
-def benign() -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    base = rng.lognormal(3, 1, size=(400, 1))
-    factors = rng.lognormal(0, 0.1, (400, 4)) * np.array([1, 2, 5, 0.5])
-    others = rng.lognormal(0, 1, (400, 2))
-    return pd.DataFrame(np.hstack([base * factors, others, np.full((400, 1), 3.0)]), columns=list("abcdefg"))
+def benign() -> pd.DataFrame: return dependent_records()
 
 
 @pytest.fixture(scope="module")
 def background(benign) -> Background:
-    scale = Transform("log").fit(benign)
-    surprise = GaussianSurprise(scale.transform(benign))
-    return Background(lambda X: surprise(scale.transform(X)).sum(axis=1), benign)
+    terms = surprises(benign)
+    return Background(lambda X: terms(X).sum(axis=1), benign)
 
 
 # --- counterfactuals ------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ INDEX = NBS / "index.ipynb"
 HEAVY = {"jax", "pzflow", "shap", "lime", "matplotlib", "seaborn", "torch"}
 LIGHT = ("nfad", *(f"nfad.{module}" for module in (
     "core", "vocabulary", "measure", "packets", "demo", "tables", "data", "splits", "nearest", "prep", "statistics", "score", "windows",
-    "shapley", "reasons", "explain", "select", "drift", "serving", "files", "streams", "grid", "alerts", "cli")))
+    "shapley", "reasons", "report", "explain", "select", "drift", "serving", "files", "streams", "grid", "alerts", "cli")))
 by_notebook = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 SOURCES = {path.stem: "\n".join(code(read(path))) for path in sorted(NBS.glob("*.ipynb"))}
 

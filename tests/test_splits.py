@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import needs_data
+from nfad.catalog import DATASETS
 from nfad.data import row_ids
-from nfad.splits import Split, _part_sizes, _take, split_dataset, split_units, stratified_units
+from nfad.splits import Split, split_dataset, split_units
 from samples import demo, made, real
 
 
@@ -69,9 +70,10 @@ def test_law_split_on_demo(demo, method, seed):
                 min_size=12, max_size=60), st.sampled_from(["random", "grouped", "temporal"]), st.integers(0, 5), st.integers(0, 3))
 def test_law_split_on_any_data(rows, method, seed, n_labelled):
     dataset = made(*[list(column) for column in zip(*rows)][:2], *[list(column) for column in zip(*rows)][2:])
-    try: law_split(split_dataset, dataset, method=method, seed=seed, n_labelled=n_labelled, sizes={"train": 2, "reference": 0, "calibration": 1})
+    options = {"method": method, "seed": seed, "sizes": {"train": 2, "reference": 0, "calibration": 1}}
+    try: law_split(split_dataset, dataset, n_labelled=n_labelled, **options)
     except ValueError: return  # too few rows is an answer
-    if method == "grouped": law_no_conversation_in_two_parts(split_dataset, dataset, method=method, seed=seed, sizes={"train": 2, "reference": 0, "calibration": 1})
+    if method == "grouped": law_no_conversation_in_two_parts(split_dataset, dataset, **options)
 
 
 def test_law_split_catches_copies(): 
@@ -158,7 +160,7 @@ def test_split_refuses_tiny_and_one_day():
 # ---------------------------------------------------------------- real data
 
 @needs_data
-@pytest.mark.parametrize("name", ["cicids2017", "cicids2017_improved", "tor2016", "tor2016_15s", "ciciot2023", "cicddos2019", "csecicids2018", "tiissrc23"])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "demo"])
 def test_law_split_on_real_sets(name): law_split(split_dataset, real(name), n_labelled=15)
 
 
