@@ -19,7 +19,7 @@ _HOME = {
     "ProfileStatistic": "statistics",
     "Background": "shapley", "shapley_values": "shapley", "explain_records": "reasons",
     "few_shot": "rankings", "label_free": "rankings",
-    "NeuralClassifier": "network", "network_to_onnx": "quantize", "flow_to_onnx": "quantize",
+    "NeuralClassifier": "network", "network_to_onnx": "export", "flow_to_onnx": "export_flow",
     "score_files": "files", "score_frame": "files", "Scorer": "streams",
 }
 __all__ = ["__version__", *_HOME]

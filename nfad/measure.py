@@ -90,7 +90,7 @@ def in_fresh_process(
     function: str,             # "module.function" of nfad, or Python code that holds a newline
     arguments: dict[str, Any] | None = None,  # of the function; plain JSON values
     cache: str | Path = "off", # folder of the compilation cache, or "off"
-) -> tuple[Any, Cost]:         # what the function returned (None for code), cost of the process
+) -> tuple[Any, Cost]:         # what the function returned, or code printed; cost of the process
     "Runs something in a new Python process and waits for it."
     is_code = "\n" in function
     words = ["-c", function] if is_code else ["-c", _CALL, function, json.dumps(arguments or {})]
@@ -102,8 +102,8 @@ def in_fresh_process(
     if run.returncode:
         what = f"{function.splitlines()[0]!r} failed in a fresh process, status {run.returncode}"
         raise RuntimeError(f"{what}: {run.stderr.strip()[-2000:]}")
-    if is_code: return None, cost
-    return json.loads(run.stdout.rsplit("\nRESULT ", 1)[-1]), cost
+    results = re.findall(r"^RESULT (.*)$", run.stdout, flags=re.M)
+    return json.loads(results[-1]) if results else None, cost
 
 # %% ../nbs/00b_measure.ipynb #2f164d06
 def _from_status(field: str) -> int | None:

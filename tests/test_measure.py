@@ -104,6 +104,7 @@ def test_a_fresh_process_counts_its_own_work():
 
 def test_a_fresh_process_returns_what_the_function_returns():
     assert in_fresh_process("core.allowed_alarms", {"m": 100, "fpr": 0.29})[0] == 29
+    assert in_fresh_process("print(\"RESULT [1, 2]\")\nprint(3)\n")[0] == [1, 2] and in_fresh_process("print(3)\n")[0] is None
     with pytest.raises(RuntimeError, match="no attribute 'no_such'"): in_fresh_process("core.no_such")
 
 

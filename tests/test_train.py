@@ -60,7 +60,7 @@ def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
 def test_a_failed_run_leaves_no_model_of_another(prepared, monkeypatch, untrained):
     train_run(prepared, quick(seed=1), SETTINGS)
     def broken(*args, **kwargs): raise OSError("no space left on device")
-    monkeypatch.setattr("nfad.detector.save_file", broken)
+    monkeypatch.setattr("nfad.core.save_file", broken)
     before = (prepared.folder / "train.json").read_text()
     with pytest.raises(OSError): train_run(prepared, quick(seed=2), SETTINGS)
     model, record = prepared.folder / "model.safetensors", prepared.folder / "train.json"

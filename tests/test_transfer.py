@@ -2,14 +2,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from sklearn.metrics import roc_auc_score
 
 from conftest import needs_data
 from nfad.network import NeuralClassifier
 from nfad.data import load_dataset
-from nfad.transfer import (Domain, attack_score, common_columns, domain_gap, families, feature_shift, fit_models,
-                           make_domain, quantile_matcher, refit_transform, require_target_columns, transfer,
+from nfad.transfer import (Domain, attack_score, common_columns, domain_gap, feature_shift, fit_models, make_domain,
+                           plot_grid, plot_shift, quantile_matcher, refit_transform, require_target_columns, transfer,
                            transfer_metrics)
+from nfad.vocabulary import families
 
 
 def frame(n=300, shift=0.0, seed=0, columns="abc"):
@@ -35,11 +37,6 @@ def test_common_columns():
     assert dict(zip(report["column"], report["status"])) == {"a": "constant in source", "b": "used", "c": "used", "d": "only in source", "e": "only in target"}
     with pytest.raises(KeyError, match="share no column"): common_columns(frame(columns="ab"), frame(columns="cd"))
     with pytest.raises(KeyError, match="lacks 1 of 2"): require_target_columns(frame(columns="ab"), ["a", "z"])
-
-
-@pytest.mark.parametrize("name, family", [("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"),
-                                          ("Botnet", "bot"), ("Infiltration", "infiltration"), ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
-def test_families(name, family): assert families(np.array([name])).tolist() == [family]
 
 
 # ---------------------------------------------------------------- the gap and the remedies
@@ -118,6 +115,14 @@ def test_metrics_catch_a_flipped_score():
     with pytest.raises(AssertionError): law_metrics(lambda a, s, t: transfer_metrics(a, -s, t))
 
 
+def test_figures():
+    axes = pyplot.subplots(1, 2)[1]
+    assert plot_shift(frame(), frame(shift=2.0), "b", ax=axes[0]) is axes[0] and "shift 0." in axes[0].get_title()
+    rows = pd.DataFrame({"source": ["a", "a"], "target": ["a", "b"], "model": "flow", "remedy": "none", "auroc": [0.9, 0.4]})
+    assert plot_grid(rows, "flow") is axes[1] and [t.get_text() for t in axes[1].texts] == ["0.90", "0.40"]
+    pyplot.close("all")
+
+
 # ---------------------------------------------------------------- the whole
 
 def test_parts_are_disjoint():
@@ -168,6 +173,19 @@ def test_remedies_never_see_target_attacks():
     a, b = (transfer(source, t, epochs=3, models=["boosting", "flow"])[0] for t in (target, other))
     assert np.allclose(a.select_dtypes("number"), b.select_dtypes("number"))
     assert transfer(source, other, epochs=3, models=["boosting"], remedies=["none"])[1]["unknown_families"] == {"other": int((other.attack[other.test] == "Martian").sum())}
+
+
+def test_official_layout_of_tiissrc23(tmp_path):
+    "CICFlowMeter's columns, `Label` (Benign or Malicious), and the attack in `Traffic Subtype`."
+    layout = pd.DataFrame({
+        "Flow ID": "x", "Src IP": "10.0.0.1", "Flow Duration": np.arange(1.0, 61), "Tot Fwd Pkts": np.tile([1.0, 2.0, 3.0], 20),
+        "Tot Bwd Pkts": 1.0, "TotLen Fwd Pkts": np.arange(60.0), "TotLen Bwd Pkts": 5.0, "Pkt Len Mean": np.arange(60.0) ** 2,
+        "Label": np.repeat(["Benign", "Malicious"], 30), "Traffic Type": np.repeat(["Audio", "DoS"], 30),
+        "Traffic Subtype": np.repeat(["Audio", "DoS UDP"], 30)})
+    (tmp_path / "tiissrc23").mkdir()
+    layout.to_csv(tmp_path / "tiissrc23" / "data.csv", index=False)
+    official = load_dataset("tiissrc23", folder=tmp_path, cache=False)
+    assert official.report.classes == {"benign": 30, "DoS UDP": 30} and official.records.shape == (60, 4)
 
 
 @needs_data

@@ -63,6 +63,16 @@ def edited(old: str, new: str) -> types.ModuleType:
     return module
 
 
+def test_an_alias_of_another_dialect_is_added_in_one_place():
+    header = ["Packets per second", *(name for name in IOT_COLUMNS if name != "Rate")]
+    module = edited("Rate | rate | packets/s | packets per second\n", "Rate | rate | packets/s | packets per second\n    = Packets per second\n")
+    assert module.canonical_columns(header)[0] == "Rate" and canonical_columns(header)[0] == "Packets per second"
+    assert module.canonical_columns(["Packets per second", "size"])[0] == "Packets per second"  # not in a file of one's own
+    tor = ["duration", *(f"{s}_{b}" for b in ("fiat", "biat", "flowiat", "active", "idle") for s in ("min", "max", "mean", "std")), "quiet"]
+    module = edited("    tor_arff = min_idle\n", "    tor_arff = min_idle, quiet\n")
+    assert module.canonical_columns([name for name in tor if name != "min_idle"])[-1] == "Idle Min" and canonical_columns(tor)[-1] == "quiet"
+
+
 def test_an_alias_and_a_column_are_added_in_one_place():
     header = ["Flow Duration", "Fwd Packets Seen", "Tot Bwd Pkts", "Flow Byts/s", "Pkt Len Var", "Flow Pkts/s"]
     assert canonical_columns(header)[1] == "Fwd Packets Seen"
