@@ -11,6 +11,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from .core import require_positive_int
 from .flowmeter import ACK, FIN, PSH, RST, SYN, TCP, UDP, Packets, flow_table
@@ -89,18 +90,20 @@ class Trace:
         "Wait for the other side: the path's round-trip time with some jitter."
         self.clock += self.path.round_trip * self.rng.lognormvariate(0.05, 0.15)
 
-    def packet(
-        self,
-        is_forward: bool,  # True = from the client
-        size: int = 0,     # payload, bytes
-        flags: int = ACK,  # TCP flag bits
-    ) -> None:
-        "Write one packet at the present time."
-        if self.protocol != TCP: header, flags, window = 8, 0, -1
-        else:
-            header = self.path.syn_headers[not is_forward] if flags & SYN else self.path.header
-            window = self.path.windows[not is_forward]
-        self.rows.append((self.clock, size, is_forward, header, flags, window))
+# %% ../nbs/01a_demo.ipynb #3d54c56d
+@patch
+def packet(
+    self: Trace,
+    is_forward: bool,  # True = from the client
+    size: int = 0,     # payload, bytes
+    flags: int = ACK,  # TCP flag bits
+) -> None:
+    "Writes one packet at the present time."
+    if self.protocol == TCP:
+        header = self.path.syn_headers[not is_forward] if flags & SYN else self.path.header
+        window = self.path.windows[not is_forward]
+    else: header, flags, window = 8, 0, -1
+    self.rows.append((self.clock, size, is_forward, header, flags, window))
 
 # %% ../nbs/01a_demo.ipynb #f9a1ae15
 def open_tcp(trace: Trace) -> None:
