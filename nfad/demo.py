@@ -58,8 +58,17 @@ def _draw_path(rng: random.Random, service: str) -> NetworkPath:
 class Trace:
     "The packets of one simulated network flow, seen beside the client."
 
-    def __init__(self, rng: random.Random, path: NetworkPath, protocol: int = TCP):
-        self.rng, self.path, self.protocol, self.clock, self.rows = rng, path, protocol, 0.0, []
+    def __init__(
+        self,
+        rng: random.Random,   # where all chance comes from
+        path: NetworkPath,    # between client and server
+        protocol: int = TCP,  # or UDP
+    ):
+        self.rng = rng
+        self.path = path
+        self.protocol = protocol
+        self.clock = 0.0  # s since the flow began
+        self.rows = []    # per packet: time (s), size, is_forward, header, flags, window
 
     def wait(
         self,
@@ -212,7 +221,8 @@ def web(trace: Trace) -> None:
             answer = _heavy(rng, 700, 0.8, 4000) if polls else _heavy(rng, 5000, 1.5, 120_000)
             send(trace, False, answer)
             trace.wait_about(0.01, 1.0)
-        trace.wait_about(*((0.8, 0.8) if polls else (3.0, 1.2)))
+        if polls: trace.wait_about(0.8, 0.8)
+        else: trace.wait_about(3.0, 1.2)  # someone reads
         if trace.clock > 110: break
     close_tcp(trace, rng.choices(("client", "server", "reset", "open"), (50, 30, 12, 8))[0])
 
