@@ -146,7 +146,8 @@ def test_class_names(label, name): assert class_name(label) == name and class_na
 
 @pytest.mark.parametrize("name, family", [
     ("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"),
-    ("Botnet", "bot"), ("Infiltration", "infiltration"), ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
+    ("Botnet", "bot"), ("Infiltration", "infiltration"),
+    ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
 def test_families(name, family): assert families(np.array([name])).tolist() == [family]
 
 
