@@ -342,7 +342,7 @@ def column_key(
 
 # %% ../nbs/00a_vocabulary.ipynb #0f55fa8b
 def _spellings(
-    dialect: str,     # "cicflowmeter" or "tor_arff"
+    dialect: str,     # "cicflowmeter", "ciciot2023" or "tor_arff"
 ) -> dict[str, str]:  # spelling -> canonical name
     "The other spellings of one dialect."
     return {word: name for name, aliases in zip(COLUMNS.name, COLUMNS.aliases, strict=True)
@@ -350,6 +350,7 @@ def _spellings(
 
 
 _TOR_NAMES = _spellings("tor_arff")
+_IOT_NAMES = {name: name for name in IOT_COLUMNS} | _spellings("ciciot2023")
 _OWN_NAMES = {name: name for name in COLUMNS.name if name not in IOT_COLUMNS}
 _WORDS = _OWN_NAMES | _spellings("cicflowmeter")
 _BY_KEY = {column_key(word): name for word, name in _WORDS.items()}
@@ -361,7 +362,7 @@ def find_vocabulary(
     "Which known set of columns a header belongs to."
     names = {str(c).strip() for c in columns}
     if len(names & set(_TOR_NAMES)) >= 10: return "tor_arff"
-    if len(names & set(IOT_COLUMNS)) >= 20: return "ciciot2023"
+    if len(names & set(_IOT_NAMES)) >= 20: return "ciciot2023"
     found = {_BY_KEY.get(column_key(c)) for c in names}
     return "cicflowmeter" if len(found & set(FLOW_COLUMNS)) >= 5 else "own"
 
@@ -373,9 +374,9 @@ def canonical_columns(
     vocabulary, found = find_vocabulary(columns), []
     for column in columns:
         name = re.sub(r"^\ufeff", "", str(column)).strip().strip("'\"").strip()
-        is_short = name in IOT_COLUMNS and vocabulary != "cicflowmeter"
         if vocabulary == "tor_arff": name = _TOR_NAMES.get(name, name)
-        elif not is_short: name = _BY_KEY.get(column_key(name), name)
+        elif vocabulary == "ciciot2023" and name in _IOT_NAMES: name = _IOT_NAMES[name]
+        elif vocabulary == "cicflowmeter" or name not in IOT_COLUMNS: name = _BY_KEY.get(column_key(name), name)
         found.append(f"{name}.1" if name in found else name)
     return found
 

@@ -11,11 +11,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pytest
 
 from nfad.demo import simulate_demo
+from nfad.grid import without_lessons
 from notebooks import NBS, ROOT
 
 TRAIN, SCORE = NBS / "03_train.ipynb", NBS / "04_score.ipynb"
@@ -33,18 +33,6 @@ def papermill(notebook: Path, folder: Path, **parameters) -> subprocess.Complete
     environment |= {"NFAD_DATA": str(folder / "no data"), "JUPYTER_PATH": f"{sys.prefix}/share/jupyter"}
     command = [Path(sys.executable).parent / "papermill", notebook, folder / f"out_{notebook.name}", "--no-progress-bar", *options]
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
-
-
-def without_lessons(path: Path, folder: Path) -> Path:
-    "A copy of a notebook that imports its module instead of building it: imports, parameters, then its Run section."
-    nb = nbformat.read(path, as_version=4)
-    start = next(i for i, cell in enumerate(nb.cells) if cell.cell_type == "markdown" and cell.source.startswith("## Run"))
-    first = next(i for i, cell in enumerate(nb.cells) if "check_parameters(globals())" in cell.source) + 1
-    module = f"nfad.{path.stem[3:]}"
-    own = nbformat.v4.new_code_cell(f"import {module} as own\nglobals().update({{name: getattr(own, name) for name in own.__all__}})")
-    nb.cells = [*nb.cells[:first], own, *nb.cells[start:]]
-    nbformat.write(nb, folder / path.name)
-    return folder / path.name
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -67,7 +55,7 @@ def said(run: subprocess.CompletedProcess) -> str:
 def short(tmp_path_factory) -> dict[str, Path]:
     "Both notebooks without their lessons."
     folder = tmp_path_factory.mktemp("short")
-    return {"train": without_lessons(TRAIN, folder), "score": without_lessons(SCORE, folder)}
+    return {step.stem[3:]: without_lessons(step.stem, folder / step.name) for step in (TRAIN, SCORE)}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +114,8 @@ def test_scores_are_one_row_a_test_record(demo_run):
 def test_the_users_own_file(short, tmp_path):
     demo = simulate_demo(n_benign=1500, n_attack_per_class=20)[["Flow Duration", "Fwd Packets/s", "Flow IAT Mean", "Label"]]
     demo.assign(Label=demo.Label.replace("BENIGN", "fine")).rename(columns={"Label": "kind"}).to_csv(tmp_path / "own.csv", index=False)
-    run = papermill(short["train"], tmp_path, dataset=tmp_path / "own.csv", label_column="kind", benign_label="fine", epochs=1, preset="fast")
+    labels = {"label_column": "kind", "benign_label": "fine"}
+    run = papermill(short["train"], tmp_path, dataset=tmp_path / "own.csv", epochs=1, preset="fast", **labels)
     assert run.returncode == 0, run.stderr[-3000:]
     run = papermill(short["score"], tmp_path, dataset=tmp_path / "own.csv", pairs=False)
     assert run.returncode == 0, run.stderr[-3000:]
@@ -137,7 +126,8 @@ def test_the_users_own_file(short, tmp_path):
 
 @pytest.mark.parametrize("name, words", [
     ("name", ["epoch", "did you mean 'epochs'"]), ("dataset", ["tor206", "did you mean 'tor2016'"]),
-    ("optimizer", ["optimizer", "did you mean 'adam'"]), ("column", ["knd", "kind"]), ("order", ["papermill nbs/03_train.ipynb", "own.csv"])])
+    ("optimizer", ["optimizer", "did you mean 'adam'"]), ("column", ["knd", "kind"]),
+    ("order", ["papermill nbs/03_train.ipynb", "own.csv"])])
 def test_a_mistake_is_named_and_leaves_nothing(mistakes, name, words):
     run, folder = mistakes[name]
     message = said(run)

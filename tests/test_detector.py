@@ -20,11 +20,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from nfad import core
 from nfad import detector as module
 from nfad.statistics import GaussianSurprise, ProfileStatistic
 from nfad.engine import BLOCK
 from nfad.architectures import build_flow
-from nfad.detector import FlowDetector, PRESETS, load_detector
+from nfad.detector import FlowDetector, PRESETS
 
 from flows import MILD, UNBOUNDED, X, compilations, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, run_child, strange
 
@@ -321,7 +322,7 @@ def test_an_unknown_architecture_and_a_single_feature_for_pzflow(untrained):
 
 # --- item 7: the model file ---------------------------------------------------------------------------------
 
-def test_law_round_trip(detector, saved): law_round_trip(detector, load_detector, saved, strange(X))
+def test_law_round_trip(detector, saved): law_round_trip(detector, FlowDetector.load, saved, strange(X))
 
 
 def test_law_round_trip_of_the_paper_flow(paper, tmp_path):
@@ -330,12 +331,12 @@ def test_law_round_trip_of_the_paper_flow(paper, tmp_path):
 
 @pytest.mark.parametrize("transform", ["standard", "quantile"])
 def test_law_round_trip_of_transforms(fitted, transform, tmp_path):
-    law_round_trip(fitted(transform), load_detector, fitted(transform).save(tmp_path / "m.safetensors"), strange(X))
+    law_round_trip(fitted(transform), FlowDetector.load, fitted(transform).save(tmp_path / "m.safetensors"), strange(X))
 
 
 def test_law_round_trip_catches_forgotten_weights(detector, saved):
     def forgetful(path):
-        other = load_detector(path)
+        other = FlowDetector.load(path)
         other._set_flow(other._bounds)
         return other
     with pytest.raises(AssertionError): law_round_trip(detector, forgetful, saved, X)
@@ -344,7 +345,7 @@ def test_law_round_trip_catches_forgotten_weights(detector, saved):
 def test_loading_runs_no_code(saved, monkeypatch):
     def never(*args, **kwargs): raise AssertionError("loading a model must not unpickle, evaluate or execute")
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (builtins, "eval"), (np, "load")): monkeypatch.setattr(module, name, never)
-    load_detector(saved)
+    FlowDetector.load(saved)
     content = saved.read_bytes()
     start = 8 + struct.unpack("<Q", content[:8])[0]
     assert json.loads(content[8:start]) and b"cnumpy" not in content and b"c__builtin__" not in content and not content.startswith(b"\x80")
@@ -354,7 +355,7 @@ def test_loading_runs_no_code(saved, monkeypatch):
 
 def refuses(path, match=None):
     "Loading says, in a ValueError that names the file, why not."
-    with pytest.raises(ValueError, match=match) as caught: load_detector(path)
+    with pytest.raises(ValueError, match=match) as caught: FlowDetector.load(path)
     assert str(path) in str(caught.value)
 
 
@@ -384,13 +385,13 @@ def header_of_bytes(content, folder):
 
 
 def test_law_damage_is_seen(saved, tmp_path, detector):
-    law_damage_is_seen(load_detector, saved.read_bytes(), tmp_path, detector)
+    law_damage_is_seen(FlowDetector.load, saved.read_bytes(), tmp_path, detector)
 
 
 def test_law_damage_is_seen_catches_a_loader_without_hash(saved, tmp_path, detector, monkeypatch):
-    monkeypatch.setattr(module, "sha256", NoHash)
+    without_hash(monkeypatch)
     content = detector.save(tmp_path / "unsealed.safetensors").read_bytes()
-    with pytest.raises(AssertionError): law_damage_is_seen(load_detector, content, tmp_path, detector)
+    with pytest.raises(AssertionError): law_damage_is_seen(FlowDetector.load, content, tmp_path, detector)
 
 
 @pytest.mark.parametrize("share", [0, 0.0001, 0.002, 0.05, 0.3, 0.7, 0.999])
@@ -431,19 +432,17 @@ def test_files_of_other_programs_are_refused(kind, tmp_path):
 
 def test_a_missing_file_and_a_folder(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises((FileNotFoundError, ValueError), match=re.escape(str(path))): load_detector(path)
+        with pytest.raises((FileNotFoundError, ValueError), match=re.escape(str(path))): FlowDetector.load(path)
 
 
-class NoHash:
-    "Stands in for sha256, so that a forged file has the right hash."
-    def __init__(self, *_): pass
-    def update(self, *_): pass
-    def hexdigest(self): return "0" * 64
+def without_hash(monkeypatch):
+    "Every file has the same hash, so that a forged one has the right one."
+    monkeypatch.setattr("nfad.core._hash_model", lambda arrays, header: "0" * 64)
 
 
 def forged(detector, path, change, monkeypatch):
     "The file of `detector` after `change(arrays, header)`, with a hash that fits."
-    monkeypatch.setattr(module, "sha256", NoHash)
+    without_hash(monkeypatch)
     detector.save(path)
     with safe_open(path, framework="numpy") as file:
         arrays, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["nfad"])
@@ -499,7 +498,7 @@ def test_files_that_contradict_themselves_are_refused(kind, detector, tmp_path, 
 
 
 def test_an_honest_file_passes_where_the_forged_fail(detector, tmp_path, monkeypatch):
-    law_round_trip(detector, load_detector, forged(detector, tmp_path / "honest.safetensors", lambda arrays, header: None, monkeypatch), X)
+    law_round_trip(detector, FlowDetector.load, forged(detector, tmp_path / "honest.safetensors", lambda arrays, header: None, monkeypatch), X)
 
 
 def law_saving_is_atomic(save, path, monkeypatch):
@@ -509,7 +508,7 @@ def law_saving_is_atomic(save, path, monkeypatch):
         open(target, "wb").write(b"half")
         raise OSError("no space left on device")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_file", broken)
+        patch.setattr("nfad.core.save_file", broken)
         with pytest.raises(OSError, match="no space"): save(path)
     assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
 
@@ -520,7 +519,7 @@ def test_law_saving_is_atomic(detector, tmp_path, monkeypatch):
 
 def test_law_saving_is_atomic_catches_writing_in_place(detector, tmp_path, monkeypatch):
     path = detector.save(tmp_path / "model.safetensors")
-    with pytest.raises(AssertionError): law_saving_is_atomic(lambda path: module.save_file({}, path), path, monkeypatch)
+    with pytest.raises(AssertionError): law_saving_is_atomic(lambda path: core.save_file({}, path), path, monkeypatch)
 
 
 def test_a_saved_file_says_what_made_it(saved):
@@ -537,7 +536,7 @@ def profiled(): return FlowDetector(hidden=16, epochs=6, batch_size=64).fit(X)
 
 def test_the_default_statistic_keeps_the_laws(profiled, tmp_path):
     assert profiled.statistic == "profile"
-    law_round_trip(profiled, load_detector, profiled.save(tmp_path / "m.safetensors"), strange(X))
+    law_round_trip(profiled, FlowDetector.load, profiled.save(tmp_path / "m.safetensors"), strange(X))
     law_decisions_agree(profiled, pd.concat([X, X.iloc[:50] * 20], ignore_index=True))
     law_constants_are_kept(profiled, X, "version")
     law_strange_is_ordered(profiled, X, list(X))
@@ -822,14 +821,14 @@ def test_law_mean_of_members_catches_the_first_alone(trio):
 
 
 def test_law_round_trip_of_an_ensemble(trio, tmp_path):
-    law_round_trip(trio, load_detector, trio.save(tmp_path / "model.safetensors"), strange(X))
+    law_round_trip(trio, FlowDetector.load, trio.save(tmp_path / "model.safetensors"), strange(X))
 
 
 def test_scikit_learn_is_not_imported(saved, tmp_path):
     "Neither by the module nor to load and score: that would double the time to the first score."
     X.to_csv(tmp_path / "X.csv", index=False)
     script = ("import sys, pandas as pd; import nfad.train as t; assert 'sklearn' not in sys.modules, 'by the import';"
-              "d = t.load_detector(sys.argv[1]); d.predict(pd.read_csv(sys.argv[2])); repr(d); assert 'sklearn' not in sys.modules, 'by the scores'")
+              "d = t.FlowDetector.load(sys.argv[1]); d.predict(pd.read_csv(sys.argv[2])); repr(d); assert 'sklearn' not in sys.modules, 'by the scores'")
     run_child(script, saved, tmp_path / "X.csv")
 
 
@@ -847,7 +846,7 @@ def test_one_more_part_is_followed_by_all_but_onnx(monkeypatch, tmp_path):
     high = X[:40].assign(duration=1e9, bytes=1e9, gap=1e9, flags=1e9)
     assert list(d.score_parts(high)) == ["record", "profile", "total", "local", "ceiling", "constants"]
     assert (d.score_parts(high).ceiling > d.score_parts(X).ceiling.max()).all()
-    again = load_detector(d.save(tmp_path / "model.safetensors"))
+    again = FlowDetector.load(d.save(tmp_path / "model.safetensors"))
     assert np.array_equal(again.anomaly_score(high), d.anomaly_score(high))
     assert np.allclose([alert.anomaly_score for alert in Scorer(d).score(high)], d.anomaly_score(high))
     assert any("ceiling" in name for name in studies.statistic_scores(d, X)(high))
