@@ -164,7 +164,7 @@ def _train(
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
-    from nfad.train import prepare, train_run
+    from nfad.runs import prepare, train_run
     if feature_indexes and feature_set != "default": raise ValueError("give feature_set or feature_indexes, not both")
     usual = "paper" if preset == "paper" else "default"
     settings = {"dataset": benign_path or dataset, "feature_set": feature_indexes or feature_set, "split": split,
@@ -352,7 +352,7 @@ def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import write_json
     from nfad.score import score_record
-    from nfad.train import read_run
+    from nfad.runs import read_run
     run = read_run(folder, "nfad train", progress=False)
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     result = score_record(run, scores, fpr)
@@ -440,7 +440,7 @@ def _demo(
 ) -> Said:                            # the first alerts
     "Shows the whole way on simulated traffic: trains, scores a folder, ranks the alerts."
     from nfad.core import atomic_path, repository_root
-    from nfad.train import prepare
+    from nfad.runs import prepare
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, quiet=quiet)
     model, source = Path(trained.content["model"]), repository_root() / out_dir / "records"
     night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")

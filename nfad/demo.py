@@ -11,6 +11,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from .core import require_positive_int
 from .flowmeter import ACK, FIN, PSH, RST, SYN, TCP, UDP, Packets, flow_table
@@ -58,8 +59,17 @@ def _draw_path(rng: random.Random, service: str) -> NetworkPath:
 class Trace:
     "The packets of one simulated network flow, seen beside the client."
 
-    def __init__(self, rng: random.Random, path: NetworkPath, protocol: int = TCP):
-        self.rng, self.path, self.protocol, self.clock, self.rows = rng, path, protocol, 0.0, []
+    def __init__(
+        self,
+        rng: random.Random,   # where all chance comes from
+        path: NetworkPath,    # between client and server
+        protocol: int = TCP,  # or UDP
+    ):
+        self.rng = rng
+        self.path = path
+        self.protocol = protocol
+        self.clock = 0.0  # s since the flow began
+        self.rows = []    # per packet: time (s), size, is_forward, header, flags, window
 
     def wait(
         self,
@@ -80,18 +90,20 @@ class Trace:
         "Wait for the other side: the path's round-trip time with some jitter."
         self.clock += self.path.round_trip * self.rng.lognormvariate(0.05, 0.15)
 
-    def packet(
-        self,
-        is_forward: bool,  # True = from the client
-        size: int = 0,     # payload, bytes
-        flags: int = ACK,  # TCP flag bits
-    ) -> None:
-        "Write one packet at the present time."
-        if self.protocol != TCP: header, flags, window = 8, 0, -1
-        else:
-            header = self.path.syn_headers[not is_forward] if flags & SYN else self.path.header
-            window = self.path.windows[not is_forward]
-        self.rows.append((self.clock, size, is_forward, header, flags, window))
+# %% ../nbs/01a_demo.ipynb #3d54c56d
+@patch
+def packet(
+    self: Trace,
+    is_forward: bool,  # True = from the client
+    size: int = 0,     # payload, bytes
+    flags: int = ACK,  # TCP flag bits
+) -> None:
+    "Writes one packet at the present time."
+    if self.protocol == TCP:
+        header = self.path.syn_headers[not is_forward] if flags & SYN else self.path.header
+        window = self.path.windows[not is_forward]
+    else: header, flags, window = 8, 0, -1
+    self.rows.append((self.clock, size, is_forward, header, flags, window))
 
 # %% ../nbs/01a_demo.ipynb #f9a1ae15
 def open_tcp(trace: Trace) -> None:
@@ -212,7 +224,8 @@ def web(trace: Trace) -> None:
             answer = _heavy(rng, 700, 0.8, 4000) if polls else _heavy(rng, 5000, 1.5, 120_000)
             send(trace, False, answer)
             trace.wait_about(0.01, 1.0)
-        trace.wait_about(*((0.8, 0.8) if polls else (3.0, 1.2)))
+        if polls: trace.wait_about(0.8, 0.8)
+        else: trace.wait_about(3.0, 1.2)  # someone reads
         if trace.clock > 110: break
     close_tcp(trace, rng.choices(("client", "server", "reset", "open"), (50, 30, 12, 8))[0])
 

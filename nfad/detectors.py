@@ -24,7 +24,7 @@ from .prep import FEATURE_SETS
 from .training import TrainingDiverged
 from .detector import SCORE_VERSION, FlowDetector
 from .criterion import STATISTICS
-from .train import Prepared
+from .runs import Prepared
 from .metrics import class_metrics, decision_metrics, ranking_metrics
 from .score import fpr_band, threshold_at_fpr
 from .peers import PEERS, broken_constants, fit_peer
@@ -297,7 +297,7 @@ def run_split(
 
 # %% ../nbs/07_detectors.ipynb #d4ce6f0d
 def compare_detectors(
-    prepare_seed: Callable,       # prepare_seed(seed) -> what `nfad.train.prepare` returns
+    prepare_seed: Callable,       # prepare_seed(seed) -> what `nfad.runs.prepare` returns
     make_flow: Callable,          # make_flow(seed) -> an unfitted FlowDetector
     names: Sequence[str],         # detectors
     seeds: Sequence[int],         # of the splits and of all models

@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 @patch(as_prop=True)
 def folder(self: Cell) -> Path:  # <out_dir>/<dataset>/<feature_set>
     "Where the results are."
-    from nfad.train import run_folder  # brings jax
+    from nfad.runs import run_folder  # brings jax
     return run_folder(self.dataset, self.feature_set, self.out_dir)
 
 

@@ -99,7 +99,7 @@ def score_table(
 
 # %% ../nbs/04_score.ipynb #5c81e2a2
 def score_record(
-    run: Any,            # `Run` of `nfad.train`
+    run: Any,            # `Run` of `nfad.runs`
     scores: np.ndarray,  # (n,) anomaly scores of its test part
     fpr: float = 0.01,   # promised false-alarm rate, in (0, 1)
     seed: int = 0,       # of the bootstrap

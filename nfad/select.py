@@ -427,7 +427,7 @@ def select_record(
 # %% ../nbs/06_select.ipynb #c7ce06b7
 def make_bench(
     detector: Any,            # a FlowDetector, fitted
-    prepared: Any,            # `Prepared` of `nfad.train`, with attacks set aside
+    prepared: Any,            # `Prepared` of `nfad.runs`, with attacks set aside
     n_shapley: int = 0,       # benign records that get Shapley values; 0: no Shapley values
     shapley_rows: Sequence[int] = (),  # rows of the pool that get them
     seed: int = 0,            # of thinning, background and all draws

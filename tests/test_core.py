@@ -4,6 +4,7 @@ import pickle
 import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
@@ -136,3 +137,126 @@ def test_a_file_over_the_limit_is_not_opened(tmp_path, monkeypatch):
         file.truncate(core.MAX_MODEL + 1)  # sparse
     monkeypatch.setattr(core, "safe_open", lambda *_, **__: pytest.fail("was opened"))
     with pytest.raises(ValueError, match="cannot be a model"): read_model(path, FORMAT)
+
+
+# ---------------------------------------------------------------- counts and checks
+def law_allowed_alarms(allowed):
+    "The largest whole number of alarms whose share does not pass the rate."
+    for m in (1, 7, 99, 100, 1000, 1009):
+        for fpr in (0.001, 0.01, 0.05, 0.29, 0.295, 1 / 3, 0.5, 0.999):
+            k = allowed(m, fpr)
+            assert 0 <= k <= m and k / m <= fpr < (k + 1) / m, (m, fpr, k)
+
+
+def test_allowed_alarms(): law_allowed_alarms(core.allowed_alarms)
+
+
+@pytest.mark.parametrize("broken", [lambda m, fpr: int(m * fpr), lambda m, fpr: round(m * fpr)])
+def test_allowed_alarms_law_catches(broken):
+    with pytest.raises(AssertionError): law_allowed_alarms(broken)
+
+
+@pytest.mark.parametrize("name", ["../..", "/", "...", "-", ""])
+def test_a_name_without_letters_names_no_folder(name):
+    with pytest.raises(ValueError, match="must hold a letter or digit"): core.slug(name)
+
+
+@pytest.mark.parametrize("name", ["demo", "../../etc/passwd.csv", "a b\\c", "x" * 300, "C:\\data\\night.csv", "\u00e4pfel.csv"])
+def test_a_run_stays_below_its_parent(name, tmp_path):
+    folder = core.run_dir(name, name, str(tmp_path))
+    assert folder.resolve().parent.parent == tmp_path.resolve() and len(folder.name) <= 80
+
+
+CALLS = [
+    (lambda: core.require_choice("Adma", ["adam", "sgd"], "optimizer"), ValueError,
+     "optimizer must be one of ['adam', 'sgd'], got 'Adma'; did you mean 'adam'?"),
+    (lambda: core.require_between(1, 0, 1, "fpr"), ValueError, "fpr must be a number in (0, 1), got 1"),
+    (lambda: core.require_between(True, 0, 2, "fpr"), ValueError, "got True"),
+    (lambda: core.require_between("0.5", 0, 1, "fpr"), ValueError, "got '0.5'"),
+    (lambda: core.require_between(float("nan"), 0, 1, "fpr"), ValueError, "got nan"),
+    (lambda: core.require_positive_int(0, "n"), ValueError, "n must be a whole number >= 1, got 0"),
+    (lambda: core.require_positive_int(2.0, "n"), ValueError, "got 2.0"),
+    (lambda: core.require_finite([[1, 2], [np.inf, np.nan]], "X"), ValueError,
+     "X must be finite, got inf at (1, 0) and 2 bad values in all"),
+    (lambda: core.require_columns(pd.DataFrame({"a": [1]}), ["A"], "it"), KeyError,
+     "records lack 1 columns ['A']; it needs 1; did you mean 'a'?"),
+    (lambda: core.require_file("no/such", "make it"), FileNotFoundError, "no/such does not exist; make it with: make it")]
+
+
+@pytest.mark.parametrize("call, error, text", CALLS)
+def test_an_error_names_argument_rule_and_value(call, error, text):
+    with pytest.raises(error) as caught: call()
+    assert text in str(caught.value).replace('"', "")
+
+
+# ---------------------------------------------------------------- parameters of a notebook
+OWN = "dataset = 'demo'  # which\nepochs = 100\nrate = 0.5\nprofile = False\nnames = None\nsizes = [1, 2]"
+KEPT = {"epochs": (5, 5.0), "rate": (1, 0.25), "profile": (True,), "dataset": ("tor2016", 31, [31, 13]),
+        "names": (3, "x", True), "sizes": ("all", True, 2)}
+REFUSED = {"epochs": (0.5, "many", True), "rate": ("fast", False), "profile": (1, "yes"), "dataste": ("demo",)}
+
+
+def ran(name, value): return {"In": ["", OWN, f"# Parameters\n{name} = {value!r}"]}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in KEPT.items() for value in values])
+def test_parameters_of_a_fitting_kind_are_kept(name, value): assert core.check_parameters(ran(name, value)) == {name: value}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in REFUSED.items() for value in values])
+def test_other_parameters_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"parameter '{name}'"): core.check_parameters(ran(name, value))
+
+
+def test_a_notebook_that_was_not_given_parameters_has_none():
+    assert core.check_parameters({}) == {} == core.check_parameters({"In": ["", OWN]})
+
+
+# ---------------------------------------------------------------- files
+def law_atomic(atomic, path):
+    "A failed write leaves the old file and nothing else; a whole one has the user's permissions."
+    path.write_text("old")
+    with pytest.raises(OSError):
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+        temporary.chmod(0o600)
+    plain = path.with_name("plain")
+    plain.write_text("")
+    assert path.read_text() == "new" and path.stat().st_mode == plain.stat().st_mode
+
+
+def test_atomic(tmp_path): law_atomic(core.atomic_path, tmp_path / "a.txt")
+
+
+def test_atomic_law_catches_a_plain_write(tmp_path):
+    from contextlib import nullcontext
+    with pytest.raises(AssertionError): law_atomic(nullcontext, tmp_path / "a.txt")
+
+
+def test_a_record_has_no_nan_and_no_list(tmp_path):
+    path = core.write_json(tmp_path / "a.json", {"b": np.float32(0.5), "a": np.arange(2), "p": tmp_path})
+    assert core.read_json(path) == {"a": [0, 1], "b": 0.5, "p": str(tmp_path)}
+    assert path.read_text().index('"a"') < path.read_text().index('"b"')
+    with pytest.raises(ValueError): core.write_json(path, {"a": float("nan")})
+    for text in ("[1]", "{"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="a.json is not a JSON record"): core.read_json(path)
+
+
+def test_a_fingerprint_sees_values_order_and_names():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    others = [frame[::-1], frame[["b", "a"]], frame.rename(columns={"a": "c"}), frame + 1e-12,
+              frame.to_numpy(), frame.to_numpy().reshape(1, 4)]
+    assert len({core.fingerprint(frame), *map(core.fingerprint, others)}) == 7
+    assert core.fingerprint(frame) == core.fingerprint(frame.astype("float32"))
+
+
+def test_figures_of_axes_and_of_figures_are_saved(tmp_path):
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 2, figsize=(2, 1))
+    for what in (figure, axes, axes[0]): assert core.save_figure(what, tmp_path / "a.png").stat().st_size > 100
+    plt.close(figure)

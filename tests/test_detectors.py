@@ -17,7 +17,7 @@ from nfad.metrics import decision_metrics, ranking_metrics
 from nfad.peers import PEERS
 from nfad.prep import FEATURE_SETS
 from nfad.score import threshold_at_fpr
-from nfad.train import prepare
+from nfad.runs import prepare
 from nfad.training import TrainingDiverged
 
 

@@ -29,8 +29,10 @@ def labelled(n=400, seed=0, ties=True):
     return y, np.round(scores) if ties else scores
 
 
-CASES = [labelled(n, seed, ties) for n, seed, ties in ((400, 0, True), (400, 1, False), (2, 2, True), (5, 3, True), (60, 4, False), (999, 5, True))]
-CASES += [(np.array([0, 1, 1]), np.array([3.4e38, 3.4e38, 1.0])), (np.array([1, 0, 0, 1]), np.zeros(4)), (np.array([0, 0, 1, 1]), np.array([3.0, 4, 1, 2]))]
+SIZES = (400, True), (400, False), (2, True), (5, True), (60, False), (999, True)  # records, and whether many scores tie
+CASES = [labelled(n, seed, ties) for seed, (n, ties) in enumerate(SIZES)]
+CASES += [(np.array([0, 1, 1]), np.array([3.4e38, 3.4e38, 1.0])), (np.array([1, 0, 0, 1]), np.zeros(4))]
+CASES += [(np.array([0, 0, 1, 1]), np.array([3.0, 4, 1, 2]))]  # the wrong way round
 
 
 # --- rankings and classes -------------------------------------------------------------------------------------
@@ -38,7 +40,8 @@ CASES += [(np.array([0, 1, 1]), np.array([3.4e38, 3.4e38, 1.0])), (np.array([1, 
 def law_ranking(ranking, y, scores):
     "scikit-learn's figures, signed; a rate of attacks found that a loop over thresholds confirms."
     got = ranking(y, scores)
-    assert got["auroc"] == pytest.approx(sk.roc_auc_score(y, scores)) and got["average_precision"] == pytest.approx(sk.average_precision_score(y, scores))
+    assert got["auroc"] == pytest.approx(sk.roc_auc_score(y, scores))
+    assert got["average_precision"] == pytest.approx(sk.average_precision_score(y, scores))
     pairs = (scores[y == 1][:, None] > scores[y == 0]) + 0.5 * (scores[y == 1][:, None] == scores[y == 0])
     assert got["auroc"] == pytest.approx(pairs.mean())
     for fpr in (0.01, 0.001):
@@ -88,10 +91,13 @@ def test_auroc_is_signed():
 def law_decisions(decide, y, scores, threshold):
     "scikit-learn's figures of `score > threshold`."
     got, flagged = decide(y, scores, threshold), scores > threshold
-    assert got["precision"] == pytest.approx(sk.precision_score(y, flagged, zero_division=0)) and got["recall"] == pytest.approx(sk.recall_score(y, flagged))
+    assert got["precision"] == pytest.approx(sk.precision_score(y, flagged, zero_division=0))
+    assert got["recall"] == pytest.approx(sk.recall_score(y, flagged))
     assert got["f1"] == pytest.approx(sk.f1_score(y, flagged, zero_division=0)) and got["accuracy"] == pytest.approx(np.mean(flagged == y))
-    assert [got[k] for k in ("true_negatives", "false_positives", "false_negatives", "true_positives")] == sk.confusion_matrix(y, flagged).ravel().tolist()
-    assert got["realised_fpr"] == pytest.approx(np.mean(flagged[y == 0])) and got["realised_fpr_low"] <= got["realised_fpr"] <= got["realised_fpr_high"]
+    counts = [got[k] for k in ("true_negatives", "false_positives", "false_negatives", "true_positives")]
+    assert counts == sk.confusion_matrix(y, flagged).ravel().tolist()
+    assert got["realised_fpr"] == pytest.approx(np.mean(flagged[y == 0]))
+    assert got["realised_fpr_low"] <= got["realised_fpr"] <= got["realised_fpr_high"]
     assert got["accuracy_always_attack"] == pytest.approx(y.mean()) == 1 - got["accuracy_never_attack"]
 
 
@@ -124,7 +130,8 @@ def law_classes(classes, attack, scores):
     for name, row in table.iterrows():
         chosen = np.isin(attack, ["benign", name])
         assert row["n"] == (attack == name).sum()
-        for key, value in ranking_metrics((attack[chosen] == name).astype(int), scores[chosen]).items(): assert row[key] == value, (name, key)
+        alone = ranking_metrics((attack[chosen] == name).astype(int), scores[chosen])
+        for key, value in alone.items(): assert row[key] == value, (name, key)
 
 
 def test_law_classes(): law_classes(class_metrics, *many_classes())
@@ -207,8 +214,9 @@ def test_law_rate_interval_catches_the_normal_one():
 def shapes():
     "Scores that figures meet: usual, one benign record, one attack, equal, huge with ties, tiny differences."
     y, scores = labelled(300, ties=False)
-    return {"usual": (y, scores), "two records": (np.array([0, 1]), np.array([1.0, 2.0])), "one attack": (np.arange(30) == 3, np.arange(30.0)),
-            "equal": (y, np.zeros(300)), "huge": (y, np.where(scores > 1.5, 3.4e38, scores)), "wide": (y, scores * 1e30), "close": (y, 1 + 1e-9 * scores)}
+    return {"usual": (y, scores), "equal": (y, np.zeros(300)), "huge": (y, np.where(scores > 1.5, 3.4e38, scores)),
+            "wide": (y, scores * 1e30), "close": (y, 1 + 1e-9 * scores),
+            "two records": (np.array([0, 1]), np.array([1.0, 2.0])), "one attack": (np.arange(30) == 3, np.arange(30.0))}
 
 
 @pytest.fixture

@@ -126,7 +126,8 @@ def test_the_same_96_flows_as_cicflowmeter(data_dir):
     assert len(ours) == len(theirs) == 96
     same, offset = matched(ours, theirs)
     assert len(same) == 96 and offset == 3 * 3600  # the file's clock is that of New Brunswick
-    for side in ("Source", "Destination"): assert (same[[f"{side} IP", f"{side} Port"]] == ours[[f"{side} IP", f"{side} Port"]]).all(axis=None)
+    ends = [f"{side} {what}" for side in ("Source", "Destination") for what in ("IP", "Port")]
+    assert (same[ends] == ours[ends]).all(axis=None)
 
 
 @needs_data

@@ -24,9 +24,16 @@ def law_finds(rank, stands_out=True):
 def test_law_finds_few_shot(by): law_finds(lambda few, benign, seed: few_shot(few, benign, NAMES, by, n_draws=20, seed=seed), by == "mean")
 
 
+def by_spread(spread):
+    "A ranking of traffic, 150 benign records and the attacks, without labels."
+    def rank(few, benign, seed):
+        return label_free(np.concatenate([benign[:150], few]), benign, NAMES, spread, n_draws=20, seed=seed)
+    return rank
+
+
 @pytest.mark.parametrize("spread", ["variance", "tail"])
 def test_law_finds_label_free(spread):
-    law_finds(lambda few, benign, seed: label_free(np.concatenate([benign[:150], few]), benign, NAMES, spread, n_draws=20, seed=seed), False)
+    law_finds(by_spread(spread), stands_out=False)
     many = label_free(np.concatenate([evidence(200, seed=1), evidence(40, [2, 5, 8], seed=2)]), evidence(500, seed=3), NAMES, spread)
     out = set(many.table.index[many.table["low"] > many.null])
     assert out <= {"f2", "f5", "f8"} and len(out) >= 2
@@ -38,7 +45,7 @@ def test_law_finds_catches_a_reversed_sign():
 
 def test_law_finds_catches_the_median_distance():
     "Which is why `mad` is no default: it does not see a minority."
-    with pytest.raises(AssertionError): law_finds(lambda few, benign, seed: label_free(np.concatenate([benign[:150], few]), benign, NAMES, "mad", n_draws=20, seed=seed))
+    with pytest.raises(AssertionError): law_finds(by_spread("mad"))
 
 
 def law_chance(rank):

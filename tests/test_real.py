@@ -5,7 +5,7 @@ import pytest
 from conftest import needs_data
 from nfad.score import evaluate
 from nfad.detector import FlowDetector
-from nfad.train import prepare
+from nfad.runs import prepare
 
 pytestmark = needs_data
 

@@ -60,7 +60,8 @@ def law_p_values(p_values, scores, calibration):
 def test_law_p_values(scores, calibration): law_p_values(conformal_p_values, scores, calibration)
 
 
-@pytest.mark.parametrize("broken", [lambda s, c: np.array([(1 + sum(c > x)) / (len(c) + 1) for x in s]), lambda s, c: np.array([np.mean(c >= x) for x in s])])
+@pytest.mark.parametrize("broken", [lambda s, c: np.array([(1 + sum(c > x)) / (len(c) + 1) for x in s]),
+                                    lambda s, c: np.array([np.mean(c >= x) for x in s])])
 def test_law_p_values_catches(broken):
     with pytest.raises(AssertionError): law_p_values(broken, np.array([0.0, 1, 2, 9]), np.array([0.0, 1, 1, 2]))
 
@@ -140,7 +141,8 @@ def test_law_evaluation_of_huge_and_equal_scores():
 
 def test_law_evaluation_catches_a_threshold_from_the_test_records():
     attack, scores = many_classes()
-    with pytest.raises(AssertionError): law_evaluation(lambda a, s, c, fpr: evaluate(a, s, s[a == "benign"], fpr), attack, scores, np.random.default_rng(0).normal(size=150))
+    def peeking(attack, scores, calibration, fpr): return evaluate(attack, scores, scores[attack == "benign"], fpr)
+    with pytest.raises(AssertionError): law_evaluation(peeking, attack, scores, np.random.default_rng(0).normal(size=150))
 
 
 # --- tables and records -------------------------------------------------------------------------------------
@@ -183,12 +185,14 @@ BAD = {
     "confidence of a band": (lambda: fpr_band(10, 10, 0.1, 1.5), "confidence"),
     "threshold of NaN": (lambda: threshold_at_fpr(NAN), "scores"), "threshold of nothing": (lambda: threshold_at_fpr(EMPTY), "scores"),
     "threshold of a table": (lambda: threshold_at_fpr(S.reshape(8, 5)), "scores"),
-    "p-values of NaN": (lambda: conformal_p_values(NAN, S), "scores"), "p-values from NaN": (lambda: conformal_p_values(S, NAN), "calibration"),
+    "p-values of NaN": (lambda: conformal_p_values(NAN, S), "scores"),
+    "p-values from NaN": (lambda: conformal_p_values(S, NAN), "calibration"),
     "p-values from nothing": (lambda: conformal_p_values(S, EMPTY), "calibration"),
     "evaluate lengths": (lambda: evaluate(ATTACK, SHORT, S), "scores"), "evaluate NaN": (lambda: evaluate(ATTACK, NAN, S), "scores"),
     "evaluate without calibration": (lambda: evaluate(ATTACK, S, EMPTY), "calibration"),
     "evaluate calibration NaN": (lambda: evaluate(ATTACK, S, NAN), "calibration"),
-    "table lengths": (lambda: score_table(ATTACK, S, ROWS[:-1], S), "rows|length"), "table NaN": (lambda: score_table(ATTACK, NAN, ROWS, S), "scores"),
+    "table lengths": (lambda: score_table(ATTACK, S, ROWS[:-1], S), "rows|length"),
+    "table NaN": (lambda: score_table(ATTACK, NAN, ROWS, S), "scores"),
 }
 
 

@@ -34,7 +34,8 @@ class Spy(FlowDetector):
 def compare(parts, attack=ATTACK):
     "The study with small flows, and the training rows of each."
     Spy.seen = []
-    return compare_candidates(statistic_fit(lambda seed: Spy(seed=seed, hidden=8, n_layers=1, epochs=3)), parts, attack, n_kinds=4), Spy.seen
+    fit = statistic_fit(lambda seed: Spy(seed=seed, hidden=8, n_layers=1, epochs=3))
+    return compare_candidates(fit, parts, attack, n_kinds=4), Spy.seen
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,8 @@ def law_blind_to_attacks(one, other):
 def test_law_blind_to_attacks(compared, parts):
     one, other = compared[0], compare(parts | {"test": parts["test"][::-1]})[0]
     law_blind_to_attacks(one, other)
-    with pytest.raises(AssertionError): law_blind_to_attacks(one.assign(criterion=one["macro_auroc"]), other.assign(criterion=other["macro_auroc"]))
+    one, other = (table.assign(criterion=table["macro_auroc"]) for table in (one, other))
+    with pytest.raises(AssertionError): law_blind_to_attacks(one, other)
 
 
 def test_the_study_of_statistics(compared):
@@ -88,7 +90,7 @@ def test_the_sum_of_all_parts_is_the_default(parts):
 
 def test_rank_statistics_by_hand():
     usual, strange = pd.DataFrame({"a": [0.0, 1], "b": [0.0, 1]}), pd.DataFrame({"a": [2.0, 2, -1], "b": [2.0, -1, -1]})
-    found = rank_statistics(usual, strange, ["x", "x", "y"])
+    found = rank_statistics(["x", "x", "y"], usual, strange)
     assert found["macro_auroc"].tolist() == [0.5, 0.25] and found["tpr_at_fpr_0.01"].tolist() == pytest.approx([2 / 3, 1 / 3])
     assert rank_classes(np.array(["benign", "x"]), np.array([0.0, 1.0]))["macro_auroc"] == 1
 
@@ -114,7 +116,8 @@ def test_contamination_hurts(parts):
     sweep = contamination_sweep(fit_near, parts["train"], intruders,
                                 parts["test"], ATTACK, shares=(0.0, 0.1))
     assert sweep.loc[0.0, "auroc"] > sweep.loc[0.1, "auroc"]
-    with pytest.raises(ValueError, match="intruders"): contamination_sweep(None, parts["train"], intruders, parts["test"], ATTACK, shares=(0.5,))
+    with pytest.raises(ValueError, match="intruders"):
+        contamination_sweep(None, parts["train"], intruders, parts["test"], ATTACK, shares=(0.5,))
 
 
 def knn_fit(seen=None):
@@ -140,7 +143,8 @@ def test_law_nested(parts): law_nested(size_sweep, parts)
 def test_law_nested_catches_fresh_draws(parts):
     def fresh(fit_score, train, test, attack, sizes):
         rng = np.random.default_rng(0)
-        return pd.concat([size_sweep(fit_score, train.iloc[rng.permutation(len(train))[:min(n, len(train))]], test, attack, sizes=()) for n in sizes])
+        drawn = [train.iloc[rng.permutation(len(train))[:min(n, len(train))]] for n in sizes]
+        return pd.concat([size_sweep(fit_score, part, test, attack, sizes=()) for part in drawn])
     with pytest.raises(AssertionError): law_nested(fresh, parts)
 
 
@@ -191,7 +195,9 @@ def test_law_picks(parts): law_picks(compare_candidates, parts)
 
 
 def test_law_picks_catches_a_choice_by_labels(parts):
-    def cheat(fit, parts, attack, n_kinds): return (table := compare_candidates(fit, parts, attack, n_kinds=n_kinds)).assign(criterion=table["macro_auroc"])
+    def cheat(fit, parts, attack, n_kinds):
+        table = compare_candidates(fit, parts, attack, n_kinds=n_kinds)
+        return table.assign(criterion=table["macro_auroc"])
     with pytest.raises(AssertionError): law_picks(cheat, parts)
 
 
@@ -206,7 +212,8 @@ class Recorder:
 def test_every_variant_is_a_detector():
     for name, options in (PREPARATIONS | REGULARIZATIONS).items():
         assert (options == {}) == (name == "default")
-        with pytest.raises(ValueError, match="X must hold at least 20"): FlowDetector().set_params(**options).fit(odd_records(3))  # all settings were accepted
+        detector = FlowDetector().set_params(**options)
+        with pytest.raises(ValueError, match="X must hold at least 20"): detector.fit(odd_records(3))  # all settings were accepted
 
 
 def test_variants_of_the_flow(parts):
@@ -223,7 +230,9 @@ def test_variants_of_the_flow(parts):
 def law_copies(variant, train):
     "Each record is trained on as often as it was read, its duplicates included, and held-out records are as they were."
     seen, copies = {}, pd.Series(np.arange(len(train)) % 3 + 1, index=train.index)
-    def fit_one(train, reference): seen.update(counts=train.index.value_counts().sort_index(), reference=reference); return nothing(train, reference)
+    def fit_one(train, reference):
+        seen.update(counts=train.index.value_counts().sort_index(), reference=reference)
+        return nothing(train, reference)
     variant(fit_one, copies)(part := train.iloc[::2], train)
     assert seen["counts"].to_list() == copies[part.index].to_list() and seen["reference"] is train
 
@@ -232,23 +241,30 @@ def test_law_copies(parts): law_copies(with_copies, parts["train"])
 
 
 def test_law_copies_catches_positions_for_row_numbers(parts):
-    def by_position(fit_one, copies): return lambda train, reference: fit_one(train.loc[train.index.repeat(copies.to_numpy()[:len(train)])], reference)
+    def by_position(fit_one, copies):
+        repeated = lambda train: train.loc[train.index.repeat(copies.to_numpy()[:len(train)])]
+        return lambda train, reference: fit_one(repeated(train), reference)
     with pytest.raises(AssertionError): law_copies(by_position, parts["train"])
 
 
 def test_an_ensemble_has_a_spread(parts):
-    trio = FlowDetector(hidden=8, n_layers=1, epochs=1, n_members=2, feature_order="shuffled").fit(parts["train"], validation=parts["reference"])
-    each, mean = trio.member_log_prob(parts["test"]), trio.log_prob_terms(parts["test"]).sum(axis=1)
+    pair = FlowDetector(hidden=8, n_layers=1, epochs=1, n_members=2, feature_order="shuffled")
+    two = pair.fit(parts["train"], validation=parts["reference"])
+    each, mean = two.member_log_prob(parts["test"]), two.log_prob_terms(parts["test"]).sum(axis=1)
     assert each.shape == (500, 2) and np.allclose(each.mean(axis=1), mean, atol=1e-3) and not np.allclose(each[:, 0], each[:, 1])
-    found = statistic_scores(trio, parts["reference"])(parts["test"])["member_spread"]
+    found = statistic_scores(two, parts["reference"])(parts["test"])["member_spread"]
     assert np.allclose(found, np.abs(each[:, 0] - each[:, 1]) / 2)
 
 
 def test_figures():
-    sizes, shares = (pd.DataFrame({"macro_auroc": [0.5, 0.6]}, index=pd.Index(x, name=n)) for x, n in (([10, 100], "training records"), ([0.0, 0.1], "contamination")))
-    criterion = pd.DataFrame({"criterion": [0.5, 0.7, 0.6], "criterion_tpr": [0.3, 0.2, 0.1], "macro_auroc": [0.6, 0.8, 0.7]}, index=["a", "b", "c"])
-    assert "1.00" in (axes := plot_criterion(criterion)).get_title() and {text.get_text() for text in axes.texts} == set("abc")
-    axes = plot_criterion(criterion, by="criterion_tpr", mark=["b"])
+    columns = {"criterion": [0.5, 0.7, 0.6], "criterion_tpr": [0.3, 0.2, 0.1], "macro_auroc": [0.6, 0.8, 0.7]}
+    criterion = pd.DataFrame(columns, index=list("abc"))
+    axes = plot_criterion(criterion, ax=pyplot.figure().gca())
+    assert "1.00" in axes.get_title() and {text.get_text() for text in axes.texts} == set("abc")
+    axes = plot_criterion(criterion, by="criterion_tpr", mark=["b"], ax=pyplot.figure().gca())
     assert [text.get_text() for text in axes.texts] == ["b"] and "-0.50" in axes.get_title() and "TPR" in axes.get_xlabel()
-    for axes in (plot_sweep({"a": sizes}), plot_sweep({"a": shares})): assert axes.has_data() and axes.get_xlabel() is not None
+    for name, varied, scale in (("training records", [10, 100], "log"), ("contamination", [0.0, 0.1], "symlog")):
+        sweep = pd.DataFrame({"macro_auroc": [0.5, 0.6]}, index=pd.Index(varied, name=name))
+        axes = plot_sweep({"a": sweep}, ax=pyplot.figure().gca())
+        assert axes.get_xscale() == scale and axes.get_xlabel() == name and len(axes.get_xticks()) == 2
     pyplot.close("all")

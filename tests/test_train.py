@@ -1,124 +1,40 @@
-"""Laws of nfad.train: the same settings give the same run, and a run that failed leaves nothing of another."""
-import json
-import re
-from dataclasses import replace
-
+"""Laws of nfad.train: a run is opened where it was made, and made only for the embedded demo."""
 import numpy as np
-import pandas as pd
 import pytest
 
 from nfad import train
-from nfad.core import write_json
-from nfad.detector import FlowDetector
-from nfad.train import open_run, prepare, read_run, run_folder, train_run
-from nfad.training import TrainingDiverged
+from nfad.runs import prepare, train_run
+from nfad.train import open_run
 
 from flows import quick
 
-
-SETTINGS = dict(dataset="demo", feature_set=["Flow Duration", "Total Fwd Packets", "Flow IAT Max"], split="random", sizes=None, seed=3)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory): return prepare(**SETTINGS, out_dir=str(tmp_path_factory.mktemp("runs")), progress=False)
+FEATURES = ["Flow Duration", "Total Fwd Packets"]
 
 
-def law_same_run(prepare, first):
-    "The same settings give the same records, split, features and folder name."
-    again = prepare(**json.loads(json.dumps(SETTINGS)), out_dir=str(first.folder.parent.parent), progress=False)
-    assert again.features == first.features and again.folder == first.folder
-    for part in ("train", "reference", "calibration", "test", "labelled"):
-        assert np.array_equal(getattr(again.split, part), getattr(first.split, part)), part
-    assert again.dataset.records.equals(first.dataset.records)
+def law_opened_where_made(open_run, out_dir, monkeypatch):
+    "The demo is trained once, where it is missing; afterwards the same run is read."
+    trained = []
+    def few(prepared, detector, settings):
+        trained.append(settings["seed"])
+        return train_run(prepared, quick(seed=settings["seed"]), settings)
+    monkeypatch.setattr(train, "train_run", few)
+    first, again = (open_run("demo", FEATURES, out_dir, seed) for seed in (5, 6))
+    assert trained == [5] and again.record == first.record and again.prepared.folder == first.prepared.folder
+    X = first.prepared.part("test")
+    assert np.array_equal(again.detector.anomaly_score(X), first.detector.anomaly_score(X))
 
 
-def test_law_same_run(prepared): law_same_run(prepare, prepared)
+def test_law_opened_where_made(tmp_path, monkeypatch, untrained): law_opened_where_made(open_run, str(tmp_path), monkeypatch)
 
 
-def test_law_same_run_catches_another_seed(prepared):
-    with pytest.raises(AssertionError): law_same_run(lambda **kw: prepare(**kw | {"seed": 4}), prepared)
+def test_law_opened_where_made_catches_training_anew(tmp_path, monkeypatch, untrained):
+    def anew(dataset, feature_set, out_dir, seed):
+        settings = dict(dataset=dataset, feature_set=feature_set, seed=seed)
+        train.train_run(prepare(**settings, out_dir=out_dir), None, settings)
+        return open_run(dataset, feature_set, out_dir, seed)
+    with pytest.raises(AssertionError): law_opened_where_made(anew, str(tmp_path), monkeypatch)
 
 
-def test_prepared_parts_hold_the_features(prepared):
-    assert prepared.features == SETTINGS["feature_set"] and prepared.folder.parent.name == "demo"
-    assert list(prepared.part("train")) == prepared.features and len(prepared.part("train")) == len(prepared.split.train)
-    assert not prepared.folder.exists()  # made when the first file is written
-    with pytest.raises(ValueError, match="split|method"): prepare("demo", split="by moon")
-    with pytest.raises((KeyError, ValueError), match="Flow Duratoin"): prepare("demo", ["Flow Duratoin"])
-
-
-def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
-    d = quick(epochs=2)
-    record = train_run(prepared, d, SETTINGS)
-    stored = json.loads((prepared.folder / "train.json").read_text())
-    assert sorted(p.name for p in prepared.folder.iterdir()) == ["calibration.parquet", "model.safetensors", "train.json"]
-    assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
-    assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
-    assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
-
-
-def test_a_failed_run_leaves_no_model_of_another(prepared, monkeypatch, untrained):
-    train_run(prepared, quick(seed=1), SETTINGS)
-    def broken(*args, **kwargs): raise OSError("no space left on device")
-    monkeypatch.setattr("nfad.core.save_file", broken)
-    before = (prepared.folder / "train.json").read_text()
-    with pytest.raises(OSError): train_run(prepared, quick(seed=2), SETTINGS)
-    model, record = prepared.folder / "model.safetensors", prepared.folder / "train.json"
-    assert not model.is_file() or record.read_text() == before  # never the new record beside the old model
-    assert not list(prepared.folder.glob(".*"))
-
-
-def test_divergence_leaves_the_earlier_run_alone(prepared, untrained, monkeypatch):
-    train_run(prepared, quick(epochs=1), SETTINGS)
-    before = {path.name: path.read_bytes() for path in prepared.folder.iterdir()}
-    def diverge(*args, **settings): raise TrainingDiverged("the loss became nan")
-    monkeypatch.setattr("nfad.detector.train_flow", diverge)
-    with pytest.raises(TrainingDiverged): train_run(prepared, quick(seed=4), SETTINGS)
-    assert {path.name: path.read_bytes() for path in prepared.folder.iterdir()} == before
-
-
-# --- a run opened again -------------------------------------------------------------------------------------
-
-def test_a_run_is_found_where_it_was_made(prepared):
-    assert run_folder(SETTINGS["dataset"], SETTINGS["feature_set"], prepared.folder.parent.parent) == prepared.folder
-
-
-def law_opened_as_trained(opened, prepared, detector):
-    "Records, split and scores of an opened run are those of the training."
-    assert opened.prepared.features == prepared.features and opened.prepared.folder == prepared.folder
-    for part in ("train", "reference", "calibration", "test"):
-        assert opened.prepared.part(part).equals(prepared.part(part)), part
-    assert np.array_equal(opened.detector.anomaly_score(prepared.part("test")), detector.anomaly_score(prepared.part("test")))
-
-
-def test_law_opened_as_trained(prepared, untrained):
-    d = quick(epochs=1)
-    train_run(prepared, d, SETTINGS)
-    opened = open_run(SETTINGS["dataset"], SETTINGS["feature_set"], str(prepared.folder.parent.parent), seed=99)
-    law_opened_as_trained(opened, prepared, d)
-    with pytest.raises(AssertionError): law_opened_as_trained(opened._replace(prepared=prepare("demo", seed=4)), prepared, d)
-    aside = opened.set_aside(7)
-    assert len(aside.split.labelled) == 7 and not set(aside.split.labelled) & set(aside.split.test)
-    for part in ("train", "reference", "calibration"): assert aside.part(part).equals(prepared.part(part))
-
-
-def test_a_run_that_is_missing_or_did_not_finish(tmp_path):
-    "The error names the command that makes it."
-    for _ in range(2):
-        with pytest.raises(FileNotFoundError, match=re.escape("papermill me")): read_run(tmp_path, "papermill me")
-        write_json(tmp_path / "train.json", {"fingerprint": "x"})  # the record alone is a run that did not finish
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    (tmp_path / "train.json").write_text("{")
-    with pytest.raises(ValueError, match="train.json"): read_run(tmp_path, "papermill me")
-    with pytest.raises(FileNotFoundError, match="-p dataset tor2016 -p feature_set 'timing'"): open_run("tor2016", "timing", str(tmp_path))
-
-
-def test_a_run_of_other_records_is_refused(prepared, untrained, monkeypatch):
-    train_run(prepared, quick(epochs=1), SETTINGS)
-    read = lambda: read_run(prepared.folder, progress=False)
-    assert read().record["fingerprint"]
-    for change in (lambda X: X[::-1], lambda X: X + 1e-3, lambda X: X.rename(columns=str.upper)):
-        frame = change(prepared.dataset.records)
-        with monkeypatch.context() as patched:
-            patched.setattr(train, "prepare", lambda **_: prepared._replace(dataset=replace(prepared.dataset, records=frame)))
-            with pytest.raises(ValueError, match="fingerprint.*train again"): read()
+@pytest.mark.parametrize("feature_set, command", [("default", "-p dataset tor2016$"), ("timing", "-p dataset tor2016 -p feature_set 'timing'$")])
+def test_a_missing_run_names_its_command(tmp_path, feature_set, command):
+    with pytest.raises(FileNotFoundError, match=command): open_run("tor2016", feature_set, str(tmp_path))

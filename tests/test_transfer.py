@@ -34,7 +34,8 @@ def domain(name="here", shift=0.0, seed=0, n=600):
 def test_common_columns():
     columns, report = common_columns(frame(columns="abcd").assign(a=1.0), frame(columns="cbae"))
     assert columns == ["b", "c"]
-    assert dict(zip(report["column"], report["status"])) == {"a": "constant in source", "b": "used", "c": "used", "d": "only in source", "e": "only in target"}
+    status = {"a": "constant in source", "b": "used", "c": "used", "d": "only in source", "e": "only in target"}
+    assert dict(zip(report["column"], report["status"], strict=True)) == status
     with pytest.raises(KeyError, match="share no column"): common_columns(frame(columns="ab"), frame(columns="cd"))
     with pytest.raises(KeyError, match="lacks 1 of 2"): require_target_columns(frame(columns="ab"), ["a", "z"])
 
@@ -51,7 +52,8 @@ def law_matching_restores_the_source(match):
     for seed in range(3):
         source, target = frame(500, seed=seed), np.exp(frame(500, shift=1.0, seed=seed + 10))
         assert feature_shift(source, match(target, source)(target)).max() < 0.1
-        assert feature_shift(source, match(target, source)(np.exp(frame(500, shift=1.0, seed=99)))).max() < 0.15  # and of records it has not seen
+        unseen = np.exp(frame(500, shift=1.0, seed=99))
+        assert feature_shift(source, match(target, source)(unseen)).max() < 0.15
 
 
 def test_matching(): law_matching_restores_the_source(quantile_matcher)
@@ -128,7 +130,8 @@ def test_figures():
 def test_parts_are_disjoint():
     d = make_domain(load_dataset("demo"), max_rows=800)
     parts = [d.train, d.calibration, d.test]
-    assert sum(map(len, parts)) == len(set(np.concatenate(parts))) and (d.attack[d.pool] == "benign").all() and (d.attack[d.calibration] == "benign").all()
+    assert sum(map(len, parts)) == len(set(np.concatenate(parts)))
+    assert (d.attack[d.pool] == "benign").all() and (d.attack[d.calibration] == "benign").all()
     assert len(d.pool) and set(d.pool) <= set(d.train)  # a target's training rows are not trained on
     with pytest.raises(ValueError, match="too few"): make_domain(load_dataset("demo"), max_rows=50)
 
@@ -139,11 +142,16 @@ def law_recalibration_keeps_the_promise(run):
     assert len(chosen) and (chosen["fpr"] <= 0.12).all()
 
 
-def test_recalibration(): law_recalibration_keeps_the_promise(lambda s, t: transfer(s, t, epochs=4, fpr=0.03, models=["flow"], remedies=["recalibrate"])[0])
+def flow_with(remedy, fpr):
+    "Rows of a transfer of the flow with one remedy."
+    return lambda s, t: transfer(s, t, epochs=4, fpr=fpr, models=["flow"], remedies=[remedy])[0]
+
+
+def test_recalibration(): law_recalibration_keeps_the_promise(flow_with("recalibrate", 0.03))
 
 
 def test_recalibration_catches_the_source_threshold():
-    def broken(s, t): return transfer(s, t, epochs=4, fpr=0.03, models=["flow"], remedies=["none"])[0].assign(remedy="recalibrate")
+    def broken(s, t): return flow_with("none", 0.03)(s, t).assign(remedy="recalibrate")
     with pytest.raises(AssertionError): law_recalibration_keeps_the_promise(broken)
 
 
@@ -152,19 +160,22 @@ def law_retraining_finds_attacks_where_benign_traffic_moved(run):
     assert table["auroc"].item() > 0.9 and table["fpr"].item() < 0.2
 
 
-def test_retraining(): law_retraining_finds_attacks_where_benign_traffic_moved(lambda s, t: transfer(s, t._replace(pool=t.calibration), epochs=4, fpr=0.05, models=["flow"], remedies=["retrain"])[0])
+def test_retraining():
+    def run(s, t): return flow_with("retrain", 0.05)(s, t._replace(pool=t.calibration))
+    law_retraining_finds_attacks_where_benign_traffic_moved(run)
 
 
 def test_retraining_catches_a_flow_that_stays():
-    def broken(s, t): return transfer(s, t, epochs=4, fpr=0.05, models=["flow"], remedies=["none"])[0].assign(remedy="retrain")
+    def broken(s, t): return flow_with("none", 0.05)(s, t).assign(remedy="retrain")
     with pytest.raises(AssertionError): law_retraining_finds_attacks_where_benign_traffic_moved(broken)
 
 
 def test_retraining_adds_benign_records_to_boosting():
-    table = transfer(domain(), domain("there", shift=3.0, seed=3)._replace(pool=domain(seed=3).calibration), epochs=2, models=["boosting"], remedies=["retrain"])[0]
+    def run(target): return transfer(domain(), target, epochs=2, models=["boosting"], remedies=["retrain"])[0]
+    table = run(domain("there", shift=3.0, seed=3)._replace(pool=domain(seed=3).calibration))
     assert set(table["remedy"]) == {"none", "retrain"} and not table.isna().any(axis=None)
     few = domain("there", seed=3)
-    assert set(transfer(domain(), few._replace(pool=few.pool[:40]), epochs=2, models=["boosting"], remedies=["retrain"])[0]["remedy"]) == {"none"}
+    assert set(run(few._replace(pool=few.pool[:40]))["remedy"]) == {"none"}
 
 
 def test_remedies_never_see_target_attacks():
@@ -172,7 +183,8 @@ def test_remedies_never_see_target_attacks():
     other = target._replace(attack=np.where(target.attack == "benign", "benign", "Martian"))  # other names, same records
     a, b = (transfer(source, t, epochs=3, models=["boosting", "flow"])[0] for t in (target, other))
     assert np.allclose(a.select_dtypes("number"), b.select_dtypes("number"))
-    assert transfer(source, other, epochs=3, models=["boosting"], remedies=["none"])[1]["unknown_families"] == {"other": int((other.attack[other.test] == "Martian").sum())}
+    told = transfer(source, other, epochs=3, models=["boosting"], remedies=["none"])[1]
+    assert told["unknown_families"] == {"other": int((other.attack[other.test] == "Martian").sum())}
 
 
 def test_official_layout_of_tiissrc23(tmp_path):

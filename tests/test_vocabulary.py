@@ -65,12 +65,14 @@ def edited(old: str, new: str) -> types.ModuleType:
 
 def test_an_alias_of_another_dialect_is_added_in_one_place():
     header = ["Packets per second", *(name for name in IOT_COLUMNS if name != "Rate")]
-    module = edited("Rate | rate | packets/s | packets per second\n", "Rate | rate | packets/s | packets per second\n    = Packets per second\n")
+    line = "Rate | rate | packets/s | packets per second\n"
+    module = edited(line, line + "    = Packets per second\n")
     assert module.canonical_columns(header)[0] == "Rate" and canonical_columns(header)[0] == "Packets per second"
     assert module.canonical_columns(["Packets per second", "size"])[0] == "Packets per second"  # not in a file of one's own
     tor = ["duration", *(f"{s}_{b}" for b in ("fiat", "biat", "flowiat", "active", "idle") for s in ("min", "max", "mean", "std")), "quiet"]
     module = edited("    tor_arff = min_idle\n", "    tor_arff = min_idle, quiet\n")
-    assert module.canonical_columns([name for name in tor if name != "min_idle"])[-1] == "Idle Min" and canonical_columns(tor)[-1] == "quiet"
+    assert module.canonical_columns([name for name in tor if name != "min_idle"])[-1] == "Idle Min"
+    assert canonical_columns(tor)[-1] == "quiet"
 
 
 def test_an_alias_and_a_column_are_added_in_one_place():
@@ -79,14 +81,16 @@ def test_an_alias_and_a_column_are_added_in_one_place():
     module = edited("    = Tot Fwd Pkts, Total Fwd Packet\n", "    = Tot Fwd Pkts, Total Fwd Packet, Fwd Packets Seen\n")
     assert module.canonical_columns(header)[1] == "Total Fwd Packets"
     module = edited("Bwd RST Flags | flags", "Retransmissions | count | packets | packets sent again\n    = Retrans\nBwd RST Flags | flags")
-    assert "Retransmissions" in module.FLOW_COLUMNS and "Retransmissions" in set(module.FEATURES.name) and "Retransmissions" not in module.FLOW_FEATURES
+    assert "Retransmissions" in module.FLOW_COLUMNS and "Retransmissions" in set(module.FEATURES.name)
+    assert "Retransmissions" not in module.FLOW_FEATURES
     assert module.canonical_columns(["retrans"]) == ["Retransmissions"] and column_role("Retransmissions") == "feature"
 
 
 # ---------------------------------------------------------------- names of columns
 def test_one_vocabulary_for_all_spellings():
     v3 = list(FLOW_COLUMNS[:5]) + ["Fwd Header Length", " Init_Win_bytes_forward ", "min_seg_size_forward"]
-    v4 = ["Flow Duration", "Tot Fwd Pkts", "Tot Bwd Pkts", "TotLen Fwd Pkts", "TotLen Bwd Pkts", "Fwd Header Len", "Init Fwd Win Byts", "Fwd Seg Size Min"]
+    v4 = ["Flow Duration", "Tot Fwd Pkts", "Tot Bwd Pkts", "TotLen Fwd Pkts", "TotLen Bwd Pkts", "Fwd Header Len",
+          "Init Fwd Win Byts", "Fwd Seg Size Min"]
     fixed = ["Flow Duration", "Total Fwd Packet", "Total Bwd packets", "Total Length of Fwd Packet", "Total Length of Bwd Packet",
              "Fwd Header Length", "FWD Init Win Bytes", "Fwd Seg Size Min"]
     assert canonical_columns(v3) == canonical_columns(v4) == canonical_columns(fixed)
@@ -114,7 +118,8 @@ def test_short_names_mean_what_their_dialect_says():
     assert find_vocabulary(["duration", "bytes"]) == "own"
     tor = ["duration", *(f"{s}_{b}" for b in ("fiat", "biat", "flowiat", "active", "idle") for s in ("min", "max", "mean", "std"))]
     assert find_vocabulary(tor) == "tor_arff"
-    assert canonical_columns(tor)[:3] == ["Flow Duration", "Fwd IAT Min", "Fwd IAT Max"] and set(canonical_columns(tor)) <= set(FLOW_COLUMNS)
+    assert canonical_columns(tor)[:3] == ["Flow Duration", "Fwd IAT Min", "Fwd IAT Max"]
+    assert set(canonical_columns(tor)) <= set(FLOW_COLUMNS)
 
 
 REAL = ["cicids2017/cicids2017", "cicids2017/cicids2017_improved", "tor2016/tor2016_10s", "tor2016/tor2016_15s", "ciciot2023/ciciot2023",
@@ -134,13 +139,15 @@ def test_every_real_column_is_known(data_dir, name):
 # ---------------------------------------------------------------- classes
 @pytest.mark.parametrize("label, name", [
     ("nonTOR", "benign"), ("BENIGN", "benign"), ("0", "benign"), ("FTP-Patator", "FTP Brute Force"), ("DDOS attack-HOIC", "DDoS HOIC"),
-    ("Web Attack \u2013 XSS", "Web Attack XSS"), ("Web Attack \ufffd XSS", "Web Attack XSS"), ("'TOR'", "TOR"), ("My new_attack", "My new attack")])
+    ("Web Attack \u2013 XSS", "Web Attack XSS"), ("Web Attack \ufffd XSS", "Web Attack XSS"),
+    ("'TOR'", "TOR"), ("My new_attack", "My new attack")])
 def test_class_names(label, name): assert class_name(label) == name and class_name(name) == name
 
 
 @pytest.mark.parametrize("name, family", [
-    ("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"), ("Botnet", "bot"),
-    ("Infiltration", "infiltration"), ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
+    ("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"),
+    ("Botnet", "bot"), ("Infiltration", "infiltration"),
+    ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
 def test_families(name, family): assert families(np.array([name])).tolist() == [family]
 
 

@@ -2,10 +2,12 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib import pyplot
 from sklearn import metrics as sk
 
-from nfad.windows import repetition, score_window
+from nfad.windows import WindowScores, draw_window, plot_windows, repetition, score_window, window_findings
 
 
 def place(n, seed): return np.random.default_rng(seed).normal(size=(n, 3))
@@ -28,7 +30,10 @@ def test_law_window(): law_window(partial(score_window, n_windows=10))
 
 
 def test_law_window_catches_forgotten_calibration():
-    with pytest.raises(AssertionError): law_window(lambda scores, *a: (r := score_window(scores, *a, n_windows=2))._replace(p_values=np.exp(-r.scores)))
+    def by_surprise(*args):
+        found = score_window(*args, n_windows=2)
+        return found._replace(p_values=np.exp(-found.scores))
+    with pytest.raises(AssertionError): law_window(by_surprise)
 
 
 def test_a_crowd_is_found_only_by_its_window():
@@ -48,3 +53,35 @@ def test_windows_refuse():
     with pytest.raises(ValueError, match="at least 30"): score_window(own(x), x, x, own(x[:20]), x[:20])
     with pytest.raises(ValueError, match="k = 40"): repetition(x, x, k=40)
     with pytest.raises(ValueError, match="one length"): score_window(own(x), x[:5], x, own(x), x)
+
+
+def test_a_drawn_window_holds_what_was_asked():
+    attack = np.repeat(["benign", "a", "b"], [100, 20, 20])
+    for k in (0, 5):
+        rows = draw_window(attack, "a", 50, k, [3, k])
+        assert len(set(rows)) == 50 and (attack[rows] == "a").sum() == k and (attack[rows] == "b").sum() == 0
+        assert np.array_equal(rows, draw_window(attack, "a", 50, k, [3, k]))
+
+
+def law_findings(findings):
+    "Shares of the attacks found alone and in the window, and of benign records flagged."
+    y, p = np.array([0, 0, 0, 0, 1, 1]), np.array([0.5, 0.01, 0.3, 0.9, 0.005, 0.01])
+    seen = WindowScores(np.zeros(6), p, np.zeros(6), 0.05)
+    found = findings(y, np.array([0, 1, 2, 3, 2, 4.0]), seen, 2, 0.01)
+    assert found == {"found alone": 0.5, "found in its window": 1.0, "benign flagged": 0.25, "window suspected": 1.0}
+    assert findings(0 * y, np.zeros(6), seen, 2, 0.01) == {"benign flagged": 0.5, "window suspected": 1.0}
+
+
+def test_law_findings(): law_findings(window_findings)
+
+
+def test_law_findings_catches_strict_p_values():
+    def strict(y, scores, seen, threshold, fpr): return window_findings(y, scores, seen, threshold, fpr - 1e-9)
+    with pytest.raises(AssertionError): law_findings(strict)
+
+
+def test_figure_of_windows():
+    found = pd.DataFrame({"found alone": [np.nan, 0.2], "found in its window": [np.nan, 0.9]}, index=["benign", "scan"])
+    ax = pyplot.subplots()[1]
+    assert plot_windows(found) is ax and [text.get_text() for text in ax.get_yticklabels()] == ["scan"]
+    pyplot.close("all")

@@ -44,12 +44,15 @@ CASES = {"simulated": simulated_packets(), "wild": wild_packets()}
 
 def ip_frame(version, protocol, source, destination, sport, dport, size, flags, window, header=20, vlan=False, keep=0):
     "A frame whose payload is cut to `keep` bytes, as captures with a snap length have it."
-    if protocol == TCP: transport = struct.pack(">HHIIBBHHH", sport, dport, 0, 0, header // 4 << 4, flags, window, 0, 0) + bytes(header - 20)
-    else: transport = struct.pack(">HHHH", sport, dport, 8 + size, 0)
+    transport = struct.pack(">HHHH", sport, dport, 8 + size, 0)
+    if protocol == TCP:
+        transport = struct.pack(">HHIIBBHHH", sport, dport, 0, 0, header // 4 << 4, flags, window, 0, 0) + bytes(header - 20)
     if version == 4:
-        ip = struct.pack(">BBHIBBH", 0x45, 0, 20 + len(transport) + size, 0, 64, protocol, 0) + bytes([10, 0, 0, source, 10, 0, 0, destination])
+        ip = struct.pack(">BBHIBBH", 0x45, 0, 20 + len(transport) + size, 0, 64, protocol, 0)
+        ip += bytes([10, 0, 0, source, 10, 0, 0, destination])
     else:
-        ip = struct.pack(">IHBB", 6 << 28, len(transport) + size, protocol, 64) + bytes(15) + bytes([source]) + bytes(15) + bytes([destination])
+        ip = struct.pack(">IHBB", 6 << 28, len(transport) + size, protocol, 64)
+        ip += bytes(15) + bytes([source]) + bytes(15) + bytes([destination])
     kind = {4: b"\x08\x00", 6: b"\x86\xdd"}[version]
     return bytes(12) + (b"\x81\x00\x00\x05" if vlan else b"") + kind + ip + transport + bytes(min(size, keep))
 
@@ -64,7 +67,7 @@ def write_pcap(path, frames, order="<", nano=False, link=1):
 
 def talk(*rows):
     "Packets (time, sender is client, flags, size) of one pair of ports."
-    return pd.DataFrame([(t, "c" if client else "s", "s" if client else "c", TCP, 9 if client else 80, 80 if client else 9, size, 20, flags, 1)
-                         for t, client, flags, size in rows],
-                        columns=["time", "source", "destination", "protocol", "source_port", "destination_port", "size", "header_bytes",
-                                 "flags", "window"])
+    ends = {True: {"source": "c", "destination": "s", "source_port": 9, "destination_port": 80},
+            False: {"source": "s", "destination": "c", "source_port": 80, "destination_port": 9}}
+    return pd.DataFrame([{"time": when, "protocol": TCP, "size": size, "header_bytes": 20, "flags": flags, "window": 1} | ends[client]
+                         for when, client, flags, size in rows])
