@@ -92,18 +92,22 @@ def _datasets(
 
 # %% ../nbs/13_cli.ipynb #f653149c
 def model_facts(
-    path: Path,               # a detector's file
-) -> dict[str, Any]:          # plain values
+    path: Path,       # of a detector or a network
+) -> dict[str, Any]:  # plain values
     "What the header of a model file says."
     from nfad.core import read_header
     header = read_header(path)
-    shapes, parameters = header["shapes"], header["parameters"]
-    weights = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith("flow."))
-    return {"file": str(path), "bytes": path.stat().st_size, "format": header["format"],
-            "features": header["transform"]["names"], "weights": weights,
-            "n_train": header["n_train"], "n_calibration": shapes["calibration_scores"][0], "fpr": parameters["fpr"],
-            "threshold": -header["offset"], "best_epoch": header["history"]["best_epoch"],
-            "parameters": parameters, "versions": header["versions"], "sha256": header["sha256"]}
+    shapes, is_flow = header["shapes"], header["format"].startswith("nfad-flow")
+    own = ("flow.",) if is_flow else ("w.", "b.")  # a flow, or a network of 07b_network
+    weights = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(own))
+    said = {"file": str(path), "bytes": path.stat().st_size, "format": header["format"],
+            "features": header["transform"]["names"], "weights": weights}
+    if is_flow: said |= {
+        "n_train": header["n_train"], "n_calibration": shapes["calibration_scores"][0],
+        "fpr": header["parameters"]["fpr"], "threshold": -header["offset"],
+        "best_epoch": header["history"]["best_epoch"]}
+    else: said["classes"] = header["classes"]
+    return said | {name: header[name] for name in ("parameters", "versions", "sha256")}
 
 
 @command("info")
@@ -377,7 +381,7 @@ def _evaluate(
         raise ValueError("give both benign_path and attack_path, or neither")
     folder = path if path.is_dir() else path.parent
     if benign_path: result = _evaluate_files(model, benign_path, attack_path, fpr)
-    else: result = _evaluate_run(folder, fpr or model_facts(folder / "model.safetensors")["fpr"])
+    else: result = _evaluate_run(folder, fpr or model_facts(folder / "model.safetensors").get("fpr", 0.01))
     number = lambda value: f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
     shown = [f"{key:<20}{number(result[key])}" for key in _FIGURES if key in result]
     return Said(result, "\n".join(shown))

@@ -27,7 +27,7 @@ from .vocabulary import (
     BENIGN_LABELS, FEATURES, MARKS, canonical_columns, class_name, column_key, column_role, find_vocabulary,
     is_attempted, label_of_file)
 from .tables import (
-    BATCH, PICKLE_ENDINGS, TEXT_ENDINGS, Batch, ReadReport, Table, frame_table, open_table, read_pickle)
+    BATCH, PICKLE_ENDINGS, TEXT_ENDINGS, Batch, ReadReport, Table, frame_table, open_table, pickled_frame)
 from .catalog import DATASETS, DatasetSource, Repair, locate
 
 # %% ../nbs/01c_data.ipynb #3eca8884
@@ -126,7 +126,7 @@ def _open_source(
     "One file as a table, whatever it is."
     if source and source.name == "demo": return frame_table(_demo(cache), path, report)
     if path.suffix.lower() in PICKLE_ENDINGS:
-        return frame_table(read_pickle(path, allow_pickle), path, report)
+        return frame_table(pickled_frame(path, allow_pickle), path, report)
     table = open_table(path, report)
     packets = path.suffix.lower() == ".parquet" and "direction_length" in table.names
     return frame_table(_from_packets(path), path, report) if packets else table

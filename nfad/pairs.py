@@ -55,5 +55,5 @@ def plot_pairs(
 def has_pairs(
     records: pd.DataFrame,  # (n, d) records
 ) -> bool:                  # whether all features of `PAPER_PAIRS` are there
-    "Can the paper's picture be drawn from these records?"
+    "Whether the paper's picture can be drawn from these records."
     return all(name in records for pair in PAPER_PAIRS.values() for name in pair)

@@ -126,13 +126,13 @@ def throughput(
 # %% ../nbs/09_quantize.ipynb #dd61b1b1
 _SCORE_ONCE = """
 import numpy as np, onnxruntime
-from nfad.measure import peak_memory
+from nfad.measure import peak_resident_memory
 onnxruntime.set_default_logger_severity(3)
 records = np.zeros((BATCH, WIDTH), np.float32)
-def score():
-    session = onnxruntime.InferenceSession(PATH, providers=["CPUExecutionProvider"])
-    return session, session.run(None, {"records": records})
-print("RESULT", peak_memory(score))
+before = peak_resident_memory()
+session = onnxruntime.InferenceSession(PATH, providers=["CPUExecutionProvider"])
+session.run(None, {"records": records})
+print("RESULT", peak_resident_memory() - before)
 """
 
 

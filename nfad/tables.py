@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'TEXT_ENDINGS', 'PICKLE_ENDINGS', 'RECORD_ENDINGS', 'RESULT', 'ReadReport', 'Batch', 'number_matrix', 'Table',
-           'open_table', 'frame_table', 'read_pickle', 'plan_columns', 'Records']
+           'open_table', 'frame_table', 'pickled_frame', 'plan_columns', 'Records']
 
 # %% ../nbs/01b_tables.ipynb #a05d9c46
 import csv
@@ -380,7 +380,7 @@ def frame_table(
     return Table(Path(path), names, (pa.string(),) * len(names), report, read)
 
 
-def read_pickle(
+def pickled_frame(
     path: Path,          # of a file with one DataFrame
     allow_pickle: bool,  # True runs the code inside
 ) -> pd.DataFrame:       # (n, d), with a `Label` from the file's name where it has none

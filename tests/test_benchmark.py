@@ -41,7 +41,8 @@ def test_law_ratios_catches_an_inverted_ratio():
 
 
 def test_scoring_keys():
-    turns = {"nfad_row": Cost(1e-6, 2e-6), "matmul_row": Cost(0.5e-6, 1e-6), "pzflow_row": Cost(1e-5, 6e-5), "nfad_row_bytes": 8.0, "pzflow_row_bytes": 900.0}
+    turns = {"nfad_row": Cost(1e-6, 2e-6), "matmul_row": Cost(0.5e-6, 1e-6), "pzflow_row": Cost(1e-5, 6e-5),
+             "nfad_row_bytes": 8.0, "pzflow_row_bytes": 900.0}
     found = scoring_keys(6, turns, ["pzflow"])
     assert np.isclose(found["score_ratio_d6"], 30) and np.isclose(found["score_ratio_wall_d6"], 10)
     assert np.isclose(found["matmul_fraction_d6"], 0.5) and np.isclose(found["score_rows_per_second_nfad_d6"], 1e6)
@@ -97,13 +98,17 @@ def test_the_table_says_what_is_met():
 
 
 def test_pictures_and_details():
-    result = {"d": [6, 20], "score_sizes": [1, 10], "score_sizes_seconds": [1e-3, 2e-3], "train_sizes": [10, 20], "train_sizes_seconds": [1, 2]}
+    result = {"d": [6, 20], "score_sizes": [1, 10], "score_sizes_seconds": [1e-3, 2e-3],
+              "train_sizes": [10, 20], "train_sizes_seconds": [1, 2]}
     result |= {f"train_cold_cpu_{who}_d{d}": float(d) for who in ("nfad", "pzflow") for d in (6, 20)}
     from matplotlib import pyplot as plt
     axes = plot_cost(result, "train_cold_cpu", "s", ax=plt.figure().gca())
     assert len(axes.get_legend().get_texts()) == 2 and axes.get_yscale() == "log"
     assert plot_cost(result, "nothing", "s", ax=plt.figure().gca()).get_legend() is None
-    for what in ("score", "train"): assert plot_sizes(result, what, "rows", "s", plt.figure().gca()).get_lines()[0].get_xdata().tolist() == result[f"{what}_sizes"]
+    for what in ("score", "train"):
+        line, = plot_sizes(result, what, "rows", "s", plt.figure().gca()).get_lines()
+        assert line.get_xdata().tolist() == result[f"{what}_sizes"]
+    plt.close("all")
     assert by_dimension(result).index.tolist() == ["train_cold_cpu_nfad", "train_cold_cpu_pzflow"]
 
 
@@ -128,8 +133,9 @@ def test_a_benchmark_leaves_a_record_after_each_step(tmp_path, monkeypatch):
         def preset(cls, name, **settings): return cls()
         def fit(self, X): return self
     monkeypatch.setattr(b, "FlowDetector", Fast)
-    for name, value in (("measure_start", {"warm_start_seconds": 1.0}), ("measure_latency", {}), ("score_sizes", {}), ("train_sizes", {}), ("measure_memory", {}), ("matmul_peak", {})):
-        monkeypatch.setattr(b, name, lambda *a, value=value, **k: value)
+    for name in ("measure_latency", "score_sizes", "train_sizes", "measure_memory", "matmul_peak"):
+        monkeypatch.setattr(b, name, lambda *a, **k: {})
+    monkeypatch.setattr(b, "measure_start", lambda *a: {"warm_start_seconds": 1.0})
     def dimension(d, *rest):
         if d == 7: raise RuntimeError("cut off")
         return {f"score_ratio_d{d}": 9.0}

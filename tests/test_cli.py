@@ -113,6 +113,16 @@ def test_info_reads_the_header_only(trained, here):
     assert here("info", trained.model)[1].startswith("file")
 
 
+def test_info_reads_networks_too(here, tmp_path):
+    from nfad.network import NeuralClassifier
+    X = pd.concat([traffic(200), strange(200)])
+    path = NeuralClassifier(hidden=(8,), epochs=1).fit(X, ["calm"] * 200 + ["odd"] * 200).save(tmp_path / "network.safetensors")
+    status, out, _ = here("info", path, "--json")
+    said = json.loads(out)
+    assert status == 0 and said["features"] == NAMES and said["classes"] == ["calm", "odd"] and said["weights"] >= 4 * 8 + 8 * 2
+    assert "classes" in here("info", path)[1]
+
+
 def test_score_then_explain(trained, here, tmp_path):
     status, out, _ = here("score", trained.model, trained.records, tmp_path / "out", "--json", "--quiet")
     totals = json.loads(out)

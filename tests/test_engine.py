@@ -97,7 +97,8 @@ def law_blocks_are_put_together(in_blocks):
             return rows * 2, rows.sum(axis=1)
         double, total = in_blocks(function, Z, block)
         assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
-        assert set(sizes) == {block or min(size for size in (64, 256, 2048) if n <= size or size == 2048)} and len(sizes) == max(-(-n // sizes[0]), 1)
+        wanted = block or min(size for size in (64, 256, 2048) if n <= size or size == 2048)
+        assert sizes == [wanted] * max(-(-n // wanted), 1)
 
 
 def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)

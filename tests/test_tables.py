@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfad.data import load_dataset
-from nfad.tables import ReadReport, frame_table, number_matrix, open_table, plan_columns, read_pickle
+from nfad.tables import ReadReport, frame_table, number_matrix, open_table, pickled_frame, plan_columns
 
 NAMES = ["Flow Duration", "Total Fwd Packets", "Flow IAT Mean", "Idle Max"]
 fuzz = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -213,8 +213,8 @@ def test_frames_in_memory():
 
 def test_pickles_are_opened_only_when_told_to(tmp_path):
     pd.DataFrame({"x": [1]}).to_pickle(tmp_path / "ATTACK.pkl")
-    with pytest.raises(ValueError, match="allow_pickle must be True to read ATTACK.pkl"): read_pickle(tmp_path / "ATTACK.pkl", False)
-    assert read_pickle(tmp_path / "ATTACK.pkl", True)["Label"].tolist() == ["ATTACK"]
+    with pytest.raises(ValueError, match="allow_pickle must be True to read ATTACK.pkl"): pickled_frame(tmp_path / "ATTACK.pkl", False)
+    assert pickled_frame(tmp_path / "ATTACK.pkl", True)["Label"].tolist() == ["ATTACK"]
     with pytest.raises(ValueError, match="file ending"): open_table(tmp_path / "ATTACK.pkl")
 
 

@@ -175,7 +175,8 @@ def law_one_cycle(rates):
     for n in (50, 1000, 4321):
         r = rates(n, 0.01)
         assert r.shape == (n,) and r.dtype == np.float32 and r.max() == pytest.approx(0.01, rel=1e-2) and r[0] == pytest.approx(0.001)
-        assert abs(int(r.argmax()) - n / 5) <= 1 and r[-1] < 2e-4 and (np.diff(r[:n // 5]) > 0).all() and (np.diff(r[n // 5 + 1:]) < 0).all()
+        assert abs(int(r.argmax()) - n / 5) <= 1 and r[-1] < 2e-4
+        assert (np.diff(r[:n // 5]) > 0).all() and (np.diff(r[n // 5 + 1:]) < 0).all()
 
 
 def test_law_one_cycle(): law_one_cycle(one_cycle)
@@ -259,8 +260,8 @@ def killed_after(epochs):
 def same_model(a, b):
     "Weights, losses, threshold and scores agree to the last bit."
     weights = [jax.tree.leaves([flow._params for flow in d.flows_]) for d in (a, b)]
-    return (all(np.array_equal(u, v) for u, v in zip(*weights, strict=True)) and a.offset_ == b.offset_ and a.history_.train_loss == b.history_.train_loss
-            and a.history_.validation_loss == b.history_.validation_loss and a.history_.best_epoch == b.history_.best_epoch)
+    def reported(d): return d.offset_, d.history_.train_loss, d.history_.validation_loss, d.history_.best_epoch
+    return all(np.array_equal(u, v) for u, v in zip(*weights, strict=True)) and reported(a) == reported(b)
 
 
 def law_killed_goes_on(make, records, path, epochs=(1, 3)):
@@ -308,12 +309,14 @@ def test_a_finished_training_with_its_checkpoint_left_behind_trains_no_more(chec
 
 def law_foreign_is_refused(fit, path):
     "A checkpoint of other settings or other records is not used, and that is said."
-    for settings, frame in (({"seed": 1}, X), ({"learning_rate": 1e-3}, X), ({"epochs": 5}, X), ({"batch_size": 32}, X), ({"noise": 0.1}, X), ({}, X ** 1.1),
-                            ({"optimizer": "sgd"}, X), ({"latent_df": 3.0}, X), ({"hidden": 8}, X), ({"feature_order": list(X)[::-1]}, X), ({"patience": 3}, X)):
+    others = ({"seed": 1}, {"learning_rate": 1e-3}, {"epochs": 5}, {"batch_size": 32}, {"noise": 0.1}, {"optimizer": "sgd"},
+              {"latent_df": 3.0}, {"hidden": 8}, {"feature_order": list(X)[::-1]}, {"patience": 3})
+    def says_where(loop, at, rates): raise Killed(len(at.losses))  # how many epochs it starts from
+    for settings, frame in [({}, X ** 1.1), *((settings, X) for settings in others)]:
         path.unlink(missing_ok=True)
         with killed_after(1): quick(**{"epochs": 2}).fit(X, checkpoint=path)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train._Loop, "epoch", lambda loop, at, rates: (_ for _ in ()).throw(Killed(len(at.losses))))  # how many epochs it starts from
+            patch.setattr(train._Loop, "epoch", says_where)
             with pytest.warns(UserWarning, match="another training"), pytest.raises(Killed) as caught: fit(settings, frame, path)
         assert caught.value.args == (0,), settings
 
@@ -333,7 +336,8 @@ def test_law_foreign_is_refused_catches_a_checkpoint_of_no_one(checkpoint, monke
     with pytest.raises((AssertionError, pytest.fail.Exception)): law_foreign_is_refused(fit_from, checkpoint)
 
 
-DAMAGE = {"truncated": lambda content: content[:len(content) // 2], "empty": lambda content: b"", "text": lambda content: b"epoch,loss\n" * 99,
+DAMAGE = {"truncated": lambda content: content[:len(content) // 2], "empty": lambda content: b"",
+          "text": lambda content: b"epoch,loss\n" * 99,
           "header only": lambda content: content[:8 + struct.unpack("<Q", content[:8])[0]]}
 
 
@@ -360,7 +364,8 @@ def test_divergence_leaves_no_weights_behind(monkeypatch, checkpoint):
     def breaking(state, *rest):
         calls.append(1)
         state, loss = steps(state, *rest)
-        return (state, loss) if len(calls) < 3 else (jax.tree.map(lambda w: w * np.nan if w.dtype == np.float32 else w, state), loss)  # seen by validation only
+        if len(calls) < 3: return state, loss
+        return jax.tree.map(lambda w: w * np.nan if w.dtype == np.float32 else w, state), loss  # seen by validation only
     monkeypatch.setattr(train, "train_steps", breaking)
     with pytest.raises(TrainingDiverged, match="epoch 3"): train_flow(flow, Z, Z[:9], epochs=5, batch_size=64, checkpoint=checkpoint)
     assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(flow._params)))
@@ -374,7 +379,8 @@ def write_parquet(folder, frame, rows=(60, 45, 110, 85, 20), group=25):
     "Several files of unequal length, in row groups."
     folder.mkdir(parents=True, exist_ok=True)
     edges = np.cumsum([0, *rows])
-    for i, (a, b) in enumerate(zip(edges[:-1], edges[1:])): frame.iloc[a:b].to_parquet(folder / f"{i}.parquet", row_group_size=group, index=False)
+    for i, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        frame.iloc[a:b].to_parquet(folder / f"{i}.parquet", row_group_size=group, index=False)
     return folder
 
 
@@ -385,7 +391,8 @@ def parquet(tmp_path_factory): return write_parquet(tmp_path_factory.mktemp("par
 @pytest.fixture(scope="module")
 def tickets(tmp_path_factory):
     "Records that are their own number."
-    return write_parquet(tmp_path_factory.mktemp("parquet") / "tickets", pd.DataFrame({"ticket": np.arange(320.0), "other": np.arange(320.0)[::-1]}))
+    numbers = pd.DataFrame({"ticket": np.arange(320.0), "other": np.arange(320.0)[::-1]})
+    return write_parquet(tmp_path_factory.mktemp("parquet") / "tickets", numbers)
 
 
 def law_parquet_epochs(chunks):
@@ -419,7 +426,8 @@ def test_law_parquet_epochs_catches_validation_records_in_training(tickets):
 
 def test_law_parquet_epochs_catches_another_draw(tickets):
     draw = ParquetRecords.held_out
-    with pytest.raises(AssertionError): law_parquet_epochs(partial(ticket_chunks, tickets, held_out=lambda self, group, fraction, seed: draw(self, group, fraction, seed + 1)))
+    def another(self, group, fraction, seed): return draw(self, group, fraction, seed + 1)
+    with pytest.raises(AssertionError): law_parquet_epochs(partial(ticket_chunks, tickets, held_out=another))
 
 
 def test_law_parquet_epochs_catches_a_lost_chunk(tickets):
@@ -459,7 +467,8 @@ def test_parquet_errors_say_what_is_wrong(parquet, tmp_path):
     with pytest.raises(FileNotFoundError, match="Parquet"): ParquetRecords(tmp_path)
     with pytest.raises(FileNotFoundError, match="none.parquet"): ParquetRecords(tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="chunk_rows"): ParquetRecords(parquet, chunk_rows=0)
-    with pytest.raises((KeyError, ValueError), match="durations"): quick(epochs=1).fit(ParquetRecords(parquet, columns=["durations", "bytes", "gap"]))
+    misspelt = ["durations", "bytes", "gap"]
+    with pytest.raises((KeyError, ValueError), match="durations"): quick(epochs=1).fit(ParquetRecords(parquet, columns=misspelt))
 
 
 def test_a_file_that_is_no_parquet_is_named(parquet, tmp_path):
@@ -475,7 +484,8 @@ def test_parquet_without_rows_is_refused(tmp_path):
 def test_a_missing_number_in_parquet_names_its_file(tmp_path):
     bad = X.copy()
     bad.iloc[310, 1] = np.nan
-    with pytest.raises(ValueError, match="bytes.*4.parquet|4.parquet.*bytes"): quick(epochs=1).fit(ParquetRecords(write_parquet(tmp_path / "bad", bad)))
+    records = ParquetRecords(write_parquet(tmp_path / "bad", bad))
+    with pytest.raises(ValueError, match="bytes.*4.parquet|4.parquet.*bytes"): quick(epochs=1).fit(records)
 
 
 def test_files_of_different_columns_are_refused(parquet, tmp_path):
@@ -525,10 +535,13 @@ import sys, numpy as np, pandas as pd, jax
 from nfad.detector import FlowDetector
 X = pd.read_csv(sys.argv[1])
 results = {"devices": jax.device_count()}
-for name, settings in {"single": {}, "odd batch": {"batch_size": 66}, "lonely batch": {"batch_size": 63}, "ensemble": {"n_members": 2, "epochs": 1}}.items():
+trainings = {"single": {}, "odd batch": {"batch_size": 66}, "lonely batch": {"batch_size": 63},
+             "ensemble": {"n_members": 2, "epochs": 1}}
+for name, settings in trainings.items():
     d = FlowDetector(**{"statistic": "log_prob", "hidden": 16, "epochs": 2, "batch_size": 64} | settings).fit(X)
-    for part, values in {"loss": d.history_.train_loss, "validation": d.history_.validation_loss, "scores": d.anomaly_score(X), "few": d.anomaly_score(X[:5])}.items():
-        results[f"{name}: {part}"] = values
+    parts = {"loss": d.history_.train_loss, "validation": d.history_.validation_loss, "scores": d.anomaly_score(X),
+             "few": d.anomaly_score(X[:5])}
+    results |= {f"{name}: {part}": values for part, values in parts.items()}
 np.savez(sys.argv[2], **results)
 """
 
@@ -545,7 +558,8 @@ def by_devices(tmp_path_factory):
 def law_devices_agree(one, four):
     "Losses and scores of data-parallel training are those of one device, up to rounding."
     assert (one["devices"], four["devices"]) == (1, 4)
-    for key in set(one) - {"devices"}: assert np.allclose(one[key], four[key], rtol=5e-3, atol=5e-2), (key, np.abs(one[key] - four[key]).max())
+    for key in set(one) - {"devices"}:
+        assert np.allclose(one[key], four[key], rtol=5e-3, atol=5e-2), (key, np.abs(one[key] - four[key]).max())
 
 
 def test_law_devices_agree(by_devices): law_devices_agree(*by_devices)
