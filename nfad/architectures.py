@@ -29,10 +29,10 @@ def inverse_spline(
 ) -> jnp.ndarray:      # x with spline(x) = y
     "Inverse of the spline of `02a_flow`."
     inside = jnp.abs(y) <= bound
-    p = (jnp.where(inside, y, 0.0) + bound) / (2 * bound)
-    found = find_bin(p, raw, True)
+    place = (jnp.where(inside, y, 0.0) + bound) / (2 * bound)
+    found = find_bin(place, raw, True)
     s0, s1 = positive_slope(found.raw_s0), positive_slope(found.raw_s1)
-    v, r = p - found.y0, found.height / found.width
+    v, r = place - found.y0, found.height / found.width
     bend = v * (s0 + s1 - 2 * r)
     a = found.height * (r - s0) + bend
     b = found.height * s0 - bend

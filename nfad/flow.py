@@ -46,15 +46,15 @@ def spline(
 ) -> tuple[jnp.ndarray, jnp.ndarray]:  # the curve at x, the log of its slope
     "A rational-quadratic spline on [-B, B], the identity outside."
     inside = jnp.abs(x) <= bound
-    p = (jnp.where(inside, x, 0.0) + bound) / (2 * bound)
-    b = find(p, raw)
+    place = (jnp.where(inside, x, 0.0) + bound) / (2 * bound)
+    b = find(place, raw)
     s0, s1 = positive_slope(b.raw_s0), positive_slope(b.raw_s1)
-    t, r = (p - b.x0) / b.width, b.height / b.width
+    t, r = (place - b.x0) / b.width, b.height / b.width
     t = t + jax.lax.stop_gradient(jnp.clip(t, 0, 1) - t)  # rounding must not leave the bin
-    q = t * (1 - t)
-    bottom = r + (s0 + s1 - 2 * r) * q
-    y = b.y0 + b.height * (r * t * t + s0 * q) / bottom
-    log_slope = jnp.log(s1 * t * t + 2 * r * q + s0 * (1 - t) ** 2) + 2 * jnp.log(r / bottom)
+    m = t * (1 - t)
+    bottom = r + (s0 + s1 - 2 * r) * m
+    y = b.y0 + b.height * (r * t * t + s0 * m) / bottom
+    log_slope = jnp.log(s1 * t * t + 2 * r * m + s0 * (1 - t) ** 2) + 2 * jnp.log(r / bottom)
     return jnp.where(inside, 2 * bound * y - bound, x), jnp.where(inside, log_slope, 0.0)
 
 # %% ../nbs/02a_flow.ipynb #43ec93a9
