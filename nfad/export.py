@@ -83,7 +83,7 @@ def double(
     "Numbers of 64 bits."
     return self("Cast", x, to=TensorProto.DOUBLE)
 
-
+# %% ../nbs/08a_export.ipynb #27bf3fdc
 @patch
 def model(
     self: Graph,

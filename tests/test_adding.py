@@ -68,5 +68,58 @@ def test_a_data_set_takes_its_entry_and_its_classes(copy):
     assert "office" in works(copy, script) and "Error" in works(copy, script)
     add(copy, "01c_catalog", '    DatasetSource(\n        "tor2016", ', OFFICE)
     assert works(copy, script) == "benign,wurm!,paper6"
-    add(copy, "00a_vocabulary", '    "Infiltration: ', '    "Office Worm: wurm!",\n')
+    add(copy, "00a_vocabulary", '"Heartbleed:"', '"Office Worm: wurm!", ')
     assert works(copy, script) == "Office Worm,benign,paper6"
+
+
+CENTER = '''    Part("center", "records",
+         fit=lambda Z, held_out, n_points: (m := NearestPoints(Z[:1]), m.distance(held_out)),
+         distance=lambda near, Z, n_rows: near.distance(Z, n_rows=n_rows),
+         state=lambda near: {"center_point": near.points}, restore=lambda a: NearestPoints(a["center_point"])),
+'''
+SMALL = """
+import numpy as np, pandas as pd
+from nfad import FlowDetector
+benign = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=list("abc"))
+detector = FlowDetector(hidden=8, epochs=1).fit(benign).calibrate(benign)
+"""
+
+
+def test_a_part_of_the_score_takes_its_entry_and_onnx_refuses_it(copy):
+    script = SMALL + """
+parts = detector.score_parts(benign)
+assert "center" in parts.columns, list(parts.columns)
+again = FlowDetector.load(detector.save("model.safetensors"))
+assert np.array_equal(again.anomaly_score(benign), detector.anomaly_score(benign))
+from nfad import Scorer
+from nfad.serving import load_model
+alone = Scorer(load_model("model.safetensors")).score_one(benign.iloc[0].to_dict())
+assert abs(alone.anomaly_score - parts.iloc[0].sum()) < 1e-6
+from nfad import flow_to_onnx
+try: flow_to_onnx(detector)
+except ValueError as error: print(error)
+"""
+    assert works(copy, script).startswith("AssertionError")
+    add(copy, "02c_statistics", '    Part("local", "records"', CENTER)
+    assert "center" in works(copy, script)
+
+
+def test_a_detector_takes_its_class_and_its_entry(copy):
+    script = """
+import numpy as np, pandas as pd
+from nfad.peers import PEERS, detector_names, fit_peer
+benign = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 2)), columns=list("ab"))
+assert "origin" in detector_names("all")[0], detector_names("all")
+score, facts = fit_peer(PEERS["origin"], benign[:200], benign[200:])
+print(score(benign[:1] + 9)[0] > score(benign).max())
+"""
+    assert works(copy, script).startswith("AssertionError")
+    add(copy, "06d_peers", "PEERS: dict[", """class Origin:
+    "Distance from the origin."
+    def fit(self, Z): return self
+    def score_samples(self, Z): return -np.linalg.norm(Z, axis=1)
+
+
+""")
+    add(copy, "06d_peers", '    "pca": Peer(', '    "origin": Peer(lambda seed, d: Origin(), ({},), ("standard",)),\n')
+    assert works(copy, script) == "True"
