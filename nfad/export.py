@@ -67,17 +67,23 @@ def __call__(
 
 
 @patch
-def single(self: Graph, x: str) -> str:  # name of a tensor -> name of the same one in float32
+def single(
+    self: Graph,
+    x: str,  # name of a tensor
+) -> str:    # name of the same one in float32
     "Numbers of 32 bits."
     return self("Cast", x, to=TensorProto.FLOAT)
 
 
 @patch
-def double(self: Graph, x: str) -> str:  # name of a tensor -> name of the same one in float64
+def double(
+    self: Graph,
+    x: str,  # name of a tensor
+) -> str:    # name of the same one in float64
     "Numbers of 64 bits."
     return self("Cast", x, to=TensorProto.DOUBLE)
 
-
+# %% ../nbs/08a_export.ipynb #27bf3fdc
 @patch
 def model(
     self: Graph,
