@@ -14,63 +14,35 @@ from fastcore.basics import patch
 
 from .core import require_choice, require_positive_int
 from .data import Dataset, row_ids
-from .draws import draw_rows, fit_sizes, later_days, part_sizes, pick_labelled, take_units
+from .draws import (account_for, draw_rows, fit_sizes, later_days, part_sizes, pick_labelled,
+                        split_units, take_units)
 
-# %% ../nbs/01d_splits.ipynb #74ec8b9f
-def split_units(
-    ids: np.ndarray,                   # (n,) from `row_ids`
-    groups: np.ndarray | None = None,  # (n,) conversations, "" where unknown; None to ignore them
-) -> np.ndarray:                       # (n,) int, rows with equal numbers stay together
-    "Connected components of rows that share a feature vector or a conversation."
-    n, vector = len(ids), pd.factorize(ids)[0]
-    if groups is None: return vector
-    named = np.asarray(groups).astype(str)
-    known = np.flatnonzero(named != "")
-    group = pd.factorize(named[known])[0]
-    tail = np.concatenate([vector + 2 * n, group + n])  # nodes: n rows, then groups, then vectors
-    head = np.concatenate([np.arange(n), known])
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-    graph = coo_matrix((np.ones(len(tail), bool), (tail, head)), shape=(3 * n, 3 * n))
-    return pd.factorize(connected_components(graph, directed=False)[1][:n])[0]
+# %% ../nbs/01d_splits.ipynb #232ac824
+def _conversations(dataset: Dataset, method: str) -> np.ndarray | None:
+    "Conversations that tie rows, where the method asks for them."
+    if method != "grouped": return None
+    if dataset.groups is not None: return dataset.groups
+    raise ValueError("method 'grouped' needs conversations, and the data set has no addresses; "
+                     "use 'random' or 'temporal'")
 
 # %% ../nbs/01d_splits.ipynb #8dc1f7de
 @dataclass(frozen=True)
 class Split:
     "Row numbers of the parts of a data set."
     train: np.ndarray        # (.,) int, benign: fits transform and flow
-    reference: np.ndarray    # (.,) int, benign: for anything fitted on scores
-    calibration: np.ndarray  # (.,) int, benign: thresholds and p-values
+    reference: np.ndarray    # (.,) int, benign: validation, and p-values of distances
+    calibration: np.ndarray  # (.,) int, benign: thresholds and p-values of scores
     test: np.ndarray         # (.,) int, benign and attack
     labelled: np.ndarray     # (.,) int, attack; never in test
     method: str              # "random", "grouped" or "temporal"
     seed: int                # of the draw
-    report: dict[str, int]   # rows per part, rows unused and why, units
+    report: dict[str, int]   # from `account_for`: rows per part, rows unused and tied, units
 
 
 @patch
 def table(self: Split) -> pd.DataFrame:  # columns: part, rows
     "Rows per part."
     return pd.DataFrame(list(self.report.items()), columns=["part", "rows"])
-
-
-@patch
-def _repr_html_(self: Split) -> str:
-    return f"<b>{self.method}, seed {self.seed}</b>" + self.table().to_html(index=False, border=0)
-
-
-def _account_for(
-    parts: dict[str, np.ndarray], is_attack: np.ndarray, units: np.ndarray,
-) -> dict[str, int]:
-    "Where every row is, and what ties rows together."
-    unused = np.setdiff1d(np.arange(len(is_attack)), np.concatenate(list(parts.values())))
-    count = lambda rows, attack: int((is_attack[rows] == attack).sum())
-    report = {part: len(parts[part]) for part in ("train", "reference", "calibration")}
-    report |= {"test benign": count(parts["test"], False), "test attack": count(parts["test"], True)}
-    report |= {"labelled": len(parts["labelled"])}
-    report |= {"unused benign": count(unused, False), "unused attack": count(unused, True)}
-    tied = int(np.isin(units[~is_attack], units[is_attack]).sum())
-    return report | {"benign tied to an attack": tied, "units": int(units.max()) + 1}
 
 # %% ../nbs/01d_splits.ipynb #37c29f3e
 def split_dataset(
@@ -82,31 +54,33 @@ def split_dataset(
     seed: int = 0,          # of the draw
 ) -> Split:                 # disjoint row numbers
     "Cuts a data set so that no test record, nor a copy of it, is in another part."
-    require_choice(method, ("random", "grouped", "temporal"), "method")
-    if method == "grouped" and dataset.groups is None:
-        raise ValueError("method 'grouped' needs conversations, and the data set has no addresses; "
-                         "use 'random' or 'temporal'")
+    temporal = require_choice(method, ("random", "grouped", "temporal"), "method") == "temporal"
     is_attack = np.asarray(dataset.is_attack)
     benign, attacks = np.flatnonzero(~is_attack), np.flatnonzero(is_attack)
+    # 1. rows that stay together
+    units = split_units(row_ids(dataset.records), _conversations(dataset, method))
+    # 2. benign rows that may be learned: dated, not tied to an attack or a later day
     counts = part_sizes(sizes, len(benign), len(attacks))
     n_labelled = require_positive_int(n_labelled or counts.pop("labelled", 0), "n_labelled", minimum=0)
-    units = split_units(row_ids(dataset.records), dataset.groups if method == "grouped" else None)
     late = undated = np.zeros(len(is_attack), bool)
-    if method == "temporal":
-        late, undated = ~is_attack & later_days(dataset.day, benign, counts), dataset.day == ""
-    tested = np.isin(units, units[is_attack | late])
-    candidates = np.flatnonzero(~is_attack & ~tested & ~undated)
-    if method == "temporal" and sizes is None: counts = fit_sizes(counts, len(candidates))
+    if temporal:
+        late = ~is_attack & later_days(dataset.day, benign, counts)
+        undated = dataset.day == ""
+    tied = ~is_attack & np.isin(units, units[is_attack | late])
+    learnable = np.flatnonzero(~is_attack & ~tied & ~undated)
+    # 3. train, reference and calibration, in whole units
+    if temporal and sizes is None: counts = fit_sizes(counts, len(learnable))
     rng, attack_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     learned = {part: counts[part] for part in ("train", "reference", "calibration")}
-    parts, rest = take_units(candidates, units, rng, learned)
-    labelled = pick_labelled(attacks, units, units[benign], attack_rng, n_labelled)
-    tied = np.flatnonzero(~is_attack & tested)
-    pool = np.flatnonzero(late) if method == "temporal" else np.concatenate([tied, rest])
-    free = attacks[~np.isin(units[attacks], units[labelled])]
+    parts, rest = take_units(learnable, units, rng, learned)
+    # 4. labelled attacks, by a draw of their own
+    parts["labelled"] = pick_labelled(attacks, units, units[benign], attack_rng, n_labelled)
+    # 5. the test: what is left
+    pool = np.flatnonzero(late) if temporal else np.concatenate([np.flatnonzero(tied), rest])
     judged = draw_rows(pool, counts["test"], "test", rng)
-    parts["test"] = np.concatenate([judged, draw_rows(free, counts["attack"], "attack", attack_rng)])
-    parts["labelled"] = labelled
+    free = attacks[~np.isin(units[attacks], units[parts["labelled"]])]
+    judged_attacks = draw_rows(free, counts["attack"], "attack", attack_rng)
+    parts["test"] = np.concatenate([judged, judged_attacks])
     if not len(judged) or not len(parts["train"]):
         raise ValueError(f"train and test need benign rows; {len(benign)} are there, wanted {counts}")
-    return Split(**parts, method=method, seed=seed, report=_account_for(parts, is_attack, units))
+    return Split(**parts, method=method, seed=seed, report=account_for(parts, is_attack, units))

@@ -35,3 +35,10 @@ def made(values, is_attack, groups=None, day=None):
 
 @lru_cache
 def real(name): return load_dataset(name, folder=REAL_DATA)
+
+
+def law_min_mean_max(records):
+    "Within each block of times the mean lies between the extremes."
+    for block in ("Fwd IAT", "Bwd IAT", "Flow IAT", "Active", "Idle"):
+        low, mean, high = (records[f"{block} {s}"] for s in ("Min", "Mean", "Max"))
+        assert ((low <= mean * 1.01 + 1e-6) & (mean <= high * 1.01 + 1e-6)).mean() > 0.999, block

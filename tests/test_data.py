@@ -12,7 +12,7 @@ from nfad import data, vocabulary
 from nfad.catalog import locate
 from nfad.data import load_dataset, row_ids
 from nfad.tables import ReadReport, open_table
-from samples import HEADER, ROWS, demo, real, write
+from samples import HEADER, ROWS, demo, law_min_mean_max, real, write
 
 
 @pytest.fixture(autouse=True)
@@ -323,13 +323,6 @@ def test_labels_before_cleaning(data_dir, monkeypatch):
 def test_raw_tor_csv_equals_parquet(data_dir):
     raw, parquet = load_dataset(data_dir / "tor2016" / "raw" / "tor_nontor.csv"), real("tor2016")
     assert raw.report.rows_read == 16_144 and raw.records.equals(parquet.records) and (raw.groups == parquet.groups).all()
-
-
-def law_min_mean_max(records):
-    "Within each block of times the mean lies between the extremes."
-    for block in ("Fwd IAT", "Bwd IAT", "Flow IAT", "Active", "Idle"):
-        low, mean, high = (records[f"{block} {s}"] for s in ("Min", "Mean", "Max"))
-        assert ((low <= mean * 1.01 + 1e-6) & (mean <= high * 1.01 + 1e-6)).mean() > 0.999, block
 
 
 @needs_data

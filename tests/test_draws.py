@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfad.draws import _PRESETS, draw_rows, fit_sizes, later_days, part_sizes, pick_labelled, stratified_units, take_units
+from nfad.draws import _PRESETS, account_for, draw_rows, fit_sizes, later_days, part_sizes, pick_labelled, stratified_units, take_units
 
 few = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
@@ -121,3 +121,33 @@ def test_law_stratified_catches():
     with pytest.raises(AssertionError, match="torn"): law_stratified(blind, y, ids, (0.5, 0.5), 0)
     with pytest.raises(AssertionError, match="lost"): law_stratified(lambda *a: stratified_units(*a)[:1], y, ids, (0.5, 0.5), 0)
     with pytest.raises(AssertionError, match="shares"): law_stratified(halved, y, np.arange(40), (0.5, 0.5), 0)
+
+
+# ---------------------------------------------------------------- where every row is
+
+def law_account(account, parts, is_attack, units):
+    "Counts add up to all rows, and a tied row is a benign one whose unit holds an attack."
+    report = account(parts, is_attack, units)
+    assert sum(n for name, n in report.items() if name not in ("units", "benign tied to an attack")) == len(is_attack), "rows are lost"
+    tied = [not attack and any(units[j] == unit and is_attack[j] for j in range(len(units))) for attack, unit in zip(is_attack, units, strict=True)]
+    assert report["benign tied to an attack"] == sum(tied) and report["units"] == len(set(units))
+
+
+def accounted(seed):
+    rng = np.random.default_rng(seed)
+    is_attack, units = rng.random(30) < 0.3, np.unique(rng.integers(0, 20, 30), return_inverse=True)[1]
+    benign, attacks = np.flatnonzero(~is_attack), np.flatnonzero(is_attack)
+    test = np.concatenate([benign[9:12], attacks[2:]])
+    return {"train": benign[:4], "reference": benign[4:6], "calibration": benign[6:9], "test": test, "labelled": attacks[:1]}, is_attack, units
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_law_account(seed): law_account(account_for, *accounted(seed))
+
+
+def test_law_account_catches_ties_of_tested_attacks_only():
+    def tested_only(parts, is_attack, units):
+        tested = units[parts["test"]][is_attack[parts["test"]]]
+        return account_for(parts, is_attack, units) | {"benign tied to an attack": int(np.isin(units[~is_attack], tested).sum())}
+    with pytest.raises(AssertionError):
+        for seed in range(20): law_account(tested_only, *accounted(seed))

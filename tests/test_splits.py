@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from conftest import needs_data
 from nfad.catalog import DATASETS
 from nfad.data import row_ids
-from nfad.splits import Split, split_dataset, split_units
+from nfad.draws import split_units
+from nfad.splits import Split, split_dataset
 from samples import demo, made, real
 
 
@@ -180,3 +181,23 @@ def test_ambiguous_real_vectors_are_never_learnt():
     d = real("cicddos2019")
     assert d.report.n_ambiguous == 18
     with pytest.raises(AssertionError, match="copy of a test row"): law_split(by_row, d)
+
+
+# ---------------------------------------------------------------- a benign record that equals an attack
+
+def law_tied_are_only_tested(split, dataset, **options):
+    "Benign rows with an attack's vector are neither learnt nor calibrated on, also where that attack is labelled or unused; all are counted."
+    s, ids = split(dataset, **options), row_ids(dataset.records)
+    tied = np.flatnonzero(~dataset.is_attack & np.isin(ids, ids[dataset.is_attack]))
+    assert not np.isin(tied, np.concatenate([s.train, s.reference, s.calibration])).any(), "a record like an attack is learnt"
+    assert s.report["benign tied to an attack"] == len(tied), "ties are miscounted"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_law_tied_are_only_tested(seed):
+    sizes = {"train": 4, "reference": 1, "calibration": 2, "attack": 1}
+    law_tied_are_only_tested(split_dataset, TWINS, sizes=sizes, n_labelled=1, seed=seed)
+    def learning(dataset, **options):
+        s = split_dataset(dataset, **options)
+        return dataclasses.replace(s, calibration=np.append(s.calibration, 0))  # row 0 equals an attack
+    with pytest.raises(AssertionError, match="is learnt"): law_tied_are_only_tested(learning, TWINS, sizes=sizes, seed=seed)

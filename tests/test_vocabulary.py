@@ -10,6 +10,7 @@ from conftest import needs_data
 from nfad import vocabulary
 from nfad.vocabulary import (COLUMNS, FEATURES, FLOW_COLUMNS, FLOW_FEATURES, IOT_COLUMNS, MARKS, ON_REQUEST, canonical_columns, class_name,
                              column_key, column_role, families, find_vocabulary, is_attempted, repair_tor_rows)
+from samples import law_min_mean_max
 
 ROLES = {"feature", "code", "port", "time", "identifier", "label", "mark"}
 
@@ -161,12 +162,6 @@ def test_attempted():
 
 
 # ---------------------------------------------------------------- the 15 s files of ISCXTor2016
-def law_min_mean_max(records):
-    "Within each block of times the mean lies between the extremes."
-    for block in ("Fwd IAT", "Bwd IAT", "Flow IAT", "Active", "Idle"):
-        low, mean, high = (records[f"{block} {s}"] for s in ("Min", "Mean", "Max"))
-        assert ((low <= mean * 1.01 + 1e-6) & (mean <= high * 1.01 + 1e-6)).mean() > 0.999, block
-
 
 @needs_data
 def test_tor_15s_rows_are_put_right(data_dir):
