@@ -358,11 +358,13 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float |
 def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import write_json
-    from nfad.score import score_record
+    from nfad.metrics import run_facts
     from nfad.runs import read_run
+    from nfad.score import evaluate
     run = read_run(folder, "nfad train", progress=False)
     scores = run.detector.anomaly_score(run.prepared.part("test"))
-    result = score_record(run, scores, fpr)
+    attack = run.prepared.dataset.attack[run.prepared.split.test]
+    result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
     write_json(folder / "score.json", result)
     return result
 

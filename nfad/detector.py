@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from .core import (allowed_alarms, package_versions, read_model, require_between, require_choice,
                        require_finite, require_positive_int, write_model)
 from .prep import TRANSFORMS, Transform
+from .tail import Tail
 from .engine import CHUNK, FLOOR, in_blocks
 from .architectures import ARCHITECTURES, build_flow, network_width, param_shapes, terms_function
 from .training import (OPTIMIZERS, ArraySource, History, ParquetRecords, ParquetSource, train_flow,
@@ -474,6 +475,48 @@ def __setstate__(self: FlowDetector, state: dict[str, Any]) -> None:
     self._set_flow(self._bounds)
     for flow, params in zip(self.flows_, state["flows_"], strict=True):
         flow._params = jax.device_put(params)
+
+# %% ../nbs/02d_detector.ipynb #b2b8e633
+@patch
+def get_state(self: ProfileStatistic) -> dict[str, np.ndarray]:  # name -> array
+    "All that `from_state` needs."
+    self.require_parts()
+    settings = np.array([self.n_points or 0, self.low, self.high], dtype=np.float64)
+    state = {"settings": settings, "center": self.center_}
+    for part in PARTS: state |= part.state(self.models_[part.name])
+    return state | {"held_out": np.stack([self.tails_[part.name].scores for part in PARTS])}
+
+
+@patch(as_prop=True)
+def widths(self: ProfileStatistic) -> dict[str, set[int]]:  # one width each, if all parts agree
+    "Columns that records and profiles must have."
+    widths = {"records": set(), "profiles": {self.center_.size}}
+    for part in PARTS: widths[part.of].add(self.models_[part.name].width)
+    return widths
+
+
+@patch(cls_method=True)
+def from_state(
+    cls: ProfileStatistic,
+    state: dict[str, np.ndarray],  # as `get_state` gives it
+) -> ProfileStatistic:             # scores exactly like the saved one
+    "A fitted statistic from its arrays."
+    arrays = {name: require_finite(array, name) for name, array in state.items()}
+    try:
+        n_points, low, high = arrays["settings"]
+        self = cls(int(n_points) or None, low, high)
+        self.center_, held_out = arrays["center"], arrays["held_out"]
+        self.models_ = {part.name: part.restore(arrays) for part in PARTS}
+    except KeyError as error:
+        raise ValueError(f"the state of a statistic must hold {error}") from error
+    if len(held_out) != len(PARTS):
+        raise ValueError(f"held_out must be scores of {list(self.models_)}, got shape {held_out.shape}")
+    self.tails_ = {part.name: Tail(scores) for part, scores in zip(PARTS, held_out, strict=True)}
+    unknown = sorted(set(arrays) - set(self.get_state()))
+    if unknown: raise ValueError(f"no part of the score knows the array {unknown[0]!r}")
+    if any(len(widths) != 1 for widths in self.widths.values()):
+        raise ValueError(f"the arrays of a statistic must fit each other, got widths {self.widths}")
+    return self
 
 # %% ../nbs/02d_detector.ipynb #28f1e8ee
 SCORE_VERSION = 2  # of training and default score; results of older ones are made again

@@ -47,7 +47,7 @@ def _bin_nodes(g: Graph, p: str, raw: str, n_bins: int) -> list[str]:
 
 # %% ../nbs/08b_export_flow.ipynb #a260d61d
 def _slope_nodes(g: Graph, raw: str) -> str:
-    "A slope above the floor from a raw number; 1 from 0, see `nfad.flow.positive_slope`."
+    "A slope above the floor from a raw number; 1 from 0, see `nfad.engine.positive_slope`."
     return g("Add", g("Softplus", g("Add", raw, float(np.log(np.expm1(1 - FLOOR))))), FLOOR)
 
 
