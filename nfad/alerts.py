@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from .core import atomic_path, require_between, require_columns, require_positive_int
 from .files import read_scored
 from .reasons import Explanation, explain_records
-from .report import explained_html, html_page
+from .report import html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .tables import BATCH, RESULT, open_table
@@ -220,7 +220,7 @@ def alerts_html(
     parts = [f"<p>{escape(str(alerts))}.</p>"]
     if warning: parts.append(f"<p><b>{escape(warning)}</b></p>")
     parts.append(table)
-    if alerts.explanation: parts.append(explained_html(alerts.explanation))
+    if alerts.explanation: parts.append(sections_html(alerts.explanation))
     return html_page(title, *parts)
 
 # %% ../nbs/11c_alerts.ipynb #14a71a9b
