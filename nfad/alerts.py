@@ -6,7 +6,7 @@
 __all__ = ['find_alerts', 'explain_alerts', 'write_alerts']
 
 # %% ../nbs/11c_alerts.ipynb #deae8e4b
-import html
+from html import escape
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from .core import atomic_path, require_between, require_columns, require_positive_int
 from .files import read_scored
 from .reasons import Explanation, explain_records
-from .report import explained_html
+from .report import html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .tables import BATCH, RESULT, open_table
@@ -195,12 +195,6 @@ def explain_alerts(
     return alerts._replace(table=pd.concat([table, values], axis=1), explanation=told)
 
 # %% ../nbs/11c_alerts.ipynb #f0a3932b
-_STYLE = ("body{font:14px sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
-          "td,th{padding:.3em .7em;border-bottom:1px solid #ddd;text-align:left}"
-          "th{position:sticky;top:0;background:#f4f4f4}tr:hover{background:#fafafa}"
-          "p{max-width:50em}")
-
-
 def shown_table(
     alerts: Alerts,  # from `find_alerts` or `explain_alerts`
 ) -> pd.DataFrame:   # what fits a page
@@ -223,13 +217,11 @@ def alerts_html(
     "A page to read alerts in."
     shown = shown_table(alerts)
     table = shown.to_html(index=False, border=0, escape=True, float_format="{:.4g}".format)
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(str(alerts))}.</p>"]
-    if warning: parts.append(f"<p><b>{html.escape(warning)}</b></p>")
+    parts = [f"<p>{escape(str(alerts))}.</p>"]
+    if warning: parts.append(f"<p><b>{escape(warning)}</b></p>")
     parts.append(table)
-    if alerts.explanation: parts.append(explained_html(alerts.explanation))
-    head = ('<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
-            f"<title>{html.escape(title)}</title><style>{_STYLE}</style>")
-    return head + "\n".join(parts) + "</html>\n"
+    if alerts.explanation: parts.append(sections_html(alerts.explanation))
+    return html_page(title, *parts)
 
 # %% ../nbs/11c_alerts.ipynb #14a71a9b
 def write_alerts(

@@ -17,9 +17,9 @@ from pzflow.bijectors import (Bijector, Chain, ForwardFunction, InitFunction, In
 from pzflow.distributions import CentBeta13, LatentDist, Normal
 
 from .core import require_choice
-from .engine import find_bin
+from .engine import find_bin, place_in_box, positive_slope
 from .flow import (Masks, autoregressive_masks, autoregressive_terms, conditioner, flow_forward,
-                       mask_params, positive_slope, student_t_log_prob)
+                       mask_params, student_t_log_prob)
 
 # %% ../nbs/02b_architectures.ipynb #b151d104
 def inverse_spline(
@@ -28,15 +28,14 @@ def inverse_spline(
     bound: float,      # B
 ) -> jnp.ndarray:      # x with spline(x) = y
     "Inverse of the spline of `02a_flow`."
-    inside = jnp.abs(y) <= bound
-    place = (jnp.where(inside, y, 0.0) + bound) / (2 * bound)
+    inside, place = place_in_box(y, bound)
     found = find_bin(place, raw, True)
     s0, s1 = positive_slope(found.raw_s0), positive_slope(found.raw_s1)
-    v, r = place - found.y0, found.height / found.width
-    bend = v * (s0 + s1 - 2 * r)
+    rise, r = place - found.y0, found.height / found.width
+    bend = rise * (s0 + s1 - 2 * r)
     a = found.height * (r - s0) + bend
     b = found.height * s0 - bend
-    c = -r * v
+    c = -r * rise
     t = 2 * c / (-b - jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0.0)))
     return jnp.where(inside, 2 * bound * (found.x0 + jnp.clip(t, 0, 1) * found.width) - bound, y)
 

@@ -28,7 +28,8 @@ def audit_split(
     split: Split,      # of them
 ) -> pd.DataFrame:     # index: pairs of parts; columns: same_row, same_features, same_conversation
     "What the parts of a split share."
-    rows, ids = np.arange(len(dataset.records)), row_ids(dataset.records)
+    rows = np.arange(len(dataset.records))
+    ids = row_ids(dataset.records)
     parts = {name: getattr(split, name) for name in ("train", "reference", "calibration", "test")}
     table = {}
     for (a, one), (b, other) in combinations(parts.items(), 2):
@@ -82,10 +83,12 @@ def bootstrap_by_group(
     seed: int = 0,             # of the draws
 ) -> tuple[float, float]:      # lower and upper end
     "Percentile bootstrap over conversations, within benign and attack ones."
-    y, scores = np.asarray(y).astype(int), np.asarray(scores)
+    y = np.asarray(y).astype(int)
+    scores = np.asarray(scores)
     kinds = _members_by_kind(y, np.asarray(groups).astype(str))
     if not all(kinds): raise ValueError("y must hold both 0 (benign) and 1 (attack)")
-    rng, values = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    values = []
     for _ in range(require_positive_int(n_draws, "n_draws")):
         drawn = [part[i] for part in kinds for i in rng.integers(len(part), size=len(part))]
         rows = np.concatenate(drawn)

@@ -136,7 +136,9 @@ class EpochClock:
         flow: Flow,                    # to be trained
         budget: float = float("inf"),  # CPU seconds of the epochs after the third, by when all is compiled
     ):
-        self.start, self.budget, self.calls = clock(), budget, []
+        self.start = clock()
+        self.budget = budget
+        self.calls = []
         self.loss = jax.jit(lambda params, x, c, w: -jnp.mean(w * flow._log_prob(params, x, c)))
 
     def __call__(self, params: Any, x: jnp.ndarray, c: jnp.ndarray, w: jnp.ndarray) -> jnp.ndarray:
@@ -172,7 +174,8 @@ def train_opponent(
 ) -> dict[str, list[float]]:       # see `EpochClock.record`
     "Trains an opponent by pzflow's own loop, as long as the budget allows."
     both = workload.noisy, workload.noisy_validation
-    flow, opponent = build_opponent(name, np.concatenate(both)), OPPONENTS[name]
+    flow = build_opponent(name, np.concatenate(both))
+    opponent = OPPONENTS[name]
     watch = EpochClock(flow, budget)
     frames = [pd.DataFrame(part, columns=flow.data_columns) for part in both]
     steps = epochs * -(-len(workload.noisy) // opponent.batch_size)

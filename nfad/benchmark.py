@@ -37,7 +37,8 @@ def train_nfad(
     seed: int = 0,       # of weights, shuffling and noise
 ) -> tuple[Flow, float]: # trained flow, and its loss in nats on the rows that all are judged on
     "Trains nfad's flow with the settings of its preset `fast`."
-    d, fast = workload.Z.shape[1], FlowDetector.preset("fast")
+    d = workload.Z.shape[1]
+    fast = FlowDetector.preset("fast")
     names = [f"x{i}" for i in range(d)]
     flow = build_flow("autoregressive", names, range(d), None, hidden=fast.hidden, seed=seed)
     train_flow(flow, workload.Z, workload.Z_validation, epochs=epochs, batch_size=fast.batch_size,
@@ -66,7 +67,8 @@ def job_train_nfad(
     seed: int = 0,  # of weights, shuffling and noise
 ) -> dict[str, float]:  # wall and CPU seconds of the training, and its loss
     "What a fresh process does to train nfad's flow."
-    workload, losses = Workload(**np.load(path)), []
+    workload = Workload(**np.load(path))
+    losses = []
     cost = cost_of(lambda: losses.append(train_nfad(workload, epochs, seed)[1]))
     return cost._asdict() | {"validation_nll": losses[0]}
 
@@ -132,11 +134,13 @@ def opponent_actions(
     rows: int,           # rows to score in one call
 ) -> dict[str, Callable]:  # score and step
     "What is to be timed of an opponent."
-    opponent, noisy = OPPONENTS[name], workload.noisy
+    opponent = OPPONENTS[name]
+    noisy = workload.noisy
     flow = build_opponent(name, np.concatenate([noisy, workload.noisy_validation]))
     frame = pd.DataFrame(noisy[np.arange(rows) % len(noisy)], columns=flow.data_columns)
     batch = jnp.asarray(noisy[np.arange(opponent.batch_size) % len(noisy)])
-    none, weights = jnp.zeros((len(batch), 1)), jnp.ones(len(batch))
+    none = jnp.zeros((len(batch), 1))
+    weights = jnp.ones(len(batch))
     optimizer = opponent.optimizer(1000)
     def loss(params, x, c, w): return -jnp.mean(w * flow._log_prob(params, x, c))
 
@@ -187,7 +191,8 @@ def take_turns(
              "nfad_epoch": _share(Cost(long.wall - short.wall, long.cpu - short.cpu), epochs),
              "nfad_row_bytes": peak_memory(actions["nfad_score"]) * 1e6 / rows}
     for name in opponents:
-        row, step = _share(cost[f"{name}_score"], few), cost[f"{name}_step"]
+        row = _share(cost[f"{name}_score"], few)
+        step = cost[f"{name}_step"]
         steps = len(workload.noisy) / OPPONENTS[name].batch_size
         judged = len(workload.noisy) + len(workload.noisy_validation)
         epoch = Cost(*(steps * a + judged * b for a, b in zip(step, row, strict=True)))
@@ -212,7 +217,8 @@ def training_ratios(
     "How many times faster nfad reaches the target."
     loop = Cost(came.epochs * epoch.wall, came.epochs * epoch.cpu)
     cold = Cost(loop.wall + came.compile.wall, loop.cpu + came.compile.cpu)
-    end, own = _suffix(name, d), f"_{name}_d{d}"
+    end = _suffix(name, d)
+    own = f"_{name}_d{d}"
     return {f"train_loop_ratio{end}": loop.cpu / nfad_loop.cpu,
             f"train_loop_ratio_wall{end}": loop.wall / nfad_loop.wall,
             f"train_cold_ratio{end}": cold.cpu / nfad_cold.cpu,
@@ -288,7 +294,8 @@ def scoring_keys(
         found[f"score_rows_per_second_{who}_d{d}"] = 1 / cost.wall
         if who != "matmul": found[f"score_bytes_per_row_{who}_d{d}"] = turns[f"{who}_row_bytes"]
     for name in opponents:
-        cost, end = turns[f"{name}_row"], _suffix(name, d)
+        cost = turns[f"{name}_row"]
+        end = _suffix(name, d)
         found[f"score_ratio{end}"] = cost.cpu / nfad.cpu
         found[f"score_ratio_wall{end}"] = cost.wall / nfad.wall
     return found
@@ -335,7 +342,8 @@ def job_score_memory(
     n: int,         # rows to score
 ) -> dict[str, float]:  # MB
     "What a fresh process does to measure the memory of scoring."
-    detector, X = FlowDetector.load(model), np.load(path, mmap_mode="r")
+    detector = FlowDetector.load(model)
+    X = np.load(path, mmap_mode="r")
     detector.log_prob(np.array(X[:100]))
     return {"mb": peak_memory(lambda: detector.log_prob(X[:n])), "max_rss_mb": peak_resident_memory()}
 
@@ -465,7 +473,8 @@ def measure_all(
     X = make_workload(rows_of(min(d), n + n // 5), n, seed=seed).X
     detector = FlowDetector.preset("fast", epochs=2).fit(X)
     steps = _steps(detector, X, d, rows_of, repeats, n, n_memory)
-    rows, cache = (dataset, feature_set, n, opponents, repeats, budget), folder / "cache"
+    rows = (dataset, feature_set, n, opponents, repeats, budget)
+    cache = folder / "cache"
     steps += [partial(benchmark_dimension, k, *rows, cache, seed) for k in d]
     if "pzflow" in opponents: steps += [partial(measure_seed_setting, budget, cache, repeats, seed)]
     for step in steps:
@@ -533,7 +542,8 @@ def plot_cost(
     "Cost of each contender against the number of features."
     import matplotlib.pyplot as plt
     import seaborn as sns
-    ax, rows = ax or plt.gca(), []
+    ax = ax or plt.gca()
+    rows = []
     for who, label in LABELS.items():
         found = {d: result.get(f"{measure}_{who}_d{d}") for d in result["d"]}
         rows += [{"d": d, "who": label, "cost": 1e6 / value if invert else value}
@@ -557,7 +567,8 @@ def plot_sizes(
 ) -> Any:                    # the Axes
     "Cost of nfad against the number of rows, at the smallest d."
     import matplotlib.pyplot as plt
-    ax, ticks = ax or plt.gca(), result[f"{what}_sizes"]
+    ax = ax or plt.gca()
+    ticks = result[f"{what}_sizes"]
     ax.plot(ticks, result[f"{what}_sizes_seconds"], marker="o")
     ax.set(xscale="log", yscale="log", xlabel=f"{xlabel} (d = {min(result['d'])})", ylabel=ylabel)
     ax.set_xticks(ticks, [f"{n:,}" for n in ticks])

@@ -55,17 +55,23 @@ def _ip_packet(
     "What the headers of one frame say."
     at = 0
     if link == 1:
-        kind, at = frame[12:14], 14
+        kind = frame[12:14]
+        at = 14
         while kind in (b"\x81\x00", b"\x88\xa8"):  # tags of virtual networks
-            kind, at = frame[at + 2:at + 4], at + 4
+            kind = frame[at + 2:at + 4]
+            at = at + 4
         if kind not in (b"\x08\x00", b"\x86\xdd"): return None
     ip = frame[at:]
     if len(ip) >= 20 and ip[0] >> 4 == 4:
-        length, begin, protocol = struct.unpack_from(">H", ip, 2)[0], (ip[0] & 15) * 4, ip[9]
+        length = struct.unpack_from(">H", ip, 2)[0]
+        begin = (ip[0] & 15) * 4
+        protocol = ip[9]
         if struct.unpack_from(">H", ip, 6)[0] & 0x1FFF: return None  # a later fragment has no ports
         source, destination = ".".join(map(str, ip[12:16])), ".".join(map(str, ip[16:20]))
     elif len(ip) >= 40 and ip[0] >> 4 == 6:
-        length, begin, protocol = struct.unpack_from(">H", ip, 4)[0] + 40, 40, ip[6]
+        length = struct.unpack_from(">H", ip, 4)[0] + 40
+        begin = 40
+        protocol = ip[6]
         source, destination = ip[8:24].hex(":", 2), ip[24:40].hex(":", 2)
     else: return None
     transport = _transport(ip[begin:], protocol, length - begin)
@@ -78,7 +84,10 @@ def read_pcap(
     "The TCP and UDP packets of a capture; `attrs['skipped']` counts the rest."
     data = Path(path).read_bytes()
     order, ticks, link = _pcap_header(data, path)
-    record, rows, skipped, at = struct.Struct(order + "IIII"), [], 0, 24
+    record = struct.Struct(order + "IIII")
+    rows = []
+    skipped = 0
+    at = 24
     while at + 16 <= len(data):
         seconds, fraction, captured, _ = record.unpack_from(data, at)
         frame = data[at + 16:at + 16 + captured]

@@ -282,7 +282,8 @@ def compare_models(
 ) -> tuple[dict[str, dict], dict[str, np.ndarray]]:  # name -> metrics, and name -> predicted classes
     "Fits every model, and judges it on another part."
     rows = np.concatenate([job.train, job.validation]) if part == "test" else job.train
-    X, labels = job.X.iloc[rows], job.labels[rows]
+    X = job.X.iloc[rows]
+    labels = job.labels[rows]
     others = job.part(part)
     results, predictions = {}, {}
     for name, model in (bar := tqdm(models.items(), disable=not progress)):
@@ -307,7 +308,8 @@ def summarize_models(
     from scipy.stats import t
     by_seed = {seed: pd.DataFrame(result).T[list(_FIGURES)] for seed, result in enumerate(results)}
     tables = pd.concat(by_seed, names=["seed", "model"]).astype(float)
-    mean, n = tables.groupby("model").mean(), len(results)
+    mean = tables.groupby("model").mean()
+    n = len(results)
     if n > 1:
         half = tables.groupby("model").std() * t.ppf(0.975, n - 1) / n**0.5
         for figure in ("accuracy", "macro_f1"): mean[f"{figure}_half_interval"] = half[figure]
@@ -403,9 +405,11 @@ def _slanted(ax: Any) -> Any:
 def _in_original_units(tree: Any, transform: Transform) -> Any:
     "A copy of a tree that asks about the records as they were before scaling."
     tree = deepcopy(tree)
-    grown, names = tree.tree_, list(transform.feature_names_out_)
+    grown = tree.tree_
+    names = list(transform.feature_names_out_)
     asked = np.flatnonzero(grown.feature >= 0)
-    points, rows = np.zeros((len(asked), len(names))), np.arange(len(asked))
+    points = np.zeros((len(asked), len(names)))
+    rows = np.arange(len(asked))
     points[rows, grown.feature[asked]] = grown.threshold[asked]
     original = transform.inverse(points)[names].to_numpy()
     grown.threshold[asked] = original[rows, grown.feature[asked]]
@@ -502,7 +506,8 @@ def plot_class_ranking(
 def _draw_force(values: Any, row: int, top: np.ndarray) -> None:
     "shap's force plot of one record: the named features, and all others as one."
     import shap
-    credit, shown = values.values[row], values.values[row][top]
+    credit = values.values[row]
+    shown = values.values[row][top]
     names = [f"{values.feature_names[j]} = {values.data[row][j]:.4g}" for j in top]
     base = float(np.ravel(values.base_values)[row % np.size(values.base_values)])
     credit = np.round(np.append(shown, credit.sum() - shown.sum()), 3)

@@ -54,8 +54,11 @@ def add_options(
     from fastcore.docments import docments
     notes = docments(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        default, kind, plain = parameter.default, kind_of(parameter.annotation), name.rstrip("_")
-        note, flag = (notes.get(name) or "").replace("%", "%%"), f"--{plain.replace('_', '-')}"
+        default = parameter.default
+        kind = kind_of(parameter.annotation)
+        plain = name.rstrip("_")
+        note = (notes.get(name) or "").replace("%", "%%")
+        flag = f"--{plain.replace('_', '-')}"
         shown = "" if default in (None, "", parameter.empty) else f" (default: {default})"
         if default is parameter.empty: parser.add_argument(name, help=note, type=kind)
         elif default is False: parser.add_argument(flag, dest=name, help=note, action="store_true")
@@ -76,7 +79,8 @@ def _datasets(
     "Lists the registered data sets: what each is, whether it is here, where to get it."
     from nfad.core import data_dir, require_choice
     from nfad.catalog import DATASETS, list_datasets
-    table, folder = list_datasets().set_index("name"), data_dir()
+    table = list_datasets().set_index("name")
+    folder = data_dir()
     if not name:
         rows = table["title"].to_frame().assign(here=table["found"].map({True: "yes", False: "no"}))
         text = (f"{rows.to_string(header=False)}\n\nlooked for in {folder} (set NFAD_DATA to change it); "
@@ -97,7 +101,8 @@ def model_facts(
     "What the header of a model file says."
     from nfad.core import read_header
     header = read_header(path)
-    shapes, is_flow = header["shapes"], header["format"].startswith("nfad-flow")
+    shapes = header["shapes"]
+    is_flow = header["format"].startswith("nfad-flow")
     own = ("flow.",) if is_flow else ("w.", "b.")  # a flow, or a network of 07b_network
     weights = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(own))
     said = {"file": str(path), "bytes": path.stat().st_size, "format": header["format"],
@@ -210,7 +215,8 @@ def _from_standard_input(model: str, fpr: float | None, sensor: str, alerts_only
     from nfad.core import require_choice
     from nfad.streams import CONVERTERS, Scorer, read_lines, score_lines
     convert = CONVERTERS[require_choice(sensor, list(CONVERTERS), "sensor")]
-    scorer, counts = Scorer(model, fpr), {"records": 0, "bad": 0, "alarms": 0}
+    scorer = Scorer(model, fpr)
+    counts = {"records": 0, "bad": 0, "alarms": 0}
     for said in score_lines(scorer, as_json_lines(read_lines(sys.stdin.buffer)), convert):
         answer = said["nfad"]
         counts["records"] += 1
@@ -343,7 +349,8 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float |
     loaded = load_model(model, fpr)
     benign, attack = _scores_of(loaded, benign_path), _scores_of(loaded, attack_path)
     scores = np.concatenate([benign, attack])
-    kinds, good = np.repeat(["benign", "attack"], [len(benign), len(attack)]), np.isfinite(scores)
+    kinds = np.repeat(["benign", "attack"], [len(benign), len(attack)])
+    good = np.isfinite(scores)
     known, promised = loaded.detector.calibration_scores_, loaded.reference.fpr
     return evaluate(kinds[good], scores[good], known, promised) | {"bad": int((~good).sum())}
 
@@ -351,11 +358,13 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float |
 def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import write_json
-    from nfad.score import score_record
+    from nfad.metrics import run_facts
     from nfad.runs import read_run
+    from nfad.score import evaluate
     run = read_run(folder, "nfad train", progress=False)
     scores = run.detector.anomaly_score(run.prepared.part("test"))
-    result = score_record(run, scores, fpr)
+    attack = run.prepared.dataset.attack[run.prepared.split.test]
+    result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
     write_json(folder / "score.json", result)
     return result
 
@@ -442,7 +451,8 @@ def _demo(
     from nfad.core import atomic_path, repository_root
     from nfad.runs import prepare
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, quiet=quiet)
-    model, source = Path(trained.content["model"]), repository_root() / out_dir / "records"
+    model = Path(trained.content["model"])
+    source = repository_root() / out_dir / "records"
     night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
     for i in range(2):
         with atomic_path(source / f"night-{i}.parquet") as temporary:

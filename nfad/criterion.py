@@ -20,7 +20,8 @@ def rank_surprise(
     held_out: np.ndarray,  # (m, d) surprises of held-out benign records
 ) -> np.ndarray:           # (n, d) nats, -log of a p-value in [1 / (m + 1), 1]
     "How rare each surprise is among benign records."
-    m, ordered = len(held_out), np.sort(held_out, axis=0)
+    m = len(held_out)
+    ordered = np.sort(held_out, axis=0)
     below = np.stack([np.searchsorted(ordered[:, j], S[:, j], side="left") for j in range(S.shape[1])], axis=1)
     return np.log((m + 1) / (1 + m - below))
 
@@ -33,7 +34,8 @@ def _truncated_fisher(S: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 def _higher_criticism(S: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     "Largest standardised excess of small p-values."
-    p, d = np.sort(np.exp(-rank_surprise(S, held_out)), axis=1), S.shape[1]
+    p = np.sort(np.exp(-rank_surprise(S, held_out)), axis=1)
+    d = S.shape[1]
     share = np.arange(1, d + 1) / d
     excess = np.sqrt(d) * (share - p) / np.sqrt(np.maximum(p * (1 - p), 1e-6))
     return excess[:, :max(d // 2, 1)].max(axis=1)
@@ -76,7 +78,8 @@ def marginal_ratio(
     n_bins: int = 50,      # of each histogram, at most
 ) -> np.ndarray:           # (n,) nats; the same in any units of the features
     "How surprising the features are together beyond each alone, plus how far out each is alone."
-    score, m = S.sum(axis=1).astype(np.float64), len(held_out)
+    score = S.sum(axis=1).astype(np.float64)
+    m = len(held_out)
     levels = np.linspace(0, 1, require_positive_int(n_bins, "n_bins") + 1)
     for z, usual in zip(Z.T, np.sort(held_out, axis=0).T, strict=True):
         score += _marginal_log_density(z, usual, levels)
@@ -98,7 +101,8 @@ def pseudo_anomalies(
 ) -> np.ndarray:          # (n, d) one per record
     "Benign records turned into strange ones."
     require_choice(kind, KINDS, "kind")
-    rng, (n, d) = np.random.default_rng(seed), Z.shape
+    rng = np.random.default_rng(seed)
+    (n, d) = Z.shape
     if kind == "mixture":
         weight = rng.uniform(0.2, 0.8, size=(n, 1))
         return weight * Z + (1 - weight) * Z[rng.permutation(n)]
@@ -117,7 +121,8 @@ def benign_criterion(
 ) -> pd.DataFrame:       # index: kind of pseudo-anomaly; columns: auroc, tpr
     "How well scores rank pseudo-anomalies above benign records; uses no attack."
     from sklearn.metrics import roc_auc_score
-    usual, base = score_fn(Z[::2]), Z[1::2]
+    usual = score_fn(Z[::2])
+    base = Z[1::2]
     threshold = np.quantile(usual, 1 - require_between(fpr, 0, 1, "fpr"), method="higher")
     rows = {}
     for kind in KINDS:

@@ -235,7 +235,8 @@ def _make_plan(
     labels = [_find_label(table.names, label_column, entries, table.path) for table in tables]
     words = _text_columns(_sample(first)) if vocabulary == "own" else set()
     misleading = entry.repair.needs if entry and entry.repair else ()
-    names, skipped = [canonical_columns(table.names) for table in tables], {}
+    names = [canonical_columns(table.names) for table in tables]
+    skipped = {}
     for name in dict.fromkeys(sum(names, [])):
         why = _why_no_feature(name, vocabulary, misleading, all(name in other for other in names))
         if not why and name in words: why = "text"
@@ -416,7 +417,8 @@ def _smallest(frame: pd.DataFrame, limit: int, report: ReadReport) -> pd.DataFra
 def _at_most(frames: Iterator[pd.DataFrame], limit: int | None, report: ReadReport) -> pd.DataFrame:
     "All frames in one, with at most `limit` rows of each label and in their order."
     if limit is None: return pd.concat(list(frames), ignore_index=True)
-    rng, kept = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    kept = []
     for frame in frames:
         kept.append(frame.assign(_draw=rng.random(len(frame))))
         large = sum(map(len, kept)) > 2 * BATCH and len(kept) > 1
@@ -430,7 +432,8 @@ def _read(
     limit: int | None,
 ) -> tuple[pd.DataFrame, ReadReport]:
     "All rows of all sources with the wanted columns, through the cache where the sources are text."
-    report, paths = tables[0].report, [table.path for table in tables]
+    report = tables[0].report
+    paths = [table.path for table in tables]
     if cache and any(path.suffix.lower() in TEXT_ENDINGS for path in paths):
         target = _cache_path(paths, plan)
         if not target.is_file():
@@ -540,7 +543,9 @@ def _clean(
     columns = [name for name in request.columns if name not in gone]
     is_attack, attack = _classes(frame["_label"], request.benign_label)
     keep, copies = _deduplicate(frame, columns, attack, report)
-    frame, is_attack, attack = frame.loc[keep].reset_index(drop=True), is_attack[keep], attack[keep]
+    frame = frame.loc[keep].reset_index(drop=True)
+    is_attack = is_attack[keep]
+    attack = attack[keep]
     constant, notes = _constants(frame, is_attack, columns, request.chosen)
     gone |= dict.fromkeys(constant, "constant")
     records = frame[[name for name in columns if name not in gone]].astype(np.float64)

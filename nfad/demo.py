@@ -122,7 +122,8 @@ def send(
     n_bytes: int,      # payload of the whole message
 ) -> None:
     "Send a message in segments, window by window, with the receiver's acknowledgments."
-    window, left = 10, int(n_bytes)
+    window = 10
+    left = int(n_bytes)
     while left > 0:
         if not is_forward or window > 10: trace.round_trip()
         n_segments = min(window, -(-left // trace.path.segment))
@@ -330,7 +331,8 @@ def streaming(trace: Trace) -> None:
     rng = trace.rng
     open_tcp(trace)
     _tls(trace)
-    chunk, period = _heavy(rng, 30_000, 0.6, 120_000), rng.choice((2.0, 4.0, 6.0, 10.0))
+    chunk = _heavy(rng, 30_000, 0.6, 120_000)
+    period = rng.choice((2.0, 4.0, 6.0, 10.0))
     for k in range(rng.randint(3, 14)):
         send(trace, True, _heavy(rng, 420, 0.2, 1400))
         trace.wait_about(5e-3, 0.8)
@@ -349,7 +351,8 @@ def iot(trace: Trace) -> None:
         send(trace, True, rng.randint(40, 120))
         trace.wait_about(5e-3)
         send(trace, False, 4)
-    period, report = rng.choice((10.0, 15.0, 30.0, 60.0)), rng.randint(12, 160)
+    period = rng.choice((10.0, 15.0, 30.0, 60.0))
+    report = rng.randint(12, 160)
     while trace.clock < 118:
         if begins or trace.rows: trace.wait_about(period, 0.03)
         begins = True
@@ -448,7 +451,8 @@ def http_flood(trace: Trace) -> None:
 def dns_amplification(trace: Trace) -> None:
     "Short questions under a stolen address, the longest answers the zone can give."
     rng = trace.rng
-    query, answer = rng.randint(28, 50), _heavy(rng, 2400, 0.5, 4096)
+    query = rng.randint(28, 50)
+    answer = _heavy(rng, 2400, 0.5, 4096)
     for _ in range(rng.choices((1, 2, 6, 20), (40, 25, 20, 15))[0]):
         trace.packet(True, query)
         trace.wait_about(6e-4, 0.6)

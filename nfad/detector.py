@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from .core import (allowed_alarms, package_versions, read_model, require_between, require_choice,
                        require_finite, require_positive_int, write_model)
 from .prep import TRANSFORMS, Transform
+from .tail import Tail
 from .engine import CHUNK, FLOOR, in_blocks
 from .architectures import ARCHITECTURES, build_flow, network_width, param_shapes, terms_function
 from .training import (OPTIMIZERS, ArraySource, History, ParquetRecords, ParquetSource, train_flow,
@@ -192,7 +193,9 @@ def _feature_order(order: Sequence[str] | str | None, names: Sequence[str], seed
 @patch
 def _set_flow(self: FlowDetector, bounds: np.ndarray) -> None:
     "Untrained flows, and the compiled `terms_`: scaled records -> mean terms, latent coordinates."
-    names, self._bounds, self.flows_ = self.transform_.feature_names_out_, bounds, []
+    names = self.transform_.feature_names_out_
+    self._bounds = bounds
+    self.flows_ = []
     for seed in range(self.seed, self.seed + self.n_members):
         order = _feature_order(self.feature_order, names, seed)
         flow = build_flow(self.architecture, names, order, bounds, self.n_layers, self.hidden, self.n_bins,
@@ -223,10 +226,12 @@ def _fit_statistic(self: FlowDetector, Z: np.ndarray, Z_validation: np.ndarray) 
     def only_terms(rows): return self.terms_(rows)[:1]
     S = -in_blocks(only_terms, Z)[0].astype(np.float64)
     S_validation = -in_blocks(only_terms, Z_validation)[0].astype(np.float64)
-    scores, n_parts = S.sum(axis=1), 1
+    scores = S.sum(axis=1)
+    n_parts = 1
     if self.statistic == "profile":
         self.statistic_ = ProfileStatistic().fit(Z, S, Z_validation, S_validation)
-        scores, n_parts = self.statistic_.score(Z_validation, S_validation), len(PARTS)
+        scores = self.statistic_.score(Z_validation, S_validation)
+        n_parts = len(PARTS)
     beyond = n_parts * np.log(self.n_train_ + 2)  # one in n for each part
     self.constant_cost_ = float(max(scores.max() - np.median(scores), beyond))
 
@@ -269,7 +274,8 @@ def fit(
 @patch
 def _set_transform(self: FlowDetector, transform: Transform) -> None:
     "Keeps the transform, and what scikit-learn wants to know of the features."
-    self.transform_, self.constant_ = transform, transform.constant_
+    self.transform_ = transform
+    self.constant_ = transform.constant_
     self.feature_names_in_ = np.array(transform.feature_names_in_, dtype=object)
     self.n_features_in_ = len(self.feature_names_in_)
 
@@ -286,7 +292,8 @@ def _require_fitted(self: FlowDetector) -> None:
 def _in_chunks(self: FlowDetector, X: Any, function: Callable) -> np.ndarray:
     "What a function of (records, scaled records, terms, latent coordinates) gives."
     self._require_fitted()
-    X, result = _require_table(X), None
+    X = _require_table(X)
+    result = None
     rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
     for start in range(0, max(len(X), 1), CHUNK):
         chunk = rows(slice(start, start + CHUNK))
@@ -469,6 +476,48 @@ def __setstate__(self: FlowDetector, state: dict[str, Any]) -> None:
     for flow, params in zip(self.flows_, state["flows_"], strict=True):
         flow._params = jax.device_put(params)
 
+# %% ../nbs/02d_detector.ipynb #b2b8e633
+@patch
+def get_state(self: ProfileStatistic) -> dict[str, np.ndarray]:  # name -> array
+    "All that `from_state` needs."
+    self.require_parts()
+    settings = np.array([self.n_points or 0, self.low, self.high], dtype=np.float64)
+    state = {"settings": settings, "center": self.center_}
+    for part in PARTS: state |= part.state(self.models_[part.name])
+    return state | {"held_out": np.stack([self.tails_[part.name].scores for part in PARTS])}
+
+
+@patch(as_prop=True)
+def widths(self: ProfileStatistic) -> dict[str, set[int]]:  # one width each, if all parts agree
+    "Columns that records and profiles must have."
+    widths = {"records": set(), "profiles": {self.center_.size}}
+    for part in PARTS: widths[part.of].add(self.models_[part.name].width)
+    return widths
+
+
+@patch(cls_method=True)
+def from_state(
+    cls: ProfileStatistic,
+    state: dict[str, np.ndarray],  # as `get_state` gives it
+) -> ProfileStatistic:             # scores exactly like the saved one
+    "A fitted statistic from its arrays."
+    arrays = {name: require_finite(array, name) for name, array in state.items()}
+    try:
+        n_points, low, high = arrays["settings"]
+        self = cls(int(n_points) or None, low, high)
+        self.center_, held_out = arrays["center"], arrays["held_out"]
+        self.models_ = {part.name: part.restore(arrays) for part in PARTS}
+    except KeyError as error:
+        raise ValueError(f"the state of a statistic must hold {error}") from error
+    if len(held_out) != len(PARTS):
+        raise ValueError(f"held_out must be scores of {list(self.models_)}, got shape {held_out.shape}")
+    self.tails_ = {part.name: Tail(scores) for part, scores in zip(PARTS, held_out, strict=True)}
+    unknown = sorted(set(arrays) - set(self.get_state()))
+    if unknown: raise ValueError(f"no part of the score knows the array {unknown[0]!r}")
+    if any(len(widths) != 1 for widths in self.widths.values()):
+        raise ValueError(f"the arrays of a statistic must fit each other, got widths {self.widths}")
+    return self
+
 # %% ../nbs/02d_detector.ipynb #28f1e8ee
 SCORE_VERSION = 2  # of training and default score; results of older ones are made again
 
@@ -546,7 +595,8 @@ def _restore(self: FlowDetector, arrays: dict[str, np.ndarray], header: dict[str
     scores = require_finite(arrays["calibration_scores"], "calibration_scores")
     if scores.ndim != 1 or not len(scores) or (np.diff(scores) < 0).any():
         raise ValueError("calibration_scores must be a sorted list")
-    self.calibration_scores_, self.history_ = scores, History(**header["history"])
+    self.calibration_scores_ = scores
+    self.history_ = History(**header["history"])
     self.n_train_ = require_positive_int(header["n_train"], "n_train")
     self.constant_cost_ = float(require_finite(header["constant_cost"], "constant_cost"))
     self.offset_ = float(require_finite(header["offset"], "offset"))

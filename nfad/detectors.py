@@ -43,7 +43,8 @@ def score_parts(
     facts: dict[str, Any],           # configuration, fit_cpu_seconds
 ) -> Scored:                         # scores, and how fast they were made
     "Scores of the calibration and test records."
-    scores, both = {}, ("calibration", "test")
+    scores = {}
+    both = ("calibration", "test")
 
     def run():
         for name in both: scores[name] = np.asarray(score(parts[name]), dtype=np.float64)
@@ -120,7 +121,8 @@ def cached(
     "Runs, computed at most once."
     path = Path(folder) / f"{sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
     if not path.is_file():
-        runs, arrays = compute(), {}
+        runs = compute()
+        arrays = {}
         for name, run in runs.items():
             arrays |= {f"{name}/calibration": run.calibration, f"{name}/test": run.test}
         facts = np.array(json.dumps({name: run.facts for name, run in runs.items()}))
@@ -160,7 +162,8 @@ def judge(
     run: Scored,         # scores
 ) -> dict[str, float]:   # `METRICS`, and "auroc of <class>" for each attack class
     "Metrics of one run."
-    y, by_class = np.asarray(attack) != "benign", class_metrics(attack, run.test)["auroc"]
+    y = np.asarray(attack) != "benign"
+    by_class = class_metrics(attack, run.test)["auroc"]
     found = ranking_metrics(y, run.test) | promise(y, run, 0.01) | promise(y, run, 0.001)
     found |= {"macro_auroc": float(by_class.mean()), "min_auroc": float(by_class.min())}
     found |= {"attack_share": float(y.mean())}
@@ -175,7 +178,8 @@ def mean_interval(
     "Mean over seeds with the interval of Student's t."
     values = np.asarray(values, dtype=np.float64)
     if not len(values): raise ValueError("values must hold at least one number, got none")
-    mean, n = float(values.mean()), len(values)
+    mean = float(values.mean())
+    n = len(values)
     if n == 1: return mean, mean, mean
     half = float(student_t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half
@@ -342,7 +346,8 @@ def plot_promises(
     import matplotlib.pyplot as plt
     ax = ax or plt.gca()
     benign = np.asarray(y) == 0
-    m, n = len(next(iter(runs.values())).calibration), int(benign.sum())
+    m = len(next(iter(runs.values())).calibration)
+    n = int(benign.sum())
     promised = np.geomspace(max(2 / m, 1e-4), 0.2, 15)
     low, high = np.transpose([fpr_band(m, n, fpr) for fpr in promised])
     chance = {"color": "lightgray", "label": "95 % of exchangeable traffic"}
@@ -372,7 +377,8 @@ def plot_ranks(
     import matplotlib.pyplot as plt
     ax = ax or plt.gca()
     ranks = table.rank(axis=1, ascending=False).mean().sort_values()
-    n, places = len(table), np.arange(len(ranks))
+    n = len(table)
+    places = np.arange(len(ranks))
     half = _critical_difference(len(ranks), n) / 2
     ax.errorbar(ranks, places, xerr=half, fmt="o", capsize=3, color="tab:blue")
     ax.set(yticks=places, yticklabels=ranks.index)
@@ -417,7 +423,8 @@ def collect_detectors(
     n_seeds: int = 1,              # seeds that a record needs to be taken
 ) -> pd.DataFrame:  # a row per data set, feature set, split and detector, with its number of seeds
     "The figures of all `detect*.json` in one table."
-    rows, folder = [], repository_root() / out_dir
+    rows = []
+    folder = repository_root() / out_dir
     for path in sorted(folder.glob("*/*/detect*.json")):
         record = read_json(path)
         if "detectors" not in record or record["n_seeds"] < n_seeds: continue

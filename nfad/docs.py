@@ -15,31 +15,35 @@ from typing import Any
 # %% ../nbs/00c_docs.ipynb #3db0bca1
 def _comment(
     lines: list[bytes],  # of the source
-    node: ast.AST,       # what the comment would follow
+    first: ast.AST,      # an argument or a field
+    last: ast.AST,       # what the comment would follow: it, or its default
     between: bytes,      # pattern of what may stand between
 ) -> str:                # the comment, or ""
     "The comment beside a piece of code, or else the lines above that are nothing but comment."
-    beside = re.match(between + rb"#\s*(.*)", lines[node.end_lineno - 1][node.end_col_offset:])
+    beside = re.match(between + rb"#\s*(.*)", lines[last.end_lineno - 1][last.end_col_offset:])
     if beside: return beside[1].decode().strip()
-    above, line = [], node.lineno - 2
-    while only := re.match(rb"\s*#\s*(.*)", lines[line]):
-        above.append(only[1].decode().strip())
+    indent = lines[first.lineno - 1][:first.col_offset].rstrip(b"*")
+    if indent.strip(): return ""  # something else begins the line
+    comment, above, line = indent + b"#", [], first.lineno - 2
+    while lines[line].startswith(comment):
+        above.append(lines[line][len(comment):].decode().strip())
         line -= 1
     return " ".join(reversed(above))
 
 
 def _arguments(
     function: ast.FunctionDef,
-) -> dict[str, ast.AST]:  # argument -> the node that it ends with
+) -> dict[str, tuple[ast.AST, ast.AST]]:  # name -> the argument, and the node that it ends with
     "Arguments of a function, in order."
     given = function.args
     in_place = [*given.posonlyargs, *given.args]
     every = [*in_place, given.vararg, *given.kwonlyargs, given.kwarg]
-    ends = {arg.arg: arg for arg in every if arg is not None}
+    found = {arg.arg: (arg, arg) for arg in every if arg is not None}
     with_default = in_place[len(in_place) - len(given.defaults):]
-    ends |= {arg.arg: default for arg, default in zip(with_default, given.defaults, strict=True)}
+    ended = zip(with_default, given.defaults, strict=True)
+    found |= {arg.arg: (arg, default) for arg, default in ended}
     named = zip(given.kwonlyargs, given.kw_defaults, strict=True)
-    return ends | {arg.arg: default for arg, default in named if default is not None}
+    return found | {arg.arg: (arg, default) for arg, default in named if default is not None}
 
 # %% ../nbs/00c_docs.ipynb #8da8062b
 def _section(
@@ -69,15 +73,16 @@ def descriptions(
 ) -> dict[int | str, str]:      # line of a function, or name of a class -> what its docstring lacks
     "What the comments beside arguments, results and fields say."
     lines, found = source.encode().splitlines(), {}
-    nodes = list(ast.parse(source).body)
-    for node in nodes:
+    waiting = list(ast.parse(source).body)
+    for node in waiting:
         if isinstance(node, ast.ClassDef):
-            nodes += node.body
+            waiting += node.body
             fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
-            told = {ast.unparse(field.target): _comment(lines, field, rb"\s*") for field in fields}
+            told = {ast.unparse(field.target): _comment(lines, field, field, rb"\s*") for field in fields}
             found[node.name] = _section("Attributes", _entries(told))
         if isinstance(node, ast.FunctionDef):
-            told = {name: _comment(lines, end, rb"[\s,):]*") for name, end in _arguments(node).items()}
+            arguments = _arguments(node).items()
+            told = {name: _comment(lines, *nodes, rb"[\s,):]*") for name, nodes in arguments}
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             found[first] = _section("Parameters", _entries(told)) + _section("Returns", _result(lines, node))
     return {place: text for place, text in found.items() if text}

@@ -159,7 +159,8 @@ def plot_drift(
     "Distance of each window from the calibration; windows that have changed are marked."
     import matplotlib.pyplot as plt
     ax = ax or plt.gca()
-    at, dots = np.arange(1, len(judged) + 1), {"marker": "o", "markersize": 4}
+    at = np.arange(1, len(judged) + 1)
+    dots = {"marker": "o", "markersize": 4}
     ax.plot(at, judged["score_distance"], color="tab:blue", label="score", **dots)
     if (judged["feature"] != "").any():
         ax.plot(at, judged["feature_distance"], color="tab:orange", label="most changed feature", **dots)

@@ -29,7 +29,8 @@ class Evidence:
         if not len(held_out):
             raise ValueError("held_out must hold at least one benign record, got 0")
         values = require_finite(train.to_numpy(dtype=np.float64), "train")
-        self.names, self.values = list(train.columns), values[0]
+        self.names = list(train.columns)
+        self.values = values[0]
         self.constant = np.ptp(values, axis=0) == 0
         self.surprise_fn = surprise_fn
         self.held_out = np.asarray(surprise_fn(held_out[self.names]), dtype=np.float64)
@@ -40,7 +41,8 @@ class Evidence:
         "Evidence of every feature of every record."
         S = np.asarray(self.surprise_fn(X[self.names]), dtype=np.float64)
         E = rank_surprise(S, self.held_out)
-        c, m = self.values[self.constant], len(self.held_out)
+        c = self.values[self.constant]
+        m = len(self.held_out)
         distance = np.abs(X[self.names].to_numpy(dtype=np.float64)[:, self.constant] - c)
         broken = distance > 1e-6 * np.maximum(np.abs(c), 1)
         E[:, self.constant] = np.where(broken, np.log(m + 2) + np.log1p(distance), 0)

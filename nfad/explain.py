@@ -63,7 +63,8 @@ def plant(
 ) -> Planted:               # records in which k features could be changed; at most n
     "Anomalies whose cause is known."
     require_choice(kind, PLANTS, "kind")
-    rng, transform = np.random.default_rng(seed), Transform("log").fit(benign)
+    rng = np.random.default_rng(seed)
+    transform = Transform("log").fit(benign)
     Z = transform.transform(records).astype(np.float64)
     if require_positive_int(k, "k") > Z.shape[1]:
         raise ValueError(f"k must be at most the {Z.shape[1]} features that vary, got {k}")
@@ -75,7 +76,8 @@ def plant(
                          "scaled units")
     lot = np.where(visible, rng.random(Z.shape), 2.0)  # the k lowest lots are changed
     chosen = (np.argsort(np.argsort(lot, axis=1), axis=1) < k) & visible
-    X, mixed = records.to_numpy(dtype=np.float64), transform.inverse(other).to_numpy()
+    X = records.to_numpy(dtype=np.float64)
+    mixed = transform.inverse(other).to_numpy()
     truth = np.zeros(X.shape, dtype=bool)
     truth[:, transform.kept_] = chosen
     changed = pd.DataFrame(np.where(truth, mixed, X), columns=records.columns)[enough]
@@ -90,8 +92,10 @@ def attribution_metrics(
     truth: np.ndarray,   # (n, d) bool: planted features, at least one in each record, not all
 ) -> pd.DataFrame:       # columns `QUALITY`; one row per record
     "How well attributions find planted features."
-    values, truth = require_finite(values, "values"), np.asarray(truth, dtype=bool)
-    k, d = truth.sum(axis=1), truth.shape[1]
+    values = require_finite(values, "values")
+    truth = np.asarray(truth, dtype=bool)
+    k = truth.sum(axis=1)
+    d = truth.shape[1]
     if values.shape != truth.shape or not ((k > 0) & (k < d)).all():
         raise ValueError("truth must mark some features of each record, "
                          f"shape {values.shape}, got {truth.shape}")
@@ -124,7 +128,8 @@ def occlusion(
 ) -> np.ndarray:             # (n, d) nats
     "What the score loses when a feature is replaced, alone, by that of records near in all others."
     d = X.shape[1]
-    others, replaced = ~np.eye(d, dtype=bool), []
+    others = ~np.eye(d, dtype=bool)
+    replaced = []
     for x in X:
         donors = background.records[nearest_in_features(background.gaps(x), others, k)]  # (d, k, d)
         mixed = np.where(others[:, None], x, donors)
@@ -203,13 +208,17 @@ def diffi(
     "Local DIFFI: features that isolate a record early in the trees get credit, per use."
     from sklearn.ensemble import IsolationForest
     forest = IsolationForest(n_estimators=100, random_state=seed).fit(background.places)
-    Z, credit, uses = background.scaled(X), np.zeros(X.shape), np.zeros(X.shape)
+    Z = background.scaled(X)
+    credit = np.zeros(X.shape)
+    uses = np.zeros(X.shape)
     for estimator in forest.estimators_:
-        tree, path = estimator.tree_, estimator.decision_path(Z)
+        tree = estimator.tree_
+        path = estimator.decision_path(Z)
         depth = np.diff(path.indptr) - 1
         deepest = max(int(np.ceil(np.log2(tree.n_node_samples[0]))), 1)
         early = np.maximum(1 / np.maximum(depth, 1) - 1 / deepest, 0)
-        record, feature = np.repeat(np.arange(len(Z)), depth + 1), tree.feature[path.indices]
+        record = np.repeat(np.arange(len(Z)), depth + 1)
+        feature = tree.feature[path.indices]
         cells = record[feature >= 0], feature[feature >= 0]  # leaves have no feature
         np.add.at(credit, cells, early[cells[0]])
         np.add.at(uses, cells, 1)
@@ -289,7 +298,8 @@ def replacement_curves(
     rank = np.argsort(np.argsort(-values, axis=1, kind="stable"), axis=1)
     without, with_them = [], []
     for x, place in zip(X, rank, strict=True):
-        gaps, top = background.gaps(x), place < np.arange(n_steps + 1)[:, None]
+        gaps = background.gaps(x)
+        top = place < np.arange(n_steps + 1)[:, None]
         donors = background.records[nearest_in_features(gaps, ~top, 1)[:, 0]]
         nearest = background.records[gaps.sum(axis=1).argmin()]
         without.append(np.where(top, donors, x))
@@ -324,7 +334,9 @@ def irrelevant_credit(
     seed: int = 0,                 # of noise and walks
 ) -> float:                        # share of all |attribution|
     "What a column of pure noise gets."
-    rng, X, benign = np.random.default_rng(seed), background.matrix(X), background.records
+    rng = np.random.default_rng(seed)
+    X = background.matrix(X)
+    benign = background.records
     if game == "marginal": benign = summarize_background(pd.DataFrame(benign), 100, seed=seed).to_numpy()
     noisy = lambda A: np.hstack([A, rng.normal(size=(len(A), 1))])
     widened = Background(lambda A: background.score_fn(A[:, :-1]), noisy(benign), background.reach, seed)
@@ -340,7 +352,8 @@ def race_kernelshap(
     seed: int = 0,              # of walks and of KernelSHAP
 ) -> dict[str, float]:          # CPU seconds per record and their ratio, root mean square errors in nats
     "Both engines on the same marginal values."
-    X, benign = X.to_numpy(dtype=np.float64), Background(score_fn, background)
+    X = X.to_numpy(dtype=np.float64)
+    benign = Background(score_fn, background)
     m = len(benign.records)
     longer = shapley_values(benign, X, "marginal", n_walks=reference_walks * m, seed=seed + 1)
     racers = {"engine": lambda: shapley_values(benign, X, "marginal", seed=seed).values,
@@ -397,13 +410,15 @@ def _measure_method(
     "The rows of one method."
     X = np.concatenate([p.records.to_numpy() for p in planted])
     truth = np.concatenate([p.truth for p in planted])
-    background, usual = setting.background, float(np.median(setting.background.scores))
+    background = setting.background
+    usual = float(np.median(setting.background.scores))
     before = clock()
     values = attribute(name, setting, X, seed)
     seconds = (clock().cpu - before.cpu) / len(X)
     few = slice(None, None, max(len(X) // (2 * n_slow), 1))
     again = mean_spearman(values[few], attribute(name, setting, X[few], seed + 1))
-    scores, curves = background.score(X), replacement_curves(background, X, values)
+    scores = background.score(X)
+    curves = replacement_curves(background, X, values)
     shares = {key: curve_share(curve, scores, usual) for key, curve in curves.items()}
     kinds = np.repeat([p.kind for p in planted], [len(p.truth) for p in planted])
     where = pd.DataFrame({"kind": kinds, "k": truth.sum(axis=1)})
@@ -415,7 +430,8 @@ def summarize_methods(
     measured: pd.DataFrame,  # result of `measure_methods`
 ) -> pd.DataFrame:           # index: method, best first; means, half-widths, stability, shares, seconds
     "The table over methods."
-    groups, single = measured.groupby("method"), measured[measured["k"] == 1].groupby("method")
+    groups = measured.groupby("method")
+    single = measured[measured["k"] == 1].groupby("method")
     table = groups[[*QUALITY, "seed_spearman", "deletion", "insertion", "cpu_seconds"]].mean()
     table.insert(1, "hit_at_1_single", single["hit_at_1"].mean())
     n = groups.size()
@@ -522,7 +538,8 @@ def measure_agreement(
     "Agreement with the experts, class by class."
     rows = {}
     for name in np.unique(attack[attack != "benign"]):
-        some, names = X[attack == name].iloc[:n_each], expected_features(name)
+        some = X[attack == name].iloc[:n_each]
+        names = expected_features(name)
         if not names or len(some) < 10: continue
         found, chance = agreement(attribute(method, setting, some, seed), relatives(benign, names))
         rows[name] = {"agreement": found, "chance": chance, "n": len(some)}

@@ -123,7 +123,8 @@ def run_session(
     block: int = 8192,                      # rows per call
 ) -> np.ndarray:                            # (n, ...) its output
     "The output for any number of records."
-    X, width = np.asarray(X, dtype=np.float32), session.get_inputs()[0].shape[1]
+    X = np.asarray(X, dtype=np.float32)
+    width = session.get_inputs()[0].shape[1]
     if X.ndim != 2 or X.shape[1] != width:
         raise ValueError(f"X must have shape (n, {width}), got {X.shape}")
     blocks = [X[start:start + block] for start in range(0, max(len(X), 1), block)]
@@ -139,10 +140,15 @@ def _signed_log_nodes(g: Graph, x: str, zero: str, one: str) -> str:
 def _segments(a: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     "Edges (d, w) of the broken lines, and (3, d, w): corner x0, y0 and slope of each segment."
     knots, scores, starts, scale = (a[name] for name in ("knots", "scores", "starts", "scale"))
-    n_features, width = len(scale), 1 << int(np.diff(starts).max()).bit_length()
-    edges, lines = np.full((n_features, width), 1e300), np.zeros((3, n_features, width))
+    n_features = len(scale)
+    width = 1 << int(np.diff(starts).max()).bit_length()
+    edges = np.full((n_features, width), 1e300)
+    lines = np.zeros((3, n_features, width))
     for j, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
-        xs, ys, n, outside = knots[start:end], scores[start:end], end - start, 1 / scale[j]
+        xs = knots[start:end]
+        ys = scores[start:end]
+        n = end - start
+        outside = 1 / scale[j]
         edges[j, :n] = xs
         lines[0, j, :n + 1] = np.append(xs[0], xs)
         lines[1, j, :n + 1] = np.append(ys[0], ys)
@@ -177,7 +183,9 @@ def scaled_records(
     keep_all: bool = False,  # leave constant columns in place, as next to zero; not for `quantile`
 ) -> str:                  # name of the (n, k) scaled records, float32; (n, d) with `keep_all`
     "The transform of `nfad.prep` as graph operations."
-    kind, kept, x = transform.kind, transform.kept_, "records"
+    kind = transform.kind
+    kept = transform.kept_
+    x = "records"
     exact = exact or kind == "quantile"
     a = transform.arrays_
     if keep_all: a = {name: _over_all_columns(name, values, kept) for name, values in a.items()}
@@ -203,7 +211,8 @@ def network_to_onnx(
         w, b = first
         place = np.cumsum(transform.kept_) - 1
         first = np.where(transform.kept_[:, None], w[place], np.float32(0)), b
-    graph, bend = Graph(), {"relu": "Relu", "elu": "Elu"}[model.activation]
+    graph = Graph()
+    bend = {"relu": "Relu", "elu": "Elu"}[model.activation]
     x = graph("Gemm", scaled_records(graph, transform, keep_all=keep_all), *first)
     for w, b in others: x = graph("Gemm", graph(bend, x), w, b)
     return graph.model(x, ["n", len(model.classes_)], model.n_features_in_, "logits")
@@ -221,7 +230,9 @@ def _tree_tables(model: Any) -> Iterator[tuple[np.ndarray, ...]]:
     if not hasattr(model, "_predictors"):
         trees = [estimator.tree_ for estimator in getattr(model, "estimators_", [model])]
         for tree in trees:
-            left, right, shares = tree.children_left, tree.children_right, tree.value[:, 0] / len(trees)
+            left = tree.children_left
+            right = tree.children_right
+            shares = tree.value[:, 0] / len(trees)
             yield tree.feature, tree.threshold, left, right, left < 0, shares
         return
     width = max(len(model._predictors[0]), 2)
@@ -241,7 +252,9 @@ def _tree_attributes(model: Any) -> dict[str, list]:
     found = {f"nodes_{key}": [] for key in of_node} | {f"target_{key}": [] for key in of_leaf}
     for i, (feature, threshold, left, right, leaf, values) in enumerate(_tree_tables(model)):
         branch = lambda column: np.where(leaf, 0, column)
-        n, below, mode = len(leaf), _threshold32(threshold), np.where(leaf, "LEAF", "BRANCH_LEQ")
+        n = len(leaf)
+        below = _threshold32(threshold)
+        mode = np.where(leaf, "LEAF", "BRANCH_LEQ")
         columns = np.full(n, i), np.arange(n), branch(feature), branch(below), branch(left), branch(right), mode
         for key, column in zip(of_node, columns, strict=True): found[f"nodes_{key}"] += column.tolist()
         place, c = np.nonzero(leaf[:, None] & (values != 0))
@@ -254,7 +267,8 @@ def trees_to_onnx(
     model: Any,        # a fitted decision tree, forest or HistGradientBoostingClassifier
 ) -> onnx.ModelProto:  # records -> (n, k) probabilities, in the order of `classes_`
     "A tree model of scikit-learn as one ONNX operation."
-    k, boosted = len(model.classes_), hasattr(model, "_predictors")
+    k = len(model.classes_)
+    boosted = hasattr(model, "_predictors")
     base = np.ravel(model._baseline_prediction) if boosted else np.zeros(k)
     if boosted and len(base) == 1: base = np.array([0.0, base[0]])
     graph = Graph()
@@ -275,6 +289,7 @@ def export_errors(
     gap = np.abs(exported - original)
     if threshold is not None: other = np.mean((exported > threshold) != (original > threshold))
     else: other = np.mean(exported.argmax(axis=1) != original.argmax(axis=1))
-    size_mb, p99 = len(model.SerializeToString()) / 1e6, float(np.quantile(gap, 0.99))
+    size_mb = len(model.SerializeToString()) / 1e6
+    p99 = float(np.quantile(gap, 0.99))
     return {"size_mb": size_mb, "median": float(np.median(gap)), "p99": p99, "max": float(gap.max()),
             "other_decisions": float(other)}

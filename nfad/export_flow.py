@@ -47,7 +47,7 @@ def _bin_nodes(g: Graph, p: str, raw: str, n_bins: int) -> list[str]:
 
 # %% ../nbs/08b_export_flow.ipynb #a260d61d
 def _slope_nodes(g: Graph, raw: str) -> str:
-    "A slope above the floor from a raw number; 1 from 0, see `nfad.flow.positive_slope`."
+    "A slope above the floor from a raw number; 1 from 0, see `nfad.engine.positive_slope`."
     return g("Add", g("Softplus", g("Add", raw, float(np.log(np.expm1(1 - FLOOR))))), FLOOR)
 
 
@@ -59,8 +59,10 @@ def _spline_nodes(g: Graph, x: str, raw: str, bound: float, n_bins: int) -> tupl
     p = div(add(g("Where", inside, x, 0.0), float(bound)), 2.0 * bound)
     x0, y0, w, h, raw_0, raw_1 = _bin_nodes(g, p, raw, n_bins)
     s0, s1 = _slope_nodes(g, raw_0), _slope_nodes(g, raw_1)
-    t, r = g("Clip", div(sub(p, x0), w), 0.0, 1.0), div(h, w)
-    rest, tt = sub(1.0, t), mul(t, t)
+    t = g("Clip", div(sub(p, x0), w), 0.0, 1.0)
+    r = div(h, w)
+    rest = sub(1.0, t)
+    tt = mul(t, t)
     q = mul(t, rest)
     bottom = add(r, mul(sub(add(s0, s1), mul(r, 2.0)), q))
     y = add(y0, div(mul(h, add(mul(r, tt), mul(s0, q))), bottom))
@@ -150,7 +152,8 @@ _PART_NODES = {  # part of the score -> nodes of its distance
 # %% ../nbs/08b_export_flow.ipynb #bc231835
 def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
     "-log of the share of benign records with a distance of at least x, see `nfad.tail.Tail`."
-    m, largest = len(tail.scores), tail.scores[-1]
+    m = len(tail.scores)
+    largest = tail.scores[-1]
     zero, one = g.exact(0.0), g.exact(1.0)
     start, scale, shape = g.exact(tail.start), g.exact(tail.scale), g.exact(tail.shape)
     counted = g.single(g("LessOrEqual", g("Unsqueeze", x, np.array([1])), g.exact(tail.scores)))

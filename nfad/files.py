@@ -48,7 +48,8 @@ def task(
     model: LoadedModel,  # that scores it
 ) -> dict[str, Any]:     # plain values
     "All that the result depends on."
-    state, records = os.stat(self.source), model.reference.records
+    state = os.stat(self.source)
+    records = model.reference.records
     return {"format": _FORMAT, "model": model.identity, "threshold": model.threshold,
             "source": self.name, "size": state.st_size, "mtime_ns": state.st_mtime_ns,
             "keep": self.keep if isinstance(self.keep, str) else list(self.keep),
@@ -80,10 +81,14 @@ def write_scores(
     advance: Callable,           # called after each batch with (share of the file, rows of the batch)
 ) -> dict[str, Any]:             # rows, bad, alarms, reasons, windows
     "Scores batch after batch into `writer`."
-    n, alarms, reasons, windows = 0, 0, Counter(), []
+    n = 0
+    alarms = 0
+    reasons = Counter()
+    windows = []
     for batch in batches:
         scored = score_rows(model, batch.X, batch.faults)
-        scores, bad = scored["anomaly_score"], np.isnan(scored["anomaly_score"])
+        scores = scored["anomaly_score"]
+        bad = np.isnan(scored["anomaly_score"])
         found = [pa.array(scores, mask=bad), pa.array(scored["p_value"], mask=bad),
                  pa.array(scored["is_anomaly"], pa.bool_()), pa.array(scored["reason"], pa.string())]
         writer.write_batch(pa.RecordBatch.from_arrays([*batch.kept, *found], schema=writer.schema))
@@ -102,11 +107,13 @@ def score_file(
     advance: Callable = no_news,  # see `write_scores`
 ) -> dict[str, Any]:              # file, status, rows, bad, alarms, reasons, windows, seconds
     "Scores one file, unless its scores are there already."
-    start, task = time.perf_counter(), job.task(model)
+    start = time.perf_counter()
+    task = job.task(model)
     said = read_scored(job.target)
     if said and said["task"] == task:
         return said["result"] | {"file": job.name, "status": "was done", "seconds": 0.0}
-    table, types = open_table(job.source), (pa.float64(), pa.float64(), pa.bool_(), pa.string())
+    table = open_table(job.source)
+    types = (pa.float64(), pa.float64(), pa.bool_(), pa.string())
     layout = plan_columns(table.names, model.features, job.keep)
     schema = pa.schema([*table.fields(layout), *map(pa.field, RESULT, types)])
     batches = table.records(model.features, job.keep, BATCH)
@@ -149,7 +156,9 @@ def plan_jobs(
     window: int = WINDOW,                       # records per comparison with the calibration
 ) -> list[Job]:                                 # one per file, sorted by name
     "Which file goes where."
-    found, source, target = find_sources(source), Path(source).resolve(), Path(target).resolve()
+    found = find_sources(source)
+    source = Path(source).resolve()
+    target = Path(target).resolve()
     keep = keep if isinstance(keep, str) else tuple(keep)
     if source.is_file() and target.suffix == ".parquet":
         if source == target: raise ValueError(f"target must be another file than source: {target}")
@@ -236,9 +245,11 @@ def account(
 # %% ../nbs/11_files.ipynb #6f36e4ae
 def _here(model: LoadedModel, jobs: Sequence[Job], bar: tqdm) -> Iterator[dict[str, Any]]:
     "Scores files one after the other in this process; the detector keeps all cores busy."
-    done, start = 0, time.perf_counter()
+    done = 0
+    start = time.perf_counter()
     for job in jobs:
-        size, before = os.stat(job.source).st_size, bar.n
+        size = os.stat(job.source).st_size
+        before = bar.n
         def advance(share, rows):
             nonlocal done
             done += rows
@@ -275,7 +286,8 @@ def score_files(
     jobs = plan_jobs(source, target, keep, require_positive_int(window, "window"))
     if scheduler in (None, "local"): _clear_leftovers(jobs)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    size, results = sum(os.stat(job.source).st_size for job in jobs), []
+    size = sum(os.stat(job.source).st_size for job in jobs)
+    results = []
     with tqdm(total=size, unit="B", unit_scale=True, desc="scoring", disable=not progress) as bar:
         if scheduler is None: accounts = _here(loaded, jobs, bar)
         else: accounts = _on_cluster(loaded, jobs, bar, scheduler, n_workers)
@@ -308,7 +320,8 @@ def connect(
     if scheduler != "local": return Client(scheduler, timeout="30s")
     n_cores = os.cpu_count()
     n_workers = require_positive_int(n_cores if n_workers is None else n_workers, "n_workers")
-    place, wanted = "distributed.nanny.pre-spawn-environ", worker_settings(n_workers, n_cores)
+    place = "distributed.nanny.pre-spawn-environ"
+    wanted = worker_settings(n_workers, n_cores)
     with dask.config.set({f"{place}.{name}": value for name, value in wanted.items()}):
         return Client(LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=processes,
                                    dashboard_address=None))
@@ -340,12 +353,14 @@ def _on_cluster(
     from distributed import as_completed
     client = connect(scheduler, n_workers) if isinstance(scheduler, str) else scheduler
     try:
-        there, futures = client.submit(_unpacked, *_packed(model), pure=False), {}
+        there = client.submit(_unpacked, *_packed(model), pure=False)
+        futures = {}
         for job in jobs:
             key = f"score-{job.name}-{time.time_ns()}"
             futures[client.submit(attempt, there, job, key=key, retries=2)] = job
         for future in as_completed(futures):
-            job, error = futures[future], future.exception()
+            job = futures[future]
+            error = future.exception()
             yield future.result() if error is None else failed(job, error)
             bar.update(os.stat(job.source).st_size)
     finally:
@@ -382,7 +397,9 @@ def score_frame(
 # %% ../nbs/11_files.ipynb #616b260c
 def _benign_scores(detector: Any, source: str | Path, limit: int) -> tuple[np.ndarray, int]:
     "Sorted scores of the first `limit` records of files; and how many rows have none."
-    features, parts, bad = list(map(str, detector.feature_names_in_)), [], 0
+    features = list(map(str, detector.feature_names_in_))
+    parts = []
+    bad = 0
     for path in find_sources(source).values():
         for batch in open_table(path).records(features, "none", BATCH):
             good = np.isfinite(batch.X).all(axis=1) & np.equal(batch.faults, None).astype(bool)
@@ -440,7 +457,8 @@ def write_many(
     seed: int = 0,          # of the draw
 ) -> int:                   # bytes written
     "Writes any number of records: rows drawn again and again, each value moved by up to 1 %."
-    rng, values = np.random.default_rng(seed), records.to_numpy(np.float64)
+    rng = np.random.default_rng(seed)
+    values = records.to_numpy(np.float64)
     size = -(-rows // n_files)
     schema = pa.schema([(name, pa.float64()) for name in records.columns])
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -489,7 +507,8 @@ def write_nights(
     seed: int = 0,       # of the draw
 ) -> Path:               # `folder`
     "Writes held-out records as Parquet files, each marked by its row number in the data set."
-    part, is_attack = prepared.part("test"), prepared.dataset.is_attack[prepared.split.test]
+    part = prepared.part("test")
+    is_attack = prepared.dataset.is_attack[prepared.split.test]
     n_attacks = max((~is_attack).sum() // 30, 1)
     night = pd.concat([part[~is_attack], part[is_attack].sample(n_attacks, random_state=seed)])
     night = night.sample(frac=1, random_state=seed)

@@ -212,7 +212,8 @@ def activity_features(
     stops = np.flatnonzero(is_idle)  # last packet before each pause
     begins = np.union1d(np.flatnonzero(np.diff(packets.flow, prepend=-1)), stops + 1)
     begun = begins[np.searchsorted(begins, stops, "right") - 1]  # where the period that ends there began
-    active, flow = packets.time[stops] - packets.time[begun], packets.flow[stops]
+    active = packets.time[stops] - packets.time[begun]
+    flow = packets.flow[stops]
     summaries = {"Active": segment_statistics(active[active > 0], flow[active > 0], n_flows),
                  "Idle": segment_statistics(gap[stops], flow, n_flows)}
     return {f"{state} {name.title()}": found[name] for state, found in summaries.items()
@@ -252,7 +253,8 @@ def bulk_features(
     until = np.concatenate([[0], np.cumsum(data.size)])  # bytes before each packet
     bulks = {"size": until[last + 1] - until[first], "count": last - first + 1,
              "time": data.time[last] - data.time[first]}
-    flow, out = data.flow[first], {}
+    flow = data.flow[first]
+    out = {}
     for side, mask in {"Fwd": data.is_forward[first], "Bwd": ~data.is_forward[first]}.items():
         n_bulks = np.maximum(np.bincount(flow[mask], minlength=n_flows), 1)
         total = {name: np.bincount(flow[mask], v[mask], n_flows) for name, v in bulks.items()}

@@ -78,12 +78,14 @@ def without_lessons(
 ) -> Path:       # `path`
     "A copy of a notebook that imports its module instead of building it."
     import nbformat
-    notebook, module = nbformat.read(notebook_path(step), as_version=4), step.partition("_")[2]
+    notebook = nbformat.read(notebook_path(step), as_version=4)
+    module = step.partition("_")[2]
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     start = next(i for i, found in enumerate(tags) if "parameters" in found)
     names = "{name: thing for name, thing in vars(own).items() if name[:2] != '__'}"
     own = nbformat.v4.new_code_cell(f"import nfad.{module} as own\nglobals().update({names})")
-    title_and_imports, run = notebook.cells[1:4], notebook.cells[start:]
+    title_and_imports = notebook.cells[1:4]
+    run = notebook.cells[start:]
     notebook.cells = [*title_and_imports, own, *run]
     for cell in notebook.cells: cell.pop("id", None)
     notebook.nbformat_minor = 4
@@ -138,7 +140,9 @@ def run_cell(
     "Trains and scores one cell, unless that is done."
     said = {"dataset": cell.dataset, "feature_set": str(cell.feature_set), "seed": cell.seed}
     if is_done(cell): return said | {"status": "was done", "seconds": 0.0, "error": ""}
-    start, done, error = time.perf_counter(), cell.folder / "cell.json", ""
+    start = time.perf_counter()
+    done = cell.folder / "cell.json"
+    error = ""
     done.unlink(missing_ok=True)
     cell.folder.mkdir(parents=True, exist_ok=True)
     try:

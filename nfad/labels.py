@@ -132,7 +132,8 @@ def split_labelled(
     counts = pd.Series(every).value_counts()
     few = counts[counts < max(require_positive_int(min_rows, "min_rows"), 3)]
     rows = _rows_of(every, few.index, max_per_class, seed)
-    X, labels = data.records.iloc[rows].reset_index(drop=True), every[rows]
+    X = data.records.iloc[rows].reset_index(drop=True)
+    labels = every[rows]
     if len(np.unique(labels)) < 2:
         raise ValueError(f"a task needs two classes with at least {min_rows} rows, got {counts.to_dict()}")
     ids = row_ids(X)

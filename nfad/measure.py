@@ -139,7 +139,9 @@ def peak_memory(
 ) -> float:            # MB above what was there before
     "How much memory an action needs at its worst moment."
     _return_free_memory()
-    before, seen, done = private_memory(), [0.0], threading.Event()
+    before = private_memory()
+    seen = [0.0]
+    done = threading.Event()
 
     def watch():
         while not done.wait(0.005): seen.append(private_memory())

@@ -68,7 +68,8 @@ class NearestPoints:
         if spacing is not None and (np.shape(spacing) != (m,) or not (spacing > 0).all()):
             raise ValueError(f"spacing must be one number > 0 for each of {m} points, got shape {np.shape(spacing)}")
         self.points, self.spacing = points, spacing
-        self._table, self._searches = None, {}  # made when they are first needed
+        self._table = None
+        self._searches = {}  # made when they are first needed
 
     @property
     def width(self) -> int: return self.points.shape[1]  # features of a record
@@ -152,7 +153,9 @@ class Whitening:
         shapes = np.shape(mean), np.shape(axes)
         if len(shapes[0]) != 1 or shapes[1] != 2 * shapes[0]:
             raise ValueError(f"mean and axes must have shapes (k,) and (k, k), got {shapes}")
-        self.mean, self.axes, self.width = mean, axes, len(mean)
+        self.mean = mean
+        self.axes = axes
+        self.width = len(mean)
 
     def __call__(
         self, A: np.ndarray,  # (n, k) rows
@@ -197,7 +200,9 @@ class Neighborhood:
         points: np.ndarray,    # (m, k) float32, whitened benign records
         spacing: np.ndarray,   # (m,) distance that is usual around each point, > 0
     ):
-        self.whitening, self.nearest, self.width = whitening, NearestPoints(points, spacing), whitening.width
+        self.whitening = whitening
+        self.nearest = NearestPoints(points, spacing)
+        self.width = whitening.width
         if self.nearest.width != self.width:
             raise ValueError(f"points must have {self.width} columns, got shape {points.shape}")
 

@@ -35,7 +35,8 @@ def init_network(
     sizes: Sequence[int],  # inputs, hidden layers, classes
 ) -> tuple[list[dict], list[dict]]:  # weights, and running mean and variance of the hidden layers
     "Initial weights (He et al., 2015) and batch norm statistics."
-    layers, keys = [], jax.random.split(key, len(sizes) - 1)
+    layers = []
+    keys = jax.random.split(key, len(sizes) - 1)
     for k, n_in, n_out in zip(keys, sizes[:-1], sizes[1:], strict=True):
         w = jax.random.normal(k, (n_in, n_out)) * np.sqrt(2 / n_in)
         layers.append({"w": w, "b": jnp.zeros(n_out)})
@@ -53,9 +54,11 @@ def network(
     noise: jnp.ndarray | None = None,   # (m,) random bytes for the dropout
 ) -> tuple[jnp.ndarray, list[dict]]:  # (n, k) logits, and the statistics after this batch
     "The network, with the batch's statistics while training."
-    after, training = [], starts is not None
+    after = []
+    training = starts is not None
     for i, (layer, running) in enumerate(zip(layers[:-1], stats, strict=True)):
-        z, now = x @ layer["w"], running
+        z = x @ layer["w"]
+        now = running
         if training:
             mean = z.mean(axis=0)
             now = {"mean": mean, "var": jnp.maximum((z * z).mean(axis=0) - mean**2, 0)}
@@ -272,7 +275,8 @@ def make_epoch(
 
         now, losses = jax.lax.scan(on_batch, tuple(state[:3]), (rows, starts, rates))
         out = logits(now[0], now[1], X_held)[0]
-        held, accuracy = weighted_loss(out, t_held, weights), (out.argmax(axis=1) == t_held).mean()
+        held = weighted_loss(out, t_held, weights)
+        accuracy = (out.argmax(axis=1) == t_held).mean()
         better = lambda new, old: jnp.where(held < state.best_loss, new, old)
         best = jax.tree.map(better, now[:2], state.best)
         return _State(*now, best, jnp.minimum(held, state.best_loss)), (losses.mean(), held, accuracy)
@@ -300,7 +304,8 @@ def train_network(
 ) -> tuple[list, pd.DataFrame]:     # folded weights, and the losses per epoch
     "Trains the network and folds it."
     use_compilation_cache()
-    n_classes, batch = int(t.max()) + 1, min(model.batch_size, len(X))
+    n_classes = int(t.max()) + 1
+    batch = min(model.batch_size, len(X))
     optimizer = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(model.weight_decay))
     rates = step_rates(model.epochs, len(X) // batch, model.learning_rate)
     key = jax.random.key(model.seed)
@@ -310,7 +315,8 @@ def train_network(
     weights = class_weights(t, model.class_weight)
     epoch = make_epoch(partial(network, activation=model.activation), optimizer, batch, weights, model.dropout)
     data = [jnp.asarray(a) for a in (X, t, X_held, t_held)]
-    losses, best_epoch = [], 0
+    losses = []
+    best_epoch = 0
     for i in (bar := tqdm(range(model.epochs), desc="training", unit="epoch", disable=not model.progress)):
         state, values = epoch(state, jax.random.fold_in(key, i), rates[i], *data)
         losses.append([float(v) for v in values])
@@ -367,7 +373,8 @@ def fit(
     seen = X.iloc[rows] if isinstance(X, pd.DataFrame) else np.asarray(X)[rows]
     self.transform_ = Transform(self.transform).fit(seen)
     self.n_features_in_ = self.transform_.n_features_in_
-    Z, t = self.transform_.transform(X), codes.astype(np.int32)
+    Z = self.transform_.transform(X)
+    t = codes.astype(np.int32)
     self.weights_, self.history_ = train_network(Z[rows], t[rows], Z[held], t[held], self)
     return self
 

@@ -71,7 +71,8 @@ class TailSum:
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:  # (n, d) scaled -> (n,), higher: normal
         "Less the largest sum: over left tails, right tails, or the tails that skewness prefers."
-        n, pairs = len(self.columns), list(zip(self.columns.T, X.T, strict=True))
+        n = len(self.columns)
+        pairs = list(zip(self.columns.T, X.T, strict=True))
         at_most = np.stack([np.searchsorted(c, z, "right") for c, z in pairs], axis=1)
         at_least = np.stack([n - np.searchsorted(c, z, "left") for c, z in pairs], axis=1)
         left, right = -np.log((1 + at_most) / (n + 1)), -np.log((1 + at_least) / (n + 1))

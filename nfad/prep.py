@@ -587,7 +587,8 @@ def _check_arrays(
     if set(arrays) != expected:
         raise ValueError(f"a {kind!r} transform has arrays {sorted(expected)}, got {sorted(arrays)}")
     for name in sorted(expected):
-        values, dtype = arrays[name], np.int64 if name == "starts" else np.float64
+        values = arrays[name]
+        dtype = np.int64 if name == "starts" else np.float64
         fits = values.ndim == 1 and values.dtype == dtype and np.isfinite(values).all()
         if not fits or (name in ("center", "scale", "low", "high") and len(values) != k):
             raise ValueError(f"array {name!r} of the {kind!r} transform must be finite, with {k} columns")
@@ -619,7 +620,8 @@ def from_state(
     lacking = [key for key in ("kept", "constant_value") if key not in arrays]
     lacking += [key for key in ("kind", "names", "n_records") if key not in meta]
     if lacking: raise ValueError(f"the state of a transform must hold {lacking[0]!r}")
-    arrays, names = {name: np.array(value) for name, value in arrays.items()}, list(meta["names"])
+    arrays = {name: np.array(value) for name, value in arrays.items()}
+    names = list(meta["names"])
     kept, value = arrays.pop("kept"), arrays.pop("constant_value")
     if kept.dtype != bool or kept.shape != (len(names),) or value.shape != kept.shape or not kept.any():
         raise ValueError(f"the state of a transform must describe its {len(names)} columns, "

@@ -91,7 +91,8 @@ def latency_ms(
     n_calls: int = 500,                     # single records scored
 ) -> tuple[float, float]:                   # p50 and p99, milliseconds
     "Time of scoring one record."
-    times, n_warm = [], 20
+    times = []
+    n_warm = 20
     for i in range(n_calls + n_warm):
         start = clock().wall
         session.run(None, {"records": X[i % len(X)][None]})
@@ -115,7 +116,8 @@ def throughput(
         records = {"records": np.ascontiguousarray(np.resize(X, (batch, X.shape[1])))}
         for session in sessions.values(): session.run(None, records)  # warm
         for name, session in [*sessions.items()] * repeats:
-            calls, start = 0, now()
+            calls = 0
+            start = now()
             while now() - start < seconds:
                 session.run(None, records)
                 calls += 1
@@ -163,7 +165,8 @@ def compare_variants(
     choose = lambda session: names[run_session(session, records).argmax(axis=1)]
     predicted = {name: choose(session) for name, session in alone.items()}
     size_mb = {name: Path(path).stat().st_size / 1e6 for name, path in paths.items()}
-    first, rows = next(iter(paths)), {}
+    first = next(iter(paths))
+    rows = {}
     for name, session in alone.items():
         merits = classification_metrics(labels, predicted[name])
         p50, p99 = latency_ms(session, records)

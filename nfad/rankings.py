@@ -36,7 +36,8 @@ class Ranking:
         self, k: int | None = None,  # features wanted; None: `self.k`
     ) -> list[str]:                  # names, best first
         "The best features."
-        k, d = self.k if k is None else require_positive_int(k, "k"), len(self.table)
+        k = self.k if k is None else require_positive_int(k, "k")
+        d = len(self.table)
         if k > d: raise ValueError(f"k must be at most {d}, the number of features, got {k}")
         return list(self.table.index[:k])
 
@@ -68,7 +69,8 @@ def short_logistic(
     benign: np.ndarray,  # (m, d) attributions of benign records
 ) -> LogisticRegression: # fitted; class 1 is attack
     "A logistic regression that is held short."
-    X, y = np.concatenate([benign, few]), np.repeat([0, 1], [len(benign), len(few)])
+    X = np.concatenate([benign, few])
+    y = np.repeat([0, 1], [len(benign), len(few)])
     return LogisticRegression(C=0.01, class_weight="balanced", max_iter=300).fit(X, y)
 
 # %% ../nbs/05c_rankings.ipynb #6ef71bd9
@@ -96,10 +98,12 @@ def few_shot(
     "Features by how their attributions separate a few attacks from benign records."
     few, benign = _attributions(few, names, "few"), _attributions(benign, names, "benign")
     separate = SEPARATIONS[require_choice(by, list(SEPARATIONS), "by")]
-    n, m = len(few), min(len(benign), require_positive_int(n_benign, "n_benign"))
+    n = len(few)
+    m = min(len(benign), require_positive_int(n_benign, "n_benign"))
     if len(benign) <= n:
         raise ValueError(f"benign must hold more records than few, got {len(benign)} and {n}")
-    rng, times = np.random.default_rng(seed), range(require_positive_int(n_draws, "n_draws"))
+    rng = np.random.default_rng(seed)
+    times = range(require_positive_int(n_draws, "n_draws"))
     def redrawn(A, size): return A[rng.integers(len(A), size=size)]
     draws = [separate(redrawn(few, n), redrawn(benign, m)) for _ in times]
     mixed = [rng.permutation(len(benign)) for _ in times]
@@ -122,7 +126,8 @@ def plot_ranking(
 ) -> Any:              # the Axes
     "The best features, those chosen by the rule in color, with 90 % intervals."
     import matplotlib.pyplot as plt
-    ax, table = ax or plt.gca(), ranking.table.head(top)
+    ax = ax or plt.gca()
+    table = ranking.table.head(top)
     places = np.arange(len(table))
     ax.barh(table.index, table["value"], color=np.where(places < ranking.k, "tab:blue", "lightgray"))
     reach = [table["value"] - table["low"], table["high"] - table["value"]]
@@ -166,7 +171,8 @@ def label_free(
     unlabelled = _attributions(unlabelled, names, "unlabelled")
     benign = _attributions(benign, names, "benign")
     measure = SPREADS[require_choice(spread, list(SPREADS), "spread")]
-    rng, n = np.random.default_rng(seed), len(unlabelled)
+    rng = np.random.default_rng(seed)
+    n = len(unlabelled)
     def redrawn(A): return [measure(A[rng.integers(len(A), size=n)]) for _ in range(n_draws)]
     draws = np.array(redrawn(unlabelled))
     return rank_features(measure(unlabelled), names, draws, np.array(redrawn(benign)))

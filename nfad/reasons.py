@@ -7,13 +7,12 @@ __all__ = ['Explanation', 'explain_records']
 
 # %% ../nbs/04c_reasons.ipynb #f3ba48ac
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from .core import require_positive_int
+from .counterfactual import counterfactual
 from .prep import feature_table
 from .score import conformal_p_values, threshold_at_fpr
 from .shapley import Attributions, Background, DEFAULT_GAME, shapley_values
@@ -24,79 +23,37 @@ def accused(
     share: float = 0.8,   # of what raised the score
     most: int = 5,        # features at most
 ) -> np.ndarray:          # (d,) bool
-    "The few features that make up most of what raised the score."
+    "Features that make up most of what raised the score."
     raised = np.maximum(values, 0)
     order = np.argsort(-raised, kind="stable")[:most]
-    before = np.cumsum(raised[order]) - raised[order]  # what the larger ones explain already
+    before = np.cumsum(raised[order]) - raised[order]  # by the larger ones
     needed = (before < share * raised.sum()) & (raised[order] > 0)
     chosen = np.zeros(len(values), dtype=bool)
-    chosen[order] = needed
+    chosen[order[needed]] = True
     return chosen
 
 # %% ../nbs/04c_reasons.ipynb #2e257947
 def typical_ranges(
     background: Background,  # benign records
     x: np.ndarray,           # (d,) record
-    suspects: np.ndarray,    # (d,) bool: features that do not help to find neighbors
-    n_neighbors: int = 50,   # benign records to look at
+    suspects: np.ndarray,    # (d,) bool: find no neighbors
+    n_neighbors: int = 50,   # and whatever is equally near
 ) -> np.ndarray:             # (d, 2) lower and upper end, original units
     "5 % to 95 % of each feature among the benign records nearest in the others."
     gaps, n = background.gaps(x), min(n_neighbors, len(background.records))
-    near = gaps[:, ~suspects].sum(axis=1)
-    distances = near[:, None] - np.where(suspects, 0, gaps)  # no feature chooses its own neighbors
-    rows = np.argpartition(distances, n - 1, axis=0)[:n]
-    around = np.take_along_axis(background.records, rows, axis=0)
-    return np.quantile(around, [0.05, 0.95], axis=0, method="nearest").T
-
-# %% ../nbs/04c_reasons.ipynb #9b66901c
-class Counterfactual(NamedTuple):
-    "A record like another one, but normal."
-    record: np.ndarray   # (d,) original units
-    changed: np.ndarray  # (d,) bool
-    score: float         # at most the threshold
-
-
-def counterfactual(
-    background: Background,  # benign records and the score function
-    x: np.ndarray,           # (d,) record
-    values: np.ndarray,      # (d,) its attributions
-    threshold: float,        # scores above it are anomalies
-    n_donors: int = 8,       # benign records to take values from
-) -> Counterfactual:         # fewest changes, then lowest score, of those found
-    "The smallest change found that makes a record normal."
-    normal = np.flatnonzero(background.scores <= threshold)
-    if not len(normal):
-        raise ValueError("threshold must leave a background record normal; the lowest score is "
-                         f"{background.scores.min():.4g}, got {threshold:.4g}")
-    near = np.argsort(background.gaps(x)[normal].sum(axis=1), kind="stable")[:n_donors]
-    donors = background.records[normal[near]]
-    place = np.argsort(np.argsort(-values, kind="stable"))  # of each feature, by its attribution
-    taken = place < np.arange(len(x) + 1)[:, None]          # step j takes over j features
-    steps = np.where(taken, donors[:, None], x)             # (donors, d + 1, d)
-    scores = background.score(steps.reshape(-1, len(x))).reshape(steps.shape[:2])
-    changes = np.where(scores <= threshold, (steps != x).sum(axis=2), len(x) + 1)
-    donor, step = np.unravel_index(np.lexsort((scores.ravel(), changes.ravel()))[0], changes.shape)
-    return _give_back(background, x, steps[donor, step], threshold)
-
-# %% ../nbs/04c_reasons.ipynb #2cfe9c95
-def _give_back(
-    background: Background, x: np.ndarray, found: np.ndarray, threshold: float
-) -> Counterfactual:
-    "Undoes changes that are not needed."
-    while (found != x).any():
-        changed = np.flatnonzero(found != x)
-        tried = np.tile(found, (len(changed), 1))
-        tried[np.arange(len(changed)), changed] = x[changed]  # each row takes one change back
-        scores = background.score(tried)
-        if scores.min() > threshold: break
-        found = tried[scores.argmin()]
-    return Counterfactual(found, found != x, float(background.score(found[None])[0]))
+    ranges = np.empty((len(x), 2))
+    for j in range(len(x)):
+        others = ~suspects & (np.arange(len(x)) != j)  # no feature chooses its own neighbors
+        distance = gaps[:, others].sum(axis=1, dtype=np.float64)
+        near = distance <= np.partition(distance, n - 1)[n - 1]
+        ranges[j] = np.quantile(background.records[near, j], [0.05, 0.95], method="nearest")
+    return ranges
 
 # %% ../nbs/04c_reasons.ipynb #2aa8134a
 def _alert_table(
     background: Background, x: np.ndarray, told: Attributions, i: int, threshold: float
 ) -> pd.DataFrame:
-    "What there is to say about each feature of record `i`."
+    "What to say about each feature of record `i`."
     values, described = told.values[i], feature_table(background.names)
     ranges = typical_ranges(background, x, accused(values))
     other = counterfactual(background, x, values, threshold)
@@ -124,14 +81,14 @@ class Explanation:
 
 # %% ../nbs/04c_reasons.ipynb #f239ae05
 def explain_records(
-    background: Background,    # benign records and the score function
-    records: pd.DataFrame,     # (n, d) records, columns as in the background
-    calibration: np.ndarray,   # (m,) scores of benign calibration records
+    background: Background,    # benign records, score function
+    records: pd.DataFrame,     # (n, d), columns as in the background
+    calibration: np.ndarray,   # (m,) benign scores
     fpr: float = 0.01,         # false-alarm rate of the threshold, in (0, 1)
     n_alerts: int = 10,        # the most anomalous records, at most
     game: str = DEFAULT_GAME,  # one of `GAMES`
     seed: int = 0,             # of the walks
-    progress: bool = False,    # show bars
+    progress: bool = False,    # show a bar
     **budget,                  # further arguments of `shapley_values`
 ) -> Explanation:              # of min(n, n_alerts) records
     "Explains the most anomalous records."
@@ -150,7 +107,7 @@ def explain_records(
         "alert": np.arange(1, len(top) + 1), "record": few.index.astype(str),
         "anomaly_score": scores, "p_value": conformal_p_values(scores, calibration),
         "is_anomaly": scores > threshold, "base_value": told.base_values})
-    bar = tqdm(few.to_numpy(np.float64), desc="alerts", disable=not progress)
-    tables = [_alert_table(background, x, told, i, threshold) for i, x in enumerate(bar)]
+    X = few.to_numpy(np.float64)
+    tables = [_alert_table(background, x, told, i, threshold) for i, x in enumerate(X)]
     frame = facts.merge(pd.concat(tables), on="alert")
-    return Explanation(frame, told, few, np.sort(np.asarray(calibration, dtype=np.float64)), threshold)
+    return Explanation(frame, told, few, np.sort(np.asarray(calibration, np.float64)), threshold)

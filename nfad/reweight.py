@@ -40,7 +40,8 @@ def label_forest(
     seed: int = 0,       # of the forest
 ) -> RandomForestClassifier:  # fitted; class 1 is attack
     "A forest that tells attacks from benign records."
-    X, y = np.concatenate([benign, few]), np.repeat([0, 1], [len(benign), len(few)])
+    X = np.concatenate([benign, few])
+    y = np.repeat([0, 1], [len(benign), len(few)])
     forest = RandomForestClassifier(n_trees, class_weight="balanced_subsample", random_state=seed)
     return forest.fit(X, y)
 

@@ -68,7 +68,8 @@ def thinned(
     seed: int = 0,         # of the draw
 ) -> np.ndarray:           # rows, sorted
     "Some records of every class."
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows = []
     for name in np.unique(attack):
         most = n_benign if name == "benign" else n_attack
         rows.append(rng.permutation(np.flatnonzero(attack == name))[:most])
@@ -117,14 +118,17 @@ def permutation_drop(
     seed: int = 0,       # of forest and shuffles
 ) -> np.ndarray:         # (d,) loss of balanced certainty when a feature is shuffled
     "What a forest loses without a feature."
-    X, y = np.concatenate([benign, few]), np.repeat([False, True], [len(benign), len(few)])
+    X = np.concatenate([benign, few])
+    y = np.repeat([False, True], [len(benign), len(few)])
     settings = dict(class_weight="balanced_subsample", max_features=0.5, random_state=seed)
-    forest, rng = RandomForestClassifier(40, **settings).fit(X, y), np.random.default_rng(seed)
+    forest = RandomForestClassifier(40, **settings).fit(X, y)
+    rng = np.random.default_rng(seed)
     rows = np.concatenate([np.arange(min(len(benign), 300)), np.flatnonzero(y)])
     def certainty(A):
         p = forest.predict_proba(A)[:, 1]
         return p[y[rows]].mean() - p[~y[rows]].mean()
-    whole, drop = certainty(X[rows]), np.zeros(X.shape[1])
+    whole = certainty(X[rows])
+    drop = np.zeros(X.shape[1])
     for j in np.flatnonzero(forest.feature_importances_ > 0):
         changed = X[rows].copy()
         changed[:, j] = rng.choice(benign[:, j], len(rows))  # what benign records have there
@@ -146,7 +150,8 @@ def mutual_information(
 def _of_evidence(by: str, n_draws: int) -> Callable:
     "A selector by evidence of the labelled attacks."
     def select(bench: Bench, rows: np.ndarray, seed: int) -> Ranking:
-        few, benign = bench.pool.evidence[rows], bench.reference.evidence
+        few = bench.pool.evidence[rows]
+        benign = bench.reference.evidence
         return few_shot(few, benign, bench.names, by, n_draws, seed=seed)
     return select
 
@@ -162,7 +167,8 @@ def _of_values(separate: Callable) -> Callable:
 def _of_spread(spread: str) -> Callable:
     "A selector without labels: of ten records, one is an attack."
     def select(bench: Bench, rows: np.ndarray, seed: int) -> Ranking:
-        E, rng = bench.reference.evidence, np.random.default_rng([seed, 1])
+        E = bench.reference.evidence
+        rng = np.random.default_rng([seed, 1])
         attacks = rng.permutation(len(bench.pool.score))[:max(len(E) // 9, 1)]
         traffic = np.concatenate([E, bench.pool.evidence[attacks]])
         return label_free(traffic, bench.calibration.evidence, bench.names, spread, seed=seed)
@@ -237,7 +243,8 @@ def _devnet_rival(bench: Bench, few: View, n_trees: int, seed: int) -> _Scores:
     scale = Transform("log").fit(frame(bench.train))
     def scaled(values): return np.clip(scale.transform(frame(values)), -8, 8)
     benign = np.concatenate([bench.reference.values, bench.train])
-    X, y = np.concatenate([benign, few.values]), np.repeat([0, 1], [len(benign), len(few.score)])
+    X = np.concatenate([benign, few.values])
+    y = np.repeat([0, 1], [len(benign), len(few.score)])
     torch.manual_seed(seed)
     with redirect_stdout(StringIO()), warnings.catch_warnings():  # it prints every epoch
         warnings.simplefilter("ignore")  # about copies of its tensors
@@ -285,13 +292,16 @@ def measure_selectors(
     progress: bool = True,        # show a bar
 ) -> tuple[pd.DataFrame, dict[tuple[str, int, int], Ranking]]:  # rows; (name, labels, draw) -> ranking
     "Everything that can be had from each number of labels."
-    d, rankings = len(bench.names), {}
+    d = len(bench.names)
+    rankings = {}
     default = bench.calibration.score, bench.test.score
     rows = [_row(bench, "default", 0, 0, default, k=d, by_rule=True)]
     cases = [(n, draw) for n in labels for draw in range(n_draws)]
     for n, draw in tqdm(cases, desc="labels", disable=not progress or len(cases) < 10):
-        picked, seed = bench.labelled(n, draw), bench.seed * 1000 + draw
-        few, rule = bench.pool.take(picked), None
+        picked = bench.labelled(n, draw)
+        seed = bench.seed * 1000 + draw
+        few = bench.pool.take(picked)
+        rule = None
         asked = [name for name in names if name != "few_shot" and (n == main or name in curves)]
         for name in ["few_shot", *asked]:
             ranking = SELECTORS[require_choice(name, list(SELECTORS), "names")](bench, picked, seed)
@@ -318,8 +328,10 @@ def summarize_selectors(
 ) -> pd.DataFrame:           # index: `by`; mean of each metric, `_half` of its 95 % interval, and k
     "Means over draws of labels, with half-widths by Student's t."
     groups = measured.groupby(list(by), sort=False)
-    n, table = groups.size(), groups[[*_SHOWN, "k"]].mean()
-    spread, reach = groups[list(_SHOWN)].std(ddof=1), student_t.ppf(0.975, np.maximum(n - 1, 1))
+    n = groups.size()
+    table = groups[[*_SHOWN, "k"]].mean()
+    spread = groups[list(_SHOWN)].std(ddof=1)
+    reach = student_t.ppf(0.975, np.maximum(n - 1, 1))
     for key in _SHOWN: table[f"{key}_half"] = (reach * spread[key] / np.sqrt(n)).fillna(0.0)
     return table
 
@@ -340,12 +352,14 @@ def plot_curves(
 ) -> Any:                    # the Axes
     "A metric over labels or features, means over draws with 95 % intervals."
     import matplotlib.pyplot as plt
-    ax, table = ax or plt.gca(), summarize_selectors(measured, ("name", x))
+    ax = ax or plt.gca()
+    table = summarize_selectors(measured, ("name", x))
     there = table.index.get_level_values("name")
     curves = {name: table.loc[name].sort_index() for name in names if name in there}
     for name, curve in curves.items():
         color, line = _STYLES.get(name, (None, "-"))
-        mean, half = curve[metric], curve[f"{metric}_half"]
+        mean = curve[metric]
+        half = curve[f"{metric}_half"]
         ax.plot(mean, color=color, linestyle=line, marker="o", markersize=3, label=name.replace("_", " "))
         band = np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
         ax.fill_between(curve.index, *band, color=color, alpha=0.12, linewidth=0)
@@ -366,7 +380,8 @@ def retrained(
     chosen: Sequence[str],    # features to keep
 ) -> Any:                     # a FlowDetector, fitted
     "A flow of the chosen features."
-    parameters, names = detector.get_params(), list(chosen)
+    parameters = detector.get_params()
+    names = list(chosen)
     order = parameters["feature_order"]
     if not isinstance(order, (str, type(None))): parameters["feature_order"] = None  # of other features
     return type(detector)(**parameters).fit(train[names], validation=reference[names])
@@ -409,7 +424,8 @@ def select_record(
     curves = summarize_selectors(measured, ("name", "n_labels", "k"))["auroc"].sort_index()
     keys = [*_SHOWN, *(f"{key}_half" for key in _SHOWN)]
     def entry(name, n):
-        row, every = table.loc[(name, n)], table["macro_auroc"].get(("all_features", n))
+        row = table.loc[(name, n)]
+        every = table["macro_auroc"].get(("all_features", n))
         mine = [ranking for (a, b, _), ranking in rankings.items() if (a, b) == (name, n)]
         by_k = curves.loc[(name, n)].sort_index()
         out = {"k": float(row["k"]), "macro_auroc_selected": float(row["macro_auroc"]),
@@ -436,16 +452,19 @@ def make_bench(
     train, reference = prepared.part("train"), prepared.part("reference")
     calibration = prepared.part("calibration")
     every_attack = prepared.dataset.attack[prepared.split.test]
-    kept, score_fn = thinned(every_attack, seed=seed), detector.anomaly_score
+    kept = thinned(every_attack, seed=seed)
+    score_fn = detector.anomaly_score
     evidence = Evidence(surprises_of(detector), train, pd.concat([reference, calibration]))
     parts = reference, calibration, prepared.part("labelled"), prepared.part("test").iloc[kept]
     views = [look(part, evidence, score_fn) for part in parts]
-    few, usual = views[2].values, reference.to_numpy(dtype=np.float64)[:1000]
+    few = views[2].values
+    usual = reference.to_numpy(dtype=np.float64)[:1000]
     chosen = np.random.default_rng(seed).permutation(len(train))[:1000]
     background = Background(score_fn, train.iloc[chosen], seed=seed)
     attributions = {"diffi": (diffi(background, few, seed), diffi(background, usual, seed))}
     if n_shapley:
-        rows, of_few = list(shapley_rows), np.full(few.shape, np.nan)
+        rows = list(shapley_rows)
+        of_few = np.full(few.shape, np.nan)
         of_few[rows] = shapley_values(background, few[rows], seed=seed).values
         of_usual = shapley_values(background, usual[:n_shapley], seed=seed).values
         attributions["shapley"] = of_few, of_usual

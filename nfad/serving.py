@@ -64,7 +64,8 @@ def load_model(
     "Reads a model and settles its threshold."
     content = model if isinstance(model, bytes) else model_bytes(model)
     detector = restore_model(content, str(model) if isinstance(model, (str, Path)) else "the model")
-    known, names = detector.calibration_scores_, list(detector.feature_names_in_)
+    known = detector.calibration_scores_
+    names = list(detector.feature_names_in_)
     threshold = detector.threshold_ if fpr is None else threshold_at_fpr(known, fpr)
     promised = detector.fpr if fpr is None else fpr
     records = scores = None

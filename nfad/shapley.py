@@ -132,7 +132,8 @@ def worths(
     k: int,                  # donors; the marginal game takes all
 ) -> np.ndarray:             # (2^d,) worths, in the order of `coalitions`
     "What every coalition of a record's features is worth."
-    present, m = coalitions(len(x)), len(background.records)
+    present = coalitions(len(x))
+    m = len(background.records)
     near = np.sort(np.argsort(background.gaps(x).sum(axis=1), kind="stable")[:k])
     if game == "marginal": donors = np.tile(np.arange(m), (len(present), 1))
     elif game == "nearest": donors = np.tile(near, (len(present), 1))
@@ -155,7 +156,8 @@ def plot_games(
     "What each game says about one record."
     import matplotlib.pyplot as plt
     ax = ax or plt.gca()
-    places, height = np.arange(len(values)), 0.76 / len(names)
+    places = np.arange(len(values))
+    height = 0.76 / len(names)
     for j, name in enumerate(names):
         credits = [paid[j] for paid in values.values()]
         bars = ax.barh(places + height * j, credits, 0.95 * height, label=name, color=f"C{j}")
@@ -176,7 +178,8 @@ def summarize_background(
 ) -> pd.DataFrame:            # (at most m, d) of the records
     "A few records that stand for many."
     require_choice(method, ("sample", "kmeans"), "method")
-    m, n = require_positive_int(m, "m"), len(records)
+    m = require_positive_int(m, "m")
+    n = len(records)
     if m >= n: return records
     if method == "sample":
         drawn = np.random.default_rng(seed).permutation(n)[:m]
@@ -415,7 +418,8 @@ def flush(self: _Queue) -> None:
     for target in self.targets:
         target[:] = scores[start:start + len(target)]
         start += len(target)
-    self.targets, self.fill = [], 0
+    self.targets = []
+    self.fill = 0
 
 # %% ../nbs/04b_shapley.ipynb #dfd1c366
 class _Players(NamedTuple):
@@ -453,7 +457,8 @@ class _Task:
     def __init__(
         self, background: Background, terms: _Terms, x: np.ndarray, end: float, n_walks: int, seed: Any
     ):
-        self.background, self.game = background, terms.game
+        self.background = background
+        self.game = terms.game
         self.x, self.end = x, end
         p = len(terms.players.names)
         onehot = (terms.players.of[:, None] == np.arange(p)).astype(np.float32)
@@ -530,7 +535,8 @@ class _Ledger:
 @patch
 def add(self: _Ledger, i: int, task: _Task) -> None:
     "Takes a finished task in."
-    paid, self.starts[i] = task.paid(), task.starts
+    paid = task.paid()
+    self.starts[i] = task.starts
     self.paid[i] = paid if self.paid[i] is None else np.concatenate([self.paid[i], paid], axis=1)
     self.counts[i] += task.scores.size
 
@@ -538,7 +544,8 @@ def add(self: _Ledger, i: int, task: _Task) -> None:
 @patch
 def walk(self: _Ledger, rows: Sequence[int], queue: _Queue, n_walks: int, seed: Any, bar: Any) -> None:
     "Walks for the chosen records, many in one block."
-    waiting, size = [], 0
+    waiting = []
+    size = 0
     for i in rows:
         task = _Task(self.background, self.terms, self.X[i], self.scores[i], n_walks, seed)
         queue.add(task.mixed, task.scores)
@@ -548,7 +555,8 @@ def walk(self: _Ledger, rows: Sequence[int], queue: _Queue, n_walks: int, seed: 
         queue.flush()
         for done, finished in waiting: self.add(done, finished)
         bar.update(len(waiting))
-        waiting, size = [], 0
+        waiting = []
+        size = 0
 
 # %% ../nbs/04b_shapley.ipynb #f4f00eae
 @patch
@@ -560,11 +568,13 @@ def errors(self: _Ledger, i: int) -> np.ndarray:
 @patch
 def result(self: _Ledger) -> Attributions:
     "The attributions of all records."
-    rows, p = range(len(self.paid)), len(self.terms.players.names)
+    rows = range(len(self.paid))
+    p = len(self.terms.players.names)
     values = np.array([self.paid[i].mean(axis=(0, 1)) for i in rows]).reshape(-1, p)
     errors = np.array([self.errors(i) for i in rows]).reshape(-1, p)
     base_values = np.array([self.starts[i].mean() for i in rows])
-    names, game = self.terms.players.names, self.terms.game
+    names = self.terms.players.names
+    game = self.terms.game
     return Attributions(values, base_values, errors, self.scores, names, self.counts, game)
 
 # %% ../nbs/04b_shapley.ipynb #6cdb7e17
@@ -599,7 +609,8 @@ def shapley_values(
     progress: bool = False,          # show a bar
 ) -> Attributions:                   # (n, p)
     "Shapley values that add up to the scores; exact, or with standard errors."
-    X, players = background.matrix(X), _players(background.names, groups)
+    X = background.matrix(X)
+    players = _players(background.names, groups)
     require_choice(game, GAMES, "game")
     budget = _budget(game, n_walks, k, len(background.records), len(players.names), exact)
     queue = _Queue(background, block, workers)

@@ -189,7 +189,9 @@ def in_bursts(
     most: int = 1024,      # lines in a burst
 ) -> Iterator[list[Any]]:  # lists of those that wait
     "Groups what is waiting; never waits for a second line."
-    waiting, end, errors = queue.Queue(4 * most), object(), []
+    waiting = queue.Queue(4 * most)
+    end = object()
+    errors = []
     def pump():
         try:
             for line in lines: waiting.put(line)
@@ -198,7 +200,8 @@ def in_bursts(
     threading.Thread(target=pump, daemon=True).start()
     line = None
     while line is not end:
-        burst, line = [], waiting.get()
+        burst = []
+        line = waiting.get()
         while line is not end:
             burst.append(line)
             if len(burst) == most or waiting.empty(): break
@@ -213,7 +216,8 @@ def score_lines(
     convert: Callable[[dict], dict] = dict,  # of `CONVERTERS`
 ) -> Iterator[dict[str, Any]]:               # each record with what was found under `nfad`
     "JSON lines in, the same objects with their scores out, in order."
-    number, unread = 0, Answer(None, None, None, "")
+    number = 0
+    unread = Answer(None, None, None, "")
     for burst in in_bursts(lines):
         parsed = [parse_line(line, convert) for line in burst if line is None or line.strip()]
         answers = scorer.score([features for _, features, _ in parsed])
@@ -230,7 +234,8 @@ class FewRows:
     ):
         import jax
         from nfad.engine import BLOCKS
-        self.detector, self.most = detector, BLOCKS[0]  # records at a time
+        self.detector = detector
+        self.most = BLOCKS[0]  # records at a time
         width = len(detector.transform_.feature_names_out_)
         self.block = np.zeros((self.most, width), np.float32)
         self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(self.block).compile()
@@ -240,7 +245,8 @@ class FewRows:
     ) -> np.ndarray:          # (n,) nats, the bits of `anomaly_score`
         "Scores of a few records."
         detector = self.detector
-        Z, block = detector.transform_.transform(X), self.block.copy()
+        Z = detector.transform_.transform(X)
+        block = self.block.copy()
         block[:len(Z)] = Z
         surprises = -np.asarray(self.flow(block))[:len(Z)].astype(np.float64)
         parts = detector.statistic_.parts(Z, surprises, n_rows=len(Z))

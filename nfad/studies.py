@@ -29,7 +29,8 @@ def rank_classes(
     scores: np.ndarray,  # (n,) higher is more anomalous
 ) -> dict[str, float]:   # of `ranking_metrics`, and macro_auroc
     "Ranking metrics, and the mean AUROC over attack classes."
-    y, by_class = np.asarray(attack) != "benign", class_metrics(attack, scores)["auroc"]
+    y = np.asarray(attack) != "benign"
+    by_class = class_metrics(attack, scores)["auroc"]
     return ranking_metrics(y, scores) | {"macro_auroc": float(by_class.mean())}
 
 # %% ../nbs/07a_studies.ipynb #ef7efeb5
@@ -82,7 +83,8 @@ def statistic_scores(
 ) -> Callable:               # function of records to an (n, s) frame of anomaly scores
     "Every candidate statistic of one flow."
     surprises = lambda records: -detector.log_prob_terms(records).astype(np.float64)
-    scaled, latent = detector.transform_.transform, detector.to_latent
+    scaled = detector.transform_.transform
+    latent = detector.to_latent
     S_usual, Z_usual, U_usual = surprises(held_out), scaled(held_out), latent(held_out)
 
     def scores(records: pd.DataFrame) -> pd.DataFrame:
@@ -146,7 +148,8 @@ def _novel(fit: Callable, parts: dict[str, pd.DataFrame], seed: int, n_kinds: in
 
 def _changed(scores: Callable, parts: dict[str, pd.DataFrame], seed: int) -> pd.DataFrame:
     "`rank_statistics` of pseudo-anomalies of every second calibration record against the others."
-    transform, fresh = Transform("log").fit(parts["train"]), parts["calibration"]
+    transform = Transform("log").fit(parts["train"])
+    fresh = parts["calibration"]
     Z = transform.transform(fresh[1::2])
     made = [transform.inverse(pseudo_anomalies(Z, kind, seed=seed)) for kind in KINDS]
     strange = pd.concat([scores(part) for part in made], ignore_index=True)
@@ -162,10 +165,13 @@ def compare_candidates(
     n_folds: int = 4,                # parts of the kinds; each is held out once
 ) -> pd.DataFrame:  # candidates, best first; kinds, pseudo, criterion, their _tpr, and the truth's two
     "What a benign-only criterion says of each candidate, beside the truth; fits n_folds + 1 times."
-    score, attack = fit(parts["train"], parts["reference"]), np.asarray(attack)
+    score = fit(parts["train"], parts["reference"])
+    attack = np.asarray(attack)
     folds = list(_novel(fit, parts, seed, n_kinds, n_folds))
-    novel, changed = sum(folds) / len(folds), _changed(score, parts, seed)
-    scores, benign = score(parts["test"]), attack == "benign"
+    novel = sum(folds) / len(folds)
+    changed = _changed(score, parts, seed)
+    scores = score(parts["test"])
+    benign = attack == "benign"
     truth = rank_statistics(attack[~benign], scores[benign], scores[~benign])
     tables = {"kinds": novel, "pseudo": changed, "criterion": (novel + changed) / 2}
     judged = {name: table["macro_auroc"] for name, table in tables.items()}
@@ -226,7 +232,8 @@ def contamination_sweep(
     seed: int = 0,            # of the draw
 ) -> pd.DataFrame:            # index: share; columns: ranking metrics, macro_auroc
     "Ranking metrics against the share of attacks among the training records."
-    rng, rows = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    rows = {}
     for share in shares:
         k = round(share * len(train))
         if k > len(intruders):
@@ -246,7 +253,8 @@ def size_sweep(
     seed: int = 0,        # of the draw
 ) -> pd.DataFrame:        # index: number of training records; columns: ranking metrics, macro_auroc
     "Ranking metrics against the number of training records."
-    order, n = np.random.default_rng(seed).permutation(len(train)), len(train)
+    order = np.random.default_rng(seed).permutation(len(train))
+    n = len(train)
     smaller = {require_positive_int(size, "sizes") for size in sizes if size < n}
     rows = {}
     for size in sorted(smaller | {n}):

@@ -158,7 +158,8 @@ def _csv_head(path: Path, limit: int = 1 << 20) -> _Head:
 
 def _arff_head(path: Path) -> _Head:
     "Attribute names of an ARFF file."
-    names, n_lines = [], 0
+    names = []
+    n_lines = 0
     with open(path, "rb") as file:
         for raw in iter(file.readline, b""):
             n_lines += 1
@@ -212,7 +213,8 @@ class _PaddedLines(io.RawIOBase):
         self, buffer: Any,  # what to fill
     ) -> int:               # bytes read
         "Reads the made-up line first."
-        part, self.before = self.before[:len(buffer)], self.before[len(buffer):]
+        part = self.before[:len(buffer)]
+        self.before = self.before[len(buffer):]
         part = part or self.file.read(len(buffer))
         buffer[:len(part)] = part
         return len(part)
@@ -279,7 +281,8 @@ def _mark_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
 
 def _text_batches(path: Path, head: _Head, wanted: _Wanted) -> Iterator[Batch]:
     "Batches of a CSV or ARFF file."
-    last_column, size = len(head.names) - 1, max(path.stat().st_size, 1)
+    last_column = len(head.names) - 1
+    size = max(path.stat().st_size, 1)
     cut = _last_line_cut(path, head)
     with open(path, "rb") as file:
         file.seek(head.start)
@@ -303,7 +306,8 @@ def _parquet_batches(path: Path, names: Sequence[str], wanted: _Wanted) -> Itera
     "Batches of a Parquet file."
     positions = wanted.positions()
     with pq.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:
-        n_rows, seen = max(file.metadata.num_rows, 1), 0
+        n_rows = max(file.metadata.num_rows, 1)
+        seen = 0
         chosen = [names[i] for i in positions]
         for batch in file.iter_batches(batch_size=wanted.rows, columns=chosen):
             lines = range(seen + 1, seen + len(batch) + 1)
@@ -347,7 +351,8 @@ def open_table(
     report: ReadReport | None = None,   # account to go on with; None: a new one
 ) -> Table:                             # its columns are known, nothing else is read
     "Opens a file of records for reading batch by batch."
-    path, report = Path(path), ReadReport() if report is None else report
+    path = Path(path)
+    report = ReadReport() if report is None else report
     ending = require_choice(path.suffix.lower(), [".parquet", *TEXT_ENDINGS], "file ending")
     if path.stat().st_size == 0: raise ValueError(f"{path} is empty (0 bytes)")
     if ending == ".parquet":
@@ -437,7 +442,8 @@ def plan_columns(
     "Finds the model's features in a header, and the columns to pass through."
     if len(header) > _MAX_COLUMNS:
         raise ValueError(f"a header must have at most {_MAX_COLUMNS:,} columns, got {len(header):,}")
-    plain, canonical = [str(name).strip() for name in header], canonical_columns(header)
+    plain = [str(name).strip() for name in header]
+    canonical = canonical_columns(header)
     first = lambda names: {name: i for i, name in reversed(list(enumerate(names)))}
     place = first(canonical) | first(plain)  # a name as it stands there comes first
     meant = dict(zip(features, canonical_columns(features), strict=True))

@@ -129,7 +129,8 @@ def make_domain(
     rng = np.random.default_rng(seed)
     both = [rng.permutation(np.flatnonzero(data.is_attack == k))[:max_rows] for k in (False, True)]
     chosen = np.sort(np.concatenate(both))
-    X, attack = data.records.iloc[chosen].reset_index(drop=True), data.attack[chosen]
+    X = data.records.iloc[chosen].reset_index(drop=True)
+    attack = data.attack[chosen]
     y = (attack != "benign").astype(str)
     train, rest, test = stratified_units(y, row_ids(X), (0.5, 0.2, 0.3), seed)
     held, pool = (rng.permutation(rows[attack[rows] == "benign"]) for rows in (rest, train))
@@ -150,12 +151,14 @@ def fit_models(
     seed: int = 0,                      # of the models
 ) -> dict[str, Any]:                    # name -> fitted model
     "Classifiers on labelled source rows, and the flow on benign ones."
-    X, attack = source.X.iloc[source.train][list(columns)], source.attack[source.train]
+    X = source.X.iloc[source.train][list(columns)]
+    attack = source.attack[source.train]
     y = np.where(attack == "benign", "benign", "attack")
     def boosting():
         settings = dict(max_iter=60, l2_regularization=5.0, early_stopping=False, random_state=seed)
         return HistGradientBoostingClassifier(**settings)
-    forest, training = RandomForestClassifier(60, random_state=seed), dict(epochs=epochs, seed=seed)
+    forest = RandomForestClassifier(60, random_state=seed)
+    training = dict(epochs=epochs, seed=seed)
     network = NeuralClassifier(transform="log", batch_size=128, learning_rate=0.002, **training)
     fits = {"boosting": lambda: boosting().fit(X, y, sample_weight=weights),
             "boosting, families": lambda: boosting().fit(X, families(attack)),
@@ -194,7 +197,8 @@ def family_metrics(
     model: Any,          # "boosting, families" of `fit_models`
 ) -> dict[str, float]:   # accuracy, macro F1 over families that are there, share of unknown ones
     "How well families are named."
-    y, predicted = families(attack), model.predict(X)
+    y = families(attack)
+    predicted = model.predict(X)
     macro = f1_score(y, predicted, labels=np.unique(y), average="macro", zero_division=0)
     return {"accuracy": float(np.mean(predicted == y)), "macro_f1": float(macro),
             "unknown": float(np.mean(~np.isin(y, model.classes_)))}
@@ -209,7 +213,8 @@ def quantile_matcher(
     n_points: int = 101,   # points of both distribution functions
 ) -> Callable:             # (k, d) target records -> (k, d) records that look like the source
     "Maps every target feature onto the source's distribution; beyond the range seen, it shifts."
-    levels, maps = np.linspace(0, 1, n_points), {}
+    levels = np.linspace(0, 1, n_points)
+    maps = {}
     for c in target.columns:
         a, b = np.quantile(target[c], levels), np.quantile(source[c], levels)
         knots, place = np.unique(a, return_inverse=True)
@@ -230,7 +235,8 @@ def refit_transform(
     target: pd.DataFrame,  # (m, d) benign target records
 ) -> Any:                  # a copy whose scales come from the target
     "A copy with centers and scales of the target, for columns that vary there."
-    kinds, changed = ("standard", "robust", "log"), copy.deepcopy(model)
+    kinds = ("standard", "robust", "log")
+    changed = copy.deepcopy(model)
     old = changed.transform_
     kind = require_choice(old.kind, kinds, "the transform to refit")
     fresh = Transform(kind).fit(target[list(old.feature_names_in_)])
@@ -244,8 +250,12 @@ def refit_transform(
 class _Trial:
     "One pair of data sets: records in shared columns, and the rows of the result so far."
     def __init__(self, source: Domain, target: Domain, columns: Sequence[str], fpr: float):
-        self.source, self.target, self.fpr, self.rows = source, target, fpr, []
-        self.S, self.T = source.X[columns], require_target_columns(target.X, columns)
+        self.source = source
+        self.target = target
+        self.fpr = fpr
+        self.rows = []
+        self.S = source.X[columns]
+        self.T = require_target_columns(target.X, columns)
         self.is_benign = source.attack[source.train] == "benign"
         self.benign = self.S.iloc[source.train[self.is_benign]]
         self.held = self.S.iloc[source.calibration]
@@ -262,7 +272,8 @@ class _Trial:
 def judge(self: _Trial, name: str, model: Any, remedies: Sequence[str], match: Callable) -> None:
     "All that is asked of one model, which does not have to be trained again."
     score = attack_score(model)
-    scores, limit = score(self.test), threshold_at_fpr(score(self.held), self.fpr)
+    scores = score(self.test)
+    limit = threshold_at_fpr(score(self.held), self.fpr)
     self.add(name, "none", score(self.S.iloc[self.source.test]), limit, self.source)
     if "none" in remedies: self.add(name, "none", scores, limit)
     if "none" in remedies and name != "flow": self.add(name, "own decision", scores, 0.5)
@@ -289,10 +300,14 @@ def weigh(self: _Trial, ratio: np.ndarray, epochs: int, seed: int) -> None:
 def retrain(self: _Trial, name: str, epochs: int, seed: int) -> None:
     "Trains with benign target records: the flow on them alone, boosting beside the source's records."
     n = 2 * len(self.pool) // 3
-    new, held = self.pool.iloc[:n], self.pool.iloc[n:]
-    X, attack, train = new, np.full(n, "benign"), np.arange(n)
+    new = self.pool.iloc[:n]
+    held = self.pool.iloc[n:]
+    X = new
+    attack = np.full(n, "benign")
+    train = np.arange(n)
     if name != "flow":
-        X, attack = pd.concat([self.S, new]), np.append(self.source.attack, attack)
+        X = pd.concat([self.S, new])
+        attack = np.append(self.source.attack, attack)
         train = np.append(self.source.train, len(self.S) + train)
     training = self.source._replace(X=X, attack=attack, train=train)
     score = attack_score(fit_models(training, list(self.S), epochs, names=[name], seed=seed)[name])
@@ -321,7 +336,8 @@ def transfer(
             if name in models: trial.retrain(name, 3 * epochs, seed)
     table = pd.DataFrame(trial.rows)
     table["domain_auroc"] = np.where(table["source"] == table["target"], 0.5, gap)
-    attack, known = target.attack[target.test], families(source.attack[source.train])
+    attack = target.attack[target.test]
+    known = families(source.attack[source.train])
     unknown = pd.Series(families(attack)).loc[lambda family: ~family.isin(known)]
     named = fitted.get("boosting, families")
     return table, {"columns": columns, "report": report, "domain_auroc": gap,

@@ -371,7 +371,8 @@ def canonical_columns(
     columns: Sequence[str],  # header of a file, padded, abbreviated or repeated names allowed
 ) -> list[str]:              # same length; unknown names keep their spelling without padding
     "One canonical name per column; a repeated column gets `.1` behind its name."
-    vocabulary, found = find_vocabulary(columns), []
+    vocabulary = find_vocabulary(columns)
+    found = []
     for column in columns:
         name = re.sub(r"^\ufeff", "", str(column)).strip().strip("'\"").strip()
         if vocabulary == "tor_arff": name = _TOR_NAMES.get(name, name)

@@ -12,8 +12,8 @@ import pandas as pd
 
 from nfad.architectures import init_params
 from nfad.detector import FlowDetector
-from nfad.engine import Bin
-from nfad.flow import autoregressive_masks, search_bin
+from nfad.engine import Bin, search_bin
+from nfad.flow import autoregressive_masks
 
 BOUND = 5.0
 STEADY = 2 * BOUND  # beyond it a feature no longer steers the terms of others, and its own tail alone decides

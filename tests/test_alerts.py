@@ -70,7 +70,7 @@ def test_alerts_get_their_records_and_reasons(model, scored):
     np.testing.assert_allclose(shares.sum(axis=1) + told.explanation.attributions.base_values, told.table["anomaly_score"], atol=1e-4)
     assert np.array_equal(told.explanation.records.to_numpy(), X)  # the reports stand in the order of the alerts
     page = alerts_html(told)
-    assert page.count("<section>") == 10 and f"record {told.table['file'][0]}, row {told.table['row'][0]:,}" in page
+    assert page.count("<style>") == 1 and page.count("<section>") == 10 and f"record {told.table['file'][0]}, row {told.table['row'][0]:,}" in page
     with pytest.raises(KeyError, match="the background of attributions needs"):
         explain_alerts(model, alerts, scored / "in", traffic(100)[NAMES[:2]])
 

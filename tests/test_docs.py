@@ -2,6 +2,7 @@
 import importlib
 import pickle
 import pkgutil
+import re
 import subprocess
 import sys
 import types
@@ -129,6 +130,40 @@ def test_every_kind_of_function(tmp_path):
 def test_a_comment_behind_the_result_is_the_result():
     text = descriptions("def f(a: int = 1) -> int:  # twice\n    return 2\ndef g(a=1):  # a note\n    return 2\n")
     assert text == {1: "\n\nReturns\n-------\ntwice", 3: "\n\nParameters\n----------\na : a note"}
+
+
+ABOVE = '''# about the function
+def f(a, b, *rest,  # all others
+      # a long one,
+      # over two lines
+      table: dict[str, int] = {},
+      c=1,          # beside
+                    # and further on
+      d=2,
+      # of named ones
+      **named): pass
+'''
+
+
+def law_a_comment_above_is_of_the_argument_that_begins_the_line(read):
+    "Not of one behind another on its line, nor of a function; and what goes on from the line before is nobody's."
+    said = read(ABOVE)[2].splitlines()[4:]
+    assert said == ["rest : all others", "table : a long one, over two lines", "c : beside", "named : of named ones"]
+
+
+def test_law_comment_above(): law_a_comment_above_is_of_the_argument_that_begins_the_line(descriptions)
+
+
+def test_law_comment_above_catches():
+    def of_all(source): return {2: descriptions(source)[2].replace("rest", "a : about the function\nrest")}
+    def of_none(source): return descriptions(re.sub(r"^ +#.*$", "", source, flags=re.M))
+    for broken in (of_all, of_none):
+        with pytest.raises(AssertionError): law_a_comment_above_is_of_the_argument_that_begins_the_line(broken)
+
+
+def test_the_commands_say_what_stands_above():
+    from nfad import cli
+    assert "reference : file of benign records to compare the stream with; calibration.parquet" in cli._score.__doc__
 
 
 # ---------------------------------------------------------------- the hook

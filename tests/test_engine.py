@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from nfad.architectures import build_flow, terms_function
-from nfad.engine import BLOCK, BLOCKS, FLOOR, bin_shares, find_bin, in_blocks, product, use_compilation_cache
+from nfad.engine import (BLOCK, BLOCKS, FLOOR, Bin, bin_shares, find_bin, in_blocks, log1p_square, place_in_box, position_in_bin, product,
+                         use_compilation_cache)
 from nfad.flow import autoregressive_terms
 
 from flows import BOUND, compilations, law_same_derivatives, masks_for, plain_bin, run_child
@@ -40,6 +41,44 @@ def test_law_same_derivatives_of_a_bin_catches_edges_held_fast():
     def wrong(x, raw): return find_bin(x / (2 * BOUND) + 0.5, raw.at[:3].set(jax.lax.stop_gradient(raw[:3])))
     with pytest.raises(AssertionError):
         law_same_derivatives(wrong, lambda x, raw: plain_bin(jax.lax.stop_gradient(x) / (2 * BOUND) + 0.5, raw))
+
+
+# --- gradients that are numbers ---------------------------------------------------------------------------------
+
+EXTREMES = [0.0, 1e-45, BOUND, np.nextafter(np.float32(BOUND), np.inf), 10.1, 1e12, 2e19, 3e38]
+
+
+def law_gradients_are_numbers(function):
+    "Values and derivatives are finite for every float, of either sign."
+    x = jnp.asarray([*EXTREMES, *(-np.array(EXTREMES))], jnp.float32)
+    value, slope = jax.vmap(jax.value_and_grad(function))(x)
+    assert np.isfinite(value).all() and np.isfinite(slope).all()
+
+
+def test_law_gradients_are_numbers():
+    law_gradients_are_numbers(lambda u: log1p_square(u, 5.0))
+    law_gradients_are_numbers(lambda x: jnp.where(place_in_box(x, BOUND)[0], jnp.sqrt(1.1 - place_in_box(x, BOUND)[1]), 0.0))
+
+
+def test_law_gradients_are_numbers_catches_what_where_hides():
+    with pytest.raises(AssertionError): law_gradients_are_numbers(lambda u: jnp.log1p(jnp.square(u) / 5))
+    with pytest.raises(AssertionError):
+        law_gradients_are_numbers(lambda x: jnp.where(jnp.abs(x) <= BOUND, jnp.sqrt(1.1 * BOUND - x), 0.0))
+
+
+def law_position_in_bin(position):
+    "Never outside the bin, and always with the slope 1 / width."
+    found = Bin(0.25, 0.0, 0.5, 0.5, 0.0, 0.0)
+    for place, wanted in ((0.25, 0), (0.5, 0.5), (0.75, 1), (0.25 - 1e-6, 0), (0.75 + 1e-6, 1)):
+        t, slope = jax.value_and_grad(lambda place: position(place, found))(place)
+        assert 0 <= t <= 1 and abs(t - wanted) < 1e-6 and slope == 2, place
+
+
+def test_law_position_in_bin(): law_position_in_bin(position_in_bin)
+
+
+def test_law_position_in_bin_catches_a_plain_clip():
+    with pytest.raises(AssertionError): law_position_in_bin(lambda place, found: jnp.clip((place - found.x0) / found.width, 0, 1))
 
 
 # --- products and blocks ---------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as scipy_t
 
-from nfad.engine import FLOOR, bin_shares, find_bin, in_blocks
-from nfad.flow import (autoregressive_masks, autoregressive_terms, flow_forward, mask_params, search_bin, spline,
-                       spline_flow, student_t_log_prob)
+from nfad.engine import FLOOR, bin_shares, find_bin, in_blocks, search_bin
+from nfad.flow import (autoregressive_masks, autoregressive_terms, flow_forward, mask_params, spline, spline_flow,
+                       student_t_log_prob)
 
 from flows import (BINS, BOUND, ORDERS, SIZES_OF_RAW, STEADY, X, curves, law_finite_gradients, law_same_derivatives, masks_for, points,
                    quick, slope_of, wild_params)

@@ -11,10 +11,10 @@ from scipy.stats import binom
 from sklearn import metrics as sk
 
 from nfad.core import write_json
-from nfad.metrics import (auroc_of_ranks, bootstrap_interval, class_metrics, collect_scores, decision_metrics,
-                          plot_classes_found, plot_precision_recall, plot_roc, plot_scores, ranking_metrics,
-                          rate_interval, threshold_youden, tpr_at_fpr)
-from nfad.score import threshold_at_fpr
+from nfad.metrics import (auroc_of_ranks, bootstrap_interval, class_metrics, collect_scores, decision_metrics, explained,
+                          overall_metrics, plot_classes_found, plot_precision_recall, plot_roc, plot_scores, ranking_metrics,
+                          rate_interval, score_table, threshold_youden, tpr_at_fpr, youden_decisions)
+from nfad.score import conformal_p_values, threshold_at_fpr
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 tied = st.integers(-3, 3).map(float)
@@ -286,6 +286,56 @@ def test_law_auroc_of_ranks_catches_ties_that_count_whole():
     with pytest.raises(AssertionError): law_auroc_of_ranks(lambda y, ranks: auroc_of_ranks(y, 2 * ranks - y), *CASES[0])
 
 
+# --- what score.json says ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_youden_decisions_are_those_at_youdens_threshold(case):
+    y, scores = CASES[case]
+    known, known_scores = labelled(80, seed=9)
+    decided = decision_metrics(y, scores, threshold_youden(known, known_scores))
+    found = youden_decisions(y, scores, known, known_scores, "youden")
+    assert found["youden_recall"] == decided["recall"] and found == {f"youden_{key[7:]}": decided[key[7:]] for key in found}
+
+
+def test_every_figure_is_explained_beside_its_value():
+    result = overall_metrics(*many_classes(), threshold=1.0)
+    table = explained(result)
+    assert list(table) == ["value", "meaning"] and len(table) == 9 and table["meaning"].str.len().min() > 10
+    assert all(table.loc[key, "value"] == result[key] for key in table.index)
+    with pytest.raises(KeyError): explained({key: result[key] for key in result if key != "recall"})
+
+
+# --- tables and records -------------------------------------------------------------------------------------
+
+def table_at(attack, scores, rows, calibration):
+    return score_table(attack, scores, rows, conformal_p_values(scores, calibration), scores > threshold_at_fpr(calibration, 0.1))
+
+
+def law_table(table, attack, scores, rows, calibration):
+    "One line per record, most anomalous first, that repeats what the single functions say."
+    got = table(attack, scores, rows, calibration)
+    assert list(got) == ["row", "attack", "anomaly_score", "p_value", "is_anomaly"] and sorted(got.row) == sorted(rows)
+    assert got.anomaly_score.is_monotonic_decreasing and list(got.index) == list(range(len(rows)))
+    place = pd.Series(np.arange(len(rows)), index=rows)[got.row].to_numpy()
+    assert np.array_equal(got.anomaly_score, scores[place]) and np.array_equal(got.attack.astype(str), attack[place])
+    assert np.array_equal(got.p_value, conformal_p_values(scores, calibration)[place])
+    assert np.array_equal(got.is_anomaly, (scores > threshold_at_fpr(calibration, 0.1))[place])
+
+
+def test_law_table(tmp_path):
+    attack, scores = many_classes(80)
+    args = attack, scores, np.random.default_rng(0).permutation(1000)[:80], np.random.default_rng(1).normal(size=30)
+    law_table(table_at, *args)
+    table_at(*args).to_parquet(tmp_path / "scores.parquet")
+    assert pd.read_parquet(tmp_path / "scores.parquet").equals(table_at(*args))
+
+
+def test_law_table_catches_columns_sorted_apart():
+    attack, scores = many_classes(80)
+    def apart(attack, scores, rows, *rest): return table_at(attack, scores, rows, *rest).assign(row=rows)
+    with pytest.raises(AssertionError): law_table(apart, attack, scores, np.arange(80), scores[:30])
+
+
 # --- bad input ----------------------------------------------------------------------------------------------
 
 Y, S = labelled(40)
@@ -304,6 +354,8 @@ BAD = {
     "classes of other length": (lambda: class_metrics(ATTACK, SHORT), "attack"),
     "no attack": (lambda: class_metrics(np.full(40, "benign"), S), "attack"),
     "no benign": (lambda: class_metrics(np.full(40, "scan"), S), "benign"),
+    "table lengths": (lambda: score_table(ATTACK, S, np.arange(39), S, Y == 1), "rows|length"),
+    "table NaN": (lambda: score_table(ATTACK, NAN, np.arange(40), S, Y == 1), "scores"),
     "bootstrap lengths": (lambda: bootstrap_interval(sk.roc_auc_score, Y, SHORT), "scores"),
 }
 

@@ -1,11 +1,11 @@
-"""Laws of nfad.reasons: who is accused, typical ranges, counterfactuals, the table of alerts."""
+"""Laws of nfad.reasons: who is accused, typical ranges, the table of alerts."""
 import numpy as np
 import pandas as pd
 import pytest
 
 from dependent import dependent_records, surprises
-from nfad.explain import occlusion, plant
-from nfad.reasons import Counterfactual, accused, counterfactual, explain_records, typical_ranges
+from nfad.explain import plant
+from nfad.reasons import accused, explain_records, typical_ranges
 from nfad.shapley import Background, shapley_values
 
 
@@ -19,33 +19,6 @@ def background(benign) -> Background:
     return Background(lambda X: terms(X).sum(axis=1), benign)
 
 
-# --- counterfactuals ------------------------------------------------------------------------------------------
-
-def law_counterfactual(find, b, benign):
-    "Normal at the threshold, no change can be taken back, and benign records stay as they are."
-    threshold = float(np.quantile(b.scores, 0.95))
-    for x in [*plant(benign[:4], benign, "global", 2, size=4).records.to_numpy(), benign.to_numpy()[0]]:
-        found = find(b, x, occlusion(b, x[None])[0], threshold)
-        assert b.score_fn(found.record[None])[0] <= threshold
-        assert np.array_equal(found.changed, found.record != x)
-        for j in np.flatnonzero(found.changed):
-            back = np.where(np.arange(len(x)) == j, x, found.record)
-            assert b.score_fn(back[None])[0] > threshold
-
-
-def test_law_counterfactual(background, benign): law_counterfactual(counterfactual, background, benign)
-
-
-def test_law_counterfactual_catches_a_whole_other_record(background, benign):
-    def other(b, x, values, threshold): return Counterfactual(b.records[0], b.records[0] != x, float(b.scores[0]))
-    with pytest.raises(AssertionError): law_counterfactual(other, background, benign)
-
-
-def test_a_threshold_below_all_is_named(background):
-    with pytest.raises(ValueError, match="threshold must leave"):
-        counterfactual(background, background.records[0], np.zeros(7), background.scores.min() - 1)
-
-
 # --- ranges and accused -----------------------------------------------------------------------------------------
 
 def test_typical_ranges_look_at_the_rest(background, benign):
@@ -53,6 +26,37 @@ def test_typical_ranges_look_at_the_rest(background, benign):
     x[1] = benign["b"].max() * 10
     low, high = typical_ranges(background, x, np.arange(7) == 1)[1]
     assert low < benign["b"].iloc[0] * 1.5 and high < x[1] and high - low < np.ptp(benign["b"]) / 2
+
+
+def law_equally_near(ranges, d=3):
+    "Equally near records all count, in whatever order: by hand, with every other feature accused, constant or out of reach."
+    X = np.random.default_rng(0).lognormal(size=(400, d))
+    X[:, 2] = 1.0                                   # varies for nobody
+    x = np.array([1e9, 1.0, 1.0])                   # its first feature is equally far from all
+    for j, suspects in ((0, [False, True, False]), (1, [False, False, False]), (2, [True, True, False])):
+        for sign in (1, -1):                        # the background is sorted by score
+            found = ranges(Background(lambda A: sign * A[:, j], X), x, np.array(suspects))[j]
+            assert np.array_equal(found, np.quantile(X[:, j], [0.05, 0.95], method="nearest"))
+
+
+def first_rows(background, x, suspects, n=50):
+    "As typical_ranges, with the first of the equally near records."
+    gaps = background.gaps(x)
+    distances = gaps[:, ~suspects].sum(axis=1)[:, None] - np.where(suspects, 0, gaps)
+    rows = np.argpartition(distances, n - 1, axis=0)[:n]
+    return np.quantile(np.take_along_axis(background.records, rows, axis=0), [0.05, 0.95], axis=0, method="nearest").T
+
+
+def test_law_equally_near(): law_equally_near(typical_ranges)
+
+
+def test_law_equally_near_catches_the_first_rows():
+    with pytest.raises(AssertionError): law_equally_near(first_rows)
+
+
+def test_typical_ranges_of_one_feature():
+    b = Background(lambda A: A[:, 0], np.arange(1.0, 102)[:, None])
+    assert typical_ranges(b, np.array([7.0]), np.array([False])).tolist() == [[6, 96]]
 
 
 def test_accused_are_few():

@@ -6,7 +6,7 @@ import pytest
 from dependent import dependent_records, surprises
 from nfad.explain import plant
 from nfad.reasons import explain_records
-from nfad.report import explained_html, html_page, plot_attributions, readable, save_report
+from nfad.report import explained_html, html_page, plot_attributions, readable, save_report, sections_html
 from nfad.shapley import Background
 
 
@@ -35,6 +35,7 @@ def test_report_is_whole_and_self_contained(explained, tmp_path):
     table, page = save_report(explained, tmp_path, "a <b> title")
     text = page.read_text(encoding="utf-8")
     law_self_contained(text)
+    assert text.count("<style>") == 1
     assert "a &lt;b&gt; title" in text and text.count("<section>") == 3 == text.count("<svg")
     assert pd.read_parquet(table).equals(explained.frame) and explained.frame["is_anomaly"].all()
     assert table.name == "explanation.parquet" and page.name == "report.html"
@@ -46,6 +47,7 @@ def test_law_self_contained_catches_a_font():
 
 def test_a_part_of_the_alerts_says_how_many_there_are(explained):
     few = explained_html(explained, most=2)
+    assert sections_html(explained, most=2) in few and "<style>" in few and "<style>" not in sections_html(explained)
     assert few.count("<section>") == 2 and "3 alerts in all" in few and "in all" not in explained_html(explained)
 
 
@@ -55,7 +57,7 @@ def law_escaped(make):
     frame = pd.DataFrame(np.abs(rng.normal(size=(40, 3))), columns=["<script>", "b", "c"]).add_suffix(" <i>")
     frame.index = ["<img>"] * 40
     b = Background(lambda X: np.square(X).sum(axis=1), frame)
-    page = make("alerts <i>", explained_html(explain_records(b, frame * 9, b.scores, 0.05, 1, k=4)))
+    page = make("alerts <i>", sections_html(explain_records(b, frame * 9, b.scores, 0.05, 1, k=4)))
     assert "<script>" not in page and "<img>" not in page and " <i>" not in page and "&lt;script&gt;" in page
 
 

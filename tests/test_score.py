@@ -2,14 +2,13 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 from nfad.metrics import ranking_metrics, threshold_youden
-from nfad.score import conformal_p_values, evaluate, fpr_band, score_table, threshold_at_fpr
+from nfad.score import alarm_facts, conformal_p_values, evaluate, fpr_band, threshold_at_fpr
 from test_metrics import labelled, many_classes, refuses
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
@@ -106,6 +105,38 @@ def test_law_band_covers_catches_a_band_without_the_threshold_error():
     with pytest.raises(AssertionError): law_band_covers(binomial)
 
 
+def law_chance_of_alarms(facts):
+    "`chance` is how often exchangeable records give as many alarms, or as few; outside the 95 % band it is below 1 in 40, inside it is not."
+    m, n, fpr, rng = 200, 300, 0.05, np.random.default_rng(0)
+    drawn = np.array([np.sum(rng.random(n) > threshold_at_fpr(rng.random(m), fpr)) for _ in range(4000)])
+    for alarms in (4, 9, 14, 16, 22, 30, 40):
+        got = facts(alarms, m, n, fpr)
+        share = np.mean(drawn >= alarms) if alarms > got["expected"] else np.mean(drawn <= alarms)
+        assert got["chance"] == pytest.approx(share, abs=0.025) and got["expected"] == pytest.approx(drawn.mean(), abs=0.5), alarms
+    for alarms in range(n + 1):
+        got = facts(alarms, m, n, fpr)
+        assert (got["place"] == "outside") == (got["chance"] < 0.025) == (not got["low"] <= got["alarms"] <= got["high"]), alarms
+
+
+def test_law_chance_of_alarms(): law_chance_of_alarms(alarm_facts)
+
+
+def test_law_chance_of_alarms_catches_a_rate_taken_as_known():
+    def known_rate(alarms, m, n, fpr):
+        tail = binom.sf(alarms - 1, n, fpr) if alarms > n * fpr else binom.cdf(alarms, n, fpr)
+        return alarm_facts(alarms, m, n, fpr) | {"chance": tail, "expected": n * fpr}
+    with pytest.raises(AssertionError): law_chance_of_alarms(known_rate)
+
+
+def test_law_chance_of_alarms_catches_a_tail_without_the_alarms_found():
+    def strictly_more(alarms, m, n, fpr): return alarm_facts(min(alarms + 1, n), m, n, fpr) | {"alarms": alarms}
+    with pytest.raises(AssertionError): law_chance_of_alarms(strictly_more)
+
+
+def test_the_alarms_of_one_in_two():  # one calibration record, one test record: either may be larger
+    assert alarm_facts(1, 1, 1, 0.5)["chance"] == pytest.approx(0.5)
+
+
 # --- the record -----------------------------------------------------------------------------------------------
 
 KEYS = {"auroc", "average_precision", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "macro_auroc", "min_auroc", "per_class", "threshold",
@@ -145,42 +176,15 @@ def test_law_evaluation_catches_a_threshold_from_the_test_records():
     with pytest.raises(AssertionError): law_evaluation(peeking, attack, scores, np.random.default_rng(0).normal(size=150))
 
 
-# --- tables and records -------------------------------------------------------------------------------------
-
-def law_table(table, attack, scores, rows, calibration):
-    "One line per record, most anomalous first, that repeats what the single functions say."
-    got = table(attack, scores, rows, calibration, 0.1)
-    assert list(got) == ["row", "attack", "anomaly_score", "p_value", "is_anomaly"] and sorted(got.row) == sorted(rows)
-    assert got.anomaly_score.is_monotonic_decreasing and list(got.index) == list(range(len(rows)))
-    place = pd.Series(np.arange(len(rows)), index=rows)[got.row].to_numpy()
-    assert np.array_equal(got.anomaly_score, scores[place]) and np.array_equal(got.attack.astype(str), attack[place])
-    assert np.array_equal(got.p_value, conformal_p_values(scores, calibration)[place])
-    assert np.array_equal(got.is_anomaly, (scores > threshold_at_fpr(calibration, 0.1))[place])
-
-
-def test_law_table(tmp_path):
-    attack, scores = many_classes(80)
-    args = attack, scores, np.random.default_rng(0).permutation(1000)[:80], np.random.default_rng(1).normal(size=30)
-    law_table(score_table, *args)
-    score_table(*args).to_parquet(tmp_path / "scores.parquet")
-    assert pd.read_parquet(tmp_path / "scores.parquet").equals(score_table(*args))
-
-
-def test_law_table_catches_columns_sorted_apart():
-    attack, scores = many_classes(80)
-    def apart(attack, scores, rows, *rest): return score_table(attack, scores, rows, *rest).assign(row=rows)
-    with pytest.raises(AssertionError): law_table(apart, attack, scores, np.arange(80), scores[:30])
-
-
 # --- bad input ----------------------------------------------------------------------------------------------
 
 Y, S = labelled(40)
 ATTACK = np.where(Y == 1, "scan", "benign")
-NAN, SHORT, EMPTY, ROWS = np.where(np.arange(40) == 3, np.nan, S), S[:-1], S[:0], np.arange(40)
+NAN, SHORT, EMPTY = np.where(np.arange(40) == 3, np.nan, S), S[:-1], S[:0]
 BAD = {
     "fpr of 0": (lambda: threshold_at_fpr(S, 0), "fpr"), "fpr of 1": (lambda: threshold_at_fpr(S, 1.0), "fpr"),
     "fpr NaN": (lambda: threshold_at_fpr(S, float("nan")), "fpr"), "band at fpr 0": (lambda: fpr_band(100, 100, 0), "fpr"),
-    "evaluate at fpr 2": (lambda: evaluate(ATTACK, S, S, 2), "fpr"), "table at fpr 2": (lambda: score_table(ATTACK, S, ROWS, S, 2), "fpr"),
+    "evaluate at fpr 2": (lambda: evaluate(ATTACK, S, S, 2), "fpr"), "alarms at fpr 1": (lambda: alarm_facts(3, 10, 10, 1.0), "fpr"),
     "band of no calibration records": (lambda: fpr_band(0, 10), "m"), "band of no test records": (lambda: fpr_band(10, 0), "n"),
     "confidence of a band": (lambda: fpr_band(10, 10, 0.1, 1.5), "confidence"),
     "threshold of NaN": (lambda: threshold_at_fpr(NAN), "scores"), "threshold of nothing": (lambda: threshold_at_fpr(EMPTY), "scores"),
@@ -191,8 +195,6 @@ BAD = {
     "evaluate lengths": (lambda: evaluate(ATTACK, SHORT, S), "scores"), "evaluate NaN": (lambda: evaluate(ATTACK, NAN, S), "scores"),
     "evaluate without calibration": (lambda: evaluate(ATTACK, S, EMPTY), "calibration"),
     "evaluate calibration NaN": (lambda: evaluate(ATTACK, S, NAN), "calibration"),
-    "table lengths": (lambda: score_table(ATTACK, S, ROWS[:-1], S), "rows|length"),
-    "table NaN": (lambda: score_table(ATTACK, NAN, ROWS, S), "scores"),
 }
 
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from nfad import statistics as module
+from nfad import detector, statistics as module  # the detector gives the statistic its state
 from nfad.nearest import usual_points
 from nfad.statistics import GaussianSurprise, PARTS, Part, ProfileStatistic
 
@@ -50,6 +50,22 @@ def test_what_is_found(fitted):
     usual, between, swapped = records(500, 5), np.zeros((1, 5)), np.array([[2.0, -2, 2, -2, 2]])
     for strange, share in ((between, 0.95), (swapped, 0.99)):
         assert statistic.score(strange, surprise(strange))[0] > np.quantile(statistic.score(usual, surprise(usual)), share)
+
+
+def law_paid_back(score):
+    "Two shocks that calm elsewhere pays for stand out; people are normal, the density has a Student t's tail."
+    people, S = np.random.default_rng(3).normal(size=(3500, 30)), lambda Z: 3 * np.log1p(Z**2 / 5)
+    machine = 0.25 * people[:100]
+    machine[:, [9, 20]] = 6
+    of = score(people[:1500], S(people[:1500]), people[1500:2000], S(people[1500:2000]))
+    usual = of(people[2000:], S(people[2000:]))
+    assert (of(machine, S(machine)) > np.quantile(usual, 0.99)).all()
+    assert (of(people[:100] / 4, S(people[:100] / 4)) < np.median(usual)).all()  # calm alone is missed; 02c says so
+
+
+def test_law_paid_back():
+    law_paid_back(lambda *benign: ProfileStatistic().fit(*benign).score)
+    with pytest.raises(AssertionError): law_paid_back(lambda *benign: lambda Z, S: S.sum(axis=1))  # the plain -log p
 
 
 def law_company(score):
@@ -153,14 +169,16 @@ def test_law_one_more_part(monkeypatch):
     fit, parts = lambda *given: ProfileStatistic(200).fit(*given), lambda statistic, Z, S: statistic.parts(Z, S)
     before, four = law_one_more_part(fit, lambda statistic, Z, S: np.roll(statistic.parts(Z, S), 3, axis=1))
     state = before.get_state()
-    monkeypatch.setattr(module, "PARTS", (*PARTS, CEILING))
+    def use(parts_now):
+        for place in (module, detector): monkeypatch.setattr(place, "PARTS", parts_now)
+    use((*PARTS, CEILING))
     more, five = law_one_more_part(fit, parts)
     assert np.array_equal(five[:, :4], np.roll(four, -3, axis=1)) and "ceiling" in more.get_state()
     with pytest.raises(AssertionError): law_one_more_part(fit, lambda *given: parts(*given)[:, :4])  # a forgotten part
     with pytest.raises(ValueError, match="fitted with the parts"): parts(before, records(3), records(3))
     with pytest.raises(ValueError, match="hold 'ceiling'"): ProfileStatistic.from_state(state)
     grown = more.get_state()
-    monkeypatch.setattr(module, "PARTS", PARTS)
+    use(PARTS)
     with pytest.raises(ValueError, match="held_out must be scores of"): ProfileStatistic.from_state(grown)
     with pytest.raises(ValueError, match="fitted with the parts.*'ceiling'"): parts(more, records(3), records(3))
     with pytest.raises(ValueError, match="no part of the score knows the array 'ceiling'"):
