@@ -31,7 +31,8 @@ def p_value_limit(
 ) -> int:                # flag p-values up to this many times 1 / (m + 1); 0: none
     "The rule of Benjamini and Hochberg, from counts."
     require_between(fdr, 0, 1, "fdr")
-    k, below = np.arange(len(counts)), np.cumsum(counts)
+    k = np.arange(len(counts))
+    below = np.cumsum(counts)
     p = k / (len(counts) - 1)
     passed = (below > 0) & (p * (below[-1] / np.maximum(below, 1)) <= fdr)
     return int(k[passed].max(initial=0))
@@ -41,7 +42,8 @@ def scored_files(
     target: str | Path,                  # file or folder of scores
 ) -> list[tuple[Path, dict[str, Any]]]:  # path and what it says about itself, sorted
     "The files of scores below a folder, all by one model."
-    target, hint = Path(target), "with: nfad score MODEL SOURCE TARGET"
+    target = Path(target)
+    hint = "with: nfad score MODEL SOURCE TARGET"
     if not target.exists(): raise FileNotFoundError(f"{target} does not exist; make scores {hint}")
     paths = [target] if target.is_file() else sorted(target.rglob("*.parquet"))
     described = [(path, read_scored(path)) for path in paths if not path.name.startswith(".")]
@@ -99,11 +101,13 @@ def find_alerts(
     top: int = 100,      # how many to keep
 ) -> Alerts:             # most anomalous first
     "Ranks the flagged records of all files; memory grows with `top` only."
-    found, top = scored_files(target), require_positive_int(top, "top")
+    found = scored_files(target)
+    top = require_positive_int(top, "top")
     task = found[0][1]["task"]
     m = require_positive_int(task.get("n_calibration"), "n_calibration of the scores")
     counts = sum(count_p_values(path, m) for path, _ in found)
-    k, best = p_value_limit(counts, fdr), pd.DataFrame()
+    k = p_value_limit(counts, fdr)
+    best = pd.DataFrame()
     limit = (k + 0.5) / (m + 1) if k else 0.0  # between two values that p-values can take
     for path, said in found:
         for frame in _flagged(path, str(said["task"]["source"]), limit):
@@ -121,14 +125,16 @@ def alert_records(
     features: Sequence[str],  # names of the model's features
 ) -> pd.DataFrame:            # (n, d) in the order of the alerts
     "Fetches the records of alerts from their files."
-    root, X = Path(source).resolve(), np.full((len(alerts.table), len(features)), np.nan)
+    root = Path(source).resolve()
+    X = np.full((len(alerts.table), len(features)), np.nan)
     for name, group in alerts.table.groupby("file"):
         path = root if root.is_file() else (root / str(name)).resolve()
         if path != root and root not in path.parents:
             raise ValueError(f"file {name!r} of the scores lies outside {root}")
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; source must be what was scored")
-        start, wanted = 0, group["row"].to_numpy()
+        start = 0
+        wanted = group["row"].to_numpy()
         for batch in open_table(path).records(features, "none", BATCH):
             here = (wanted >= start) & (wanted < start + len(batch.X))
             X[group.index[here]] = batch.X[wanted[here] - start]
@@ -155,10 +161,12 @@ def surprising_features(
     n_names: int = 3,       # features to name
 ) -> list[str]:             # (n,) such as "Idle Max +7.2, Flow IAT Min +4.0", nats above the usual
     "Features whose values surprise most, given those before them; broken constants come first."
-    terms, names = detector.log_prob_terms(records), list(detector.transform_.feature_names_out_)
+    terms = detector.log_prob_terms(records)
+    names = list(detector.transform_.feature_names_out_)
     broken = broken_constants(detector, records)
     if terms.shape[1] != len(names): return [", ".join(found[:n_names]) for found in broken]
-    above, told = -terms.astype(np.float64), []
+    above = -terms.astype(np.float64)
+    told = []
     if hasattr(detector, "statistic_"): above -= detector.statistic_.center_
     for found, row in zip(broken, above, strict=True):
         most = [f"{names[j]} {row[j]:+.1f}" for j in np.argsort(-row)[:n_names] if row[j] > 0]
@@ -176,7 +184,9 @@ def explain_alerts(
 ) -> Alerts:                                 # with columns `surprising`, `value: ...`, `attribution: ...`
     "Says of each alert what is strange about it."
     if alerts.table.empty: return alerts
-    detector, names, told = model.detector, model.features, None
+    detector = model.detector
+    names = model.features
+    told = None
     records = alert_records(alerts, source, names)
     known = alerts.table["anomaly_score"].to_numpy()
     finite = np.isfinite(records).all(axis=None)
@@ -188,7 +198,8 @@ def explain_alerts(
     if background is not None:
         require_columns(background, names, "the background of attributions")
         few = summarize_background(background[names], n_background)
-        benign, known = Background(detector.anomaly_score, few), detector.calibration_scores_
+        benign = Background(detector.anomaly_score, few)
+        known = detector.calibration_scores_
         records.index = table["file"] + table["row"].map(", row {:,}".format)
         told = explain_records(benign, records, known, model.reference.fpr, len(records), progress=progress)
         table[[f"attribution: {name}" for name in names]] = told.attributions.values

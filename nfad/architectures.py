@@ -31,7 +31,8 @@ def inverse_spline(
     inside, place = place_in_box(y, bound)
     found = find_bin(place, raw, True)
     s0, s1 = positive_slope(found.raw_s0), positive_slope(found.raw_s1)
-    rise, r = place - found.y0, found.height / found.width
+    rise = place - found.y0
+    r = found.height / found.width
     bend = rise * (s0 + s1 - 2 * r)
     a = found.height * (r - s0) + bend
     b = found.height * s0 - bend
@@ -106,7 +107,9 @@ class StudentT(LatentDist):
         input_dim: int,   # d
         df: float = 5.0,  # degrees of freedom, > 0; smaller means heavier tails
     ):
-        self.input_dim, self.df, self._params = input_dim, df, ()
+        self.input_dim = input_dim
+        self.df = df
+        self._params = ()
         self.info = ("StudentT", (input_dim, df))
 
     def log_prob(self, params: tuple, inputs: jnp.ndarray) -> jnp.ndarray:

@@ -24,7 +24,9 @@ def _comment(
     if beside: return beside[1].decode().strip()
     indent = lines[first.lineno - 1][:first.col_offset].rstrip(b"*")
     if indent.strip(): return ""  # something else begins the line
-    comment, above, line = indent + b"#", [], first.lineno - 2
+    comment = indent + b"#"
+    above = []
+    line = first.lineno - 2
     while lines[line].startswith(comment):
         above.append(lines[line][len(comment):].decode().strip())
         line -= 1
@@ -72,7 +74,8 @@ def descriptions(
     source: str,                # of a module
 ) -> dict[int | str, str]:      # line of a function, or name of a class -> what its docstring lacks
     "What the comments beside arguments, results and fields say."
-    lines, found = source.encode().splitlines(), {}
+    lines = source.encode().splitlines()
+    found = {}
     waiting = list(ast.parse(source).body)
     for node in waiting:
         if isinstance(node, ast.ClassDef):

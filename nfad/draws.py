@@ -20,7 +20,8 @@ def split_units(
     groups: np.ndarray | None = None,  # (n,) conversations, "" where unknown; None to ignore them
 ) -> np.ndarray:                       # (n,) int, rows with equal numbers stay together
     "Connected components of rows that share a feature vector or a conversation."
-    n, vector = len(ids), pd.factorize(ids)[0]
+    n = len(ids)
+    vector = pd.factorize(ids)[0]
     if groups is None: return vector
     named = np.asarray(groups).astype(str)
     known = np.flatnonzero(named != "")
@@ -87,7 +88,8 @@ def take_units(
         first = place.groupby(units[order]).transform("min")  # a whole unit stands where its first row does
         order = order[np.lexsort((place, first))]
         ends = np.flatnonzero(np.append(np.diff(units[order]) != 0, True)) + 1
-    parts, start = {}, 0
+    parts = {}
+    start = 0
     for part, count in counts.items():
         place = np.searchsorted(ends, start + count)
         stop = ends[min(place, len(ends) - 1)] if count and len(ends) else start
@@ -115,7 +117,9 @@ def pick_labelled(
     if n_rows == 0: return free[:0]
     code = pd.factorize(units[free])[0]  # units in the order of their first row
     members = np.split(free[np.argsort(code, kind="stable")], np.cumsum(np.bincount(code))[:-1])
-    chosen, skipped, left = [], [], n_rows
+    chosen = []
+    skipped = []
+    left = n_rows
     for rows in members:
         if len(rows) > left:
             skipped.append(rows)
@@ -195,12 +199,14 @@ def stratified_units(
     "Cuts rows into parts with the classes in equal shares, equal records in one part."
     if abs(sum(shares) - 1) > 1e-9 or min(shares) < 0:
         raise ValueError(f"shares must be >= 0 and add up to 1, got {shares}")
-    y, unit = np.asarray(y).astype(str), pd.factorize(ids)[0]
+    y = np.asarray(y).astype(str)
+    unit = pd.factorize(ids)[0]
     counts = pd.Series(y).value_counts()
     rows = pd.DataFrame({"unit": unit, "y": y, "n": counts[y].to_numpy()})
     rarest = rows.sort_values("n", kind="stable").drop_duplicates("unit")
     label = rarest.set_index("unit")["y"].sort_index().to_numpy()
-    rng, part = np.random.default_rng(seed), np.empty(len(label), int)
+    rng = np.random.default_rng(seed)
+    part = np.empty(len(label), int)
     for name in np.unique(label):
         units = rng.permutation(np.flatnonzero(label == name))
         middle = (np.arange(len(units)) + 0.5) / len(units)

@@ -33,7 +33,8 @@ def require_truth(
     scores: np.ndarray,  # (n,) anomaly scores
 ) -> tuple[np.ndarray, np.ndarray]:  # both, as whole numbers and as float64
     "Truth and scores of one length, with both classes present, or an error."
-    y, scores = np.asarray(y), require_scores(scores, "scores")
+    y = np.asarray(y)
+    scores = require_scores(scores, "scores")
     if y.shape != scores.shape:
         raise ValueError(f"y and scores must have one length, got {y.shape} and {scores.shape}")
     found = np.unique(y).tolist()
@@ -72,7 +73,8 @@ def class_metrics(
     scores: np.ndarray,  # (n,) anomaly scores
 ) -> pd.DataFrame:       # index: attack class; columns: n, and the keys of `ranking_metrics`
     "Ranking metrics of each attack class against all benign records, weakest first."
-    attack, scores = np.asarray(attack).astype(str), require_scores(scores, "scores")
+    attack = np.asarray(attack).astype(str)
+    scores = require_scores(scores, "scores")
     if attack.shape != scores.shape:
         lengths = f"{attack.shape} and {scores.shape}"
         raise ValueError(f"attack and scores must have one length, got {lengths}")
@@ -350,8 +352,10 @@ def run_facts(
 ) -> dict[str, Any]:     # flat
     "Where scores come from, what constants do to them, and the paper's threshold where attacks are set aside."
     trained, prepared, detector = run.record, run.prepared, run.detector
-    test, y = prepared.part("test"), prepared.dataset.is_attack[prepared.split.test]
-    calibration, facts = detector.calibration_scores_, {}
+    test = prepared.part("test")
+    y = prepared.dataset.is_attack[prepared.split.test]
+    calibration = detector.calibration_scores_
+    facts = {}
     broken = detector.transform_.constant_deviation(test) > 0
     varying = detector.score_parts(test).drop(columns="constants").to_numpy().sum(axis=1)
     if len(prepared.split.labelled):

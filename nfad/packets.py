@@ -62,7 +62,10 @@ def assign_flows(
 ) -> tuple[np.ndarray, np.ndarray]:  # (n,) flow number, in order of first packets; (n,) is_forward
     "Says for every packet which network flow it belongs to, and in which direction it goes."
     _check_order(packets, timeout, tcp_end)
-    open_flows, flow, is_forward, n_flows = {}, [], [], 0
+    open_flows = {}
+    flow = []
+    is_forward = []
+    n_flows = 0
     fields = "time source source_port destination destination_port protocol flags".split()
     columns = [packets[name].tolist() for name in fields]
     for time, source, from_port, target, to_port, protocol, flags in zip(*columns, strict=True):

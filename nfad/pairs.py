@@ -24,7 +24,8 @@ def plot_pair(
     axes: Sequence[Any],     # three matplotlib Axes: density, loss, ROC
 ) -> Sequence[Any]:          # the Axes
     "One row of the two-feature picture: learned density with test records, loss curve, ROC curve."
-    y, transform = np.asarray(y).astype(int), detector.transform_
+    y = np.asarray(y).astype(int)
+    transform = detector.transform_
     rng = np.random.default_rng(0)
     few = np.concatenate([rng.permutation(np.flatnonzero(y == k))[:500] for k in (0, 1)])
     def log_prob(Z): return detector.log_prob_terms(transform.inverse(Z)).sum(axis=1)
@@ -44,7 +45,8 @@ def plot_pairs(
 ) -> np.ndarray:                # the Axes
     "The paper's two-feature picture, on test records."
     for (kind, pair), row in zip(PAPER_PAIRS.items(), axes, strict=True):
-        names, title = list(pair), kind.replace("_", "-")
+        names = list(pair)
+        title = kind.replace("_", "-")
         detector = FlowDetector(hidden=32, epochs=30, seed=seed).fit(train[names])
         if detector.constant_: title = f"{title}: {detector.constant_} never varies here"
         else: plot_pair(y, test[names], detector, row)

@@ -40,7 +40,8 @@ def typical_ranges(
     n_neighbors: int = 50,   # and whatever is equally near
 ) -> np.ndarray:             # (d, 2) lower and upper end, original units
     "5 % to 95 % of each feature among the benign records nearest in the others."
-    gaps, n = background.gaps(x), min(n_neighbors, len(background.records))
+    gaps = background.gaps(x)
+    n = min(n_neighbors, len(background.records))
     ranges = np.empty((len(x), 2))
     for j in range(len(x)):
         others = ~suspects & (np.arange(len(x)) != j)  # no feature chooses its own neighbors
@@ -54,7 +55,8 @@ def _alert_table(
     background: Background, x: np.ndarray, told: Attributions, i: int, threshold: float
 ) -> pd.DataFrame:
     "What to say about each feature of record `i`."
-    values, described = told.values[i], feature_table(background.names)
+    values = told.values[i]
+    described = feature_table(background.names)
     ranges = typical_ranges(background, x, accused(values))
     other = counterfactual(background, x, values, threshold)
     table = pd.DataFrame({
@@ -97,7 +99,8 @@ def explain_records(
     if not np.size(calibration): raise ValueError("calibration must hold benign scores, got none")
     scores = background.score(background.matrix(records))
     top = np.argsort(-scores, kind="stable")[:require_positive_int(n_alerts, "n_alerts")]
-    few, scores = records[background.names].iloc[top], scores[top]
+    few = records[background.names].iloc[top]
+    scores = scores[top]
     if game == "marginal" and len(background.records) > 200:
         raise ValueError("the marginal game needs a small background, at most 200 records, "
                          f"got {len(background.records)}; see summarize_background")

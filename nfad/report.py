@@ -34,7 +34,8 @@ def readable(
     "A number for people."
     fitting = [(factor, name) for factor, name in _SCALES.get(unit, ()) if abs(value) >= factor]
     factor, shown = fitting[0] if fitting else (1, "" if unit in _SILENT else unit)
-    number, digits = value / factor, ",.3g"
+    number = value / factor
+    digits = ",.3g"
     if abs(number) >= 1e9: digits = ".3g"
     elif number == round(number) or abs(number) >= 1e3: digits = ",.0f"
     return f"{number:{digits}} {shown}".strip()
@@ -65,7 +66,8 @@ def _feature_row(row: Any, largest: float) -> str:
 def _score_strip(score: float, calibration: np.ndarray, threshold: float) -> str:
     "Benign calibration scores as ticks, the threshold as a line, the record as a dot."
     shown = np.quantile(calibration, np.linspace(0, 1, min(len(calibration), 120)))
-    low, high = min(shown[0], score), max(shown[-1], score, threshold)
+    low = min(shown[0], score)
+    high = max(shown[-1], score, threshold)
     at = lambda v: f"{8 + 484 * (v - low) / max(high - low, 1e-12):.1f}"
     tick = lambda v: f'<line class="benign" x1="{at(v)}" x2="{at(v)}" y1="9" y2="21"/>'
     limit = f'<line class="limit" x1="{at(threshold)}" x2="{at(threshold)}" y1="3" y2="27"/>'
@@ -124,7 +126,9 @@ def alert_html(
     n_features: int = 8,       # shown
 ) -> str:                      # a section
     "The report of one alert."
-    first, shown, rest = table.iloc[0], table.head(n_features), table.iloc[n_features:]
+    first = table.iloc[0]
+    shown = table.head(n_features)
+    rest = table.iloc[n_features:]
     largest = float(table["attribution"].abs().max())
     eased = [f"{escape(row.feature)} ({row.attribution:+.2f})"
              for row in table[table["attribution"] < 0].head(3).itertuples()]

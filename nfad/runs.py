@@ -98,7 +98,8 @@ def train_run(
     settings: dict[str, Any],  # arguments of `prepare`
 ) -> dict[str, Any]:           # content of train.json
     "Fits and calibrates; writes `train.json`, `calibration.parquet` and `model.safetensors`."
-    folder, part = prepared.folder, _validation_part(prepared, detector, settings)
+    folder = prepared.folder
+    part = _validation_part(prepared, detector, settings)
     checkpoint = folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
     validation = part and prepared.part(part)
     detector.fit(prepared.part("train"), validation=validation, checkpoint=checkpoint)
@@ -129,7 +130,8 @@ def read_run(
     model = require_file(folder / "model.safetensors", command)
     record = read_json(require_file(folder / "train.json", command))
     prepared = prepare(**record["settings"], progress=progress)._replace(folder=folder)
-    now, then = fingerprint(prepared.dataset.records), record["fingerprint"]
+    now = fingerprint(prepared.dataset.records)
+    then = record["fingerprint"]
     if now == then: return Run(record, prepared, FlowDetector.load(model))
     raise ValueError(f"the data set has fingerprint {now}, the model was trained on {then}; "
                      "train again with 03_train")

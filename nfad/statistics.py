@@ -78,7 +78,9 @@ class ProfileStatistic:
     ):
         if n_points is not None: n_points = require_positive_int(n_points, "n_points", minimum=2)
         if not low < high: raise ValueError(f"low must be below high, got {low} and {high}")
-        self.n_points, self.low, self.high = n_points, float(low), float(high)
+        self.n_points = n_points
+        self.low = float(low)
+        self.high = float(high)
 
     def profile(
         self, S: np.ndarray,  # (n, d) surprises, nats

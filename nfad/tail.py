@@ -46,7 +46,8 @@ def surprise(
     x: np.ndarray,  # (n,) scores
 ) -> np.ndarray:    # (n,) nats, >= 0, finite, non-decreasing in x
     "-log of the share of benign records with a score at least as high."
-    m, largest = len(self.scores), self.scores[-1]
+    m = len(self.scores)
+    largest = self.scores[-1]
     at_least = m - np.searchsorted(self.scores, x, side="left")
     beyond = np.where(x > largest, self._height(x) - self._height(largest), 0.0)
     return np.log((m + 1) / (1 + at_least)) + beyond
@@ -58,7 +59,8 @@ def threshold(
     rate: float,  # share of benign records above it, in (0, 1 / (m + 1))
 ) -> float:       # a score beyond the largest one
     "Score whose surprise is -log(rate)."
-    m, largest = len(self.scores), self.scores[-1]
+    m = len(self.scores)
+    largest = self.scores[-1]
     require_between(rate, 0, 1 / (m + 1), "rate")
     height = self._height(largest) - np.log(rate * (m + 1))
     excess = np.expm1(self.shape * height) / self.shape if self.shape > 1e-3 else height

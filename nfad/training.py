@@ -161,14 +161,18 @@ def noisy_blocks(
 ) -> Iterator[np.ndarray]:     # (steps, batch size, d) float32, all of one shape
     "One epoch's batches."
     n_blocks, n_steps = plan_blocks(source.n_records, batch_size)
-    n_rows, waiting, left = n_steps * batch_size, [], 0
+    n_rows = n_steps * batch_size
+    waiting = []
+    left = 0
     for chunk in source.chunks(rng):
         waiting.append(np.asarray(chunk, dtype=np.float32))
         left += len(chunk)
         while n_blocks and left >= n_rows:
             together = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
-            block, waiting = together[:n_rows], [together[n_rows:]]
-            n_blocks, left = n_blocks - 1, left - n_rows
+            block = together[:n_rows]
+            waiting = [together[n_rows:]]
+            n_blocks = n_blocks - 1
+            left = left - n_rows
             noise = scale * rng.standard_normal(block.shape, np.float32)
             yield (block + noise).reshape(n_steps, batch_size, -1)
 
@@ -246,7 +250,9 @@ def validate(self: _Loop, params: Any) -> float:
 @patch
 def epoch(self: _Loop, progress: Progress, rates: np.ndarray) -> Progress:
     "The state after one more epoch."
-    number, state, losses = len(progress.losses) + 1, progress.state, []
+    number = len(progress.losses) + 1
+    state = progress.state
+    losses = []
     rates = iter(np.split(rates, plan_blocks(self.source.n_records, self.batch_size)[0]))
     rng = np.random.default_rng([self.seed, number])
     for batches in noisy_blocks(self.source, rng, self.batch_size, self.scale):
@@ -325,7 +331,8 @@ def train_flow(
     checkpoint: str | Path | None = None,  # a file, written after each epoch, removed at the end
 ) -> History:                     # losses per epoch
     "Fits a flow of nfad's own architecture to benign records."
-    begin, flows = time.perf_counter(), [flow] if isinstance(flow, Flow) else list(flow)
+    begin = time.perf_counter()
+    flows = [flow] if isinstance(flow, Flow) else list(flow)
     source = Z if hasattr(Z, "chunks") else ArraySource(np.asarray(Z, dtype=np.float32))
     loop = _Loop(flows, source, Z_validation, batch_size, noise, seed, optimizer)
     n_steps = math.prod(plan_blocks(source.n_records, loop.batch_size))
@@ -467,7 +474,8 @@ def chunks(
     rng: np.random.Generator,  # of the order
 ) -> Iterator[np.ndarray]:     # (., d) arrays
     "Scaled records in random order, at least `chunk_rows` at a time."
-    waiting, count = [], 0
+    waiting = []
+    count = 0
     order = rng.permutation(len(self.records.groups)).tolist()
     for group in order:
         frame = self.records.read(group)
@@ -476,7 +484,8 @@ def chunks(
         count += len(frame)
         if count < self.records.chunk_rows and group != order[-1]: continue
         mixed = np.concatenate(waiting)
-        waiting, count = [], 0
+        waiting = []
+        count = 0
         yield mixed[rng.permutation(len(mixed))]
 
 # %% ../nbs/02b_training.ipynb #9012bfc0
