@@ -1,7 +1,8 @@
 """Finds and explains anomalous network traffic with normalizing flows.
 
-nfad is read as notebooks, in nbs/ of its repository. The evening path leads through seven of them: 01_packets, 01d_splits, 02a_flow,
-02c_statistics, 03_train, 04_score, 04c_reasons. In code start with `nfad.load_dataset`, `nfad.split_dataset` and `nfad.FlowDetector`.
+nfad is read as notebooks, in nbs/ of its repository. The evening path leads through seven of them: 01_packets, 01d_splits,
+02a_flow, 02c_statistics, 03_train, 04_score, 04c_reasons. In code start with `nfad.load_dataset`, `nfad.split_dataset` and
+`nfad.FlowDetector`.
 """
 __version__ = "0.1.0"
 

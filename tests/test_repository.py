@@ -220,7 +220,12 @@ def test_the_evening_path_fits_into_one_evening():
     assert sum(words.values()) <= 12_000, words
     for place, name in enumerate(rules.EVENING_PATH, 1):
         assert f"evening path {place} of {len(words)}" in read(NBS / f"{name}.ipynb").cells[1].source, f"{name} does not say where it stands"
-        assert name in read(INDEX).cells[-1].source + "".join(cell.source for cell in read(INDEX).cells), f"the index does not name {name}"
+        assert f"★ [{name}]" in read(INDEX).cells[-1].source, f"the index does not mark {name}"
+
+
+def test_the_index_names_every_notebook():
+    named = re.findall(r"\| (?:★ )?\[(\w+)\]\(\w+\.ipynb\) \|", read(INDEX).cells[-1].source)
+    assert sorted(named) == [path.stem for path in LIBRARY]
 
 
 def test_words_are_counted_as_a_page_shows_them():
