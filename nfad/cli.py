@@ -101,6 +101,9 @@ def model_facts(
     "What the header of a model file says."
     from nfad.core import read_header
     header = read_header(path)
+    kind = header["format"].rpartition("-")[0]
+    if kind not in ("nfad-flow", "nfad-network"):
+        raise ValueError(f"{path} has the format {header['format']!r}; known are nfad-flow-N and nfad-network-N")
     shapes = header["shapes"]
     is_flow = header["format"].startswith("nfad-flow")
     own = ("flow.",) if is_flow else ("w.", "b.")  # a flow, or a network of 07b_network

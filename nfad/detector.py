@@ -503,6 +503,8 @@ def from_state(
     "A fitted statistic from its arrays."
     arrays = {name: require_finite(array, name) for name, array in state.items()}
     try:
+        for name in ("settings", "center"):
+            if arrays[name].ndim != 1: raise ValueError(f"{name} must be a list, got shape {arrays[name].shape}")
         n_points, low, high = arrays["settings"]
         self = cls(int(n_points) or None, low, high)
         self.center_, held_out = arrays["center"], arrays["held_out"]

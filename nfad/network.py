@@ -429,7 +429,8 @@ def _from_state(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Neural
     layer = lambda i: tuple(require_finite(arrays[f"{kind}.{i}"], "weights") for kind in "wb")
     model.weights_ = [layer(i) for i in range(len(model.hidden) + 1)]
     sizes = [len(model.transform_.feature_names_out_), *model.hidden, len(model.classes_)]
-    if [w.shape for w, _ in model.weights_] != list(zip(sizes[:-1], sizes[1:], strict=True)):
+    wanted = [((n, m), (m,)) for n, m in zip(sizes[:-1], sizes[1:], strict=True)]
+    if [(w.shape, b.shape) for w, b in model.weights_] != wanted:
         raise ValueError(f"its weights do not fit sizes {sizes}")
     return model
 

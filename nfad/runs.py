@@ -129,6 +129,8 @@ def read_run(
     folder = Path(folder)
     model = require_file(folder / "model.safetensors", command)
     record = read_json(require_file(folder / "train.json", command))
+    lacking = {"settings", "fingerprint"} - set(record)
+    if lacking: raise ValueError(f"{folder / 'train.json'} is no record of a run: it lacks {sorted(lacking)}")
     prepared = prepare(**record["settings"], progress=progress)._replace(folder=folder)
     now = fingerprint(prepared.dataset.records)
     then = record["fingerprint"]

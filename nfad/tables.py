@@ -149,6 +149,7 @@ def _csv_head(path: Path, limit: int = 1 << 20) -> _Head:
     if len(line) > limit:
         raise ValueError(f"the first line of {path} is longer than {limit:,} bytes: no header")
     text = line.decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
+    if "\r" in text: raise ValueError(f"{path} has no header in its first line: its lines end in carriage returns alone")
     try: names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []))
     except csv.Error as error:
         raise ValueError(f"{path} has no header in its first line: {error}") from error
@@ -171,17 +172,21 @@ def _arff_head(path: Path) -> _Head:
     raise ValueError(f"{path} has no @data line: not an ARFF file, or cut off")
 
 # %% ../nbs/01b_tables.ipynb #cb640f35
-def _last_line_cut(path: Path, head: _Head) -> bool:
-    "Whether the last line of a text file has fewer fields than the header."
+def _rows_behind_cut(path: Path, head: _Head) -> int | None:
+    "Empty rows behind a last line that has fewer fields than the header; None if it has them all."
     with open(path, "rb") as file:
         file.seek(max(head.start, path.stat().st_size - 65_536))
         lines = re.split(r"\r\n|\n|\r", file.read().decode("utf-8", "replace"))
+    if not lines[-1]: lines.pop()  # behind a final line break stands no line
     remark = head.dialect.get("comment", "\n")
-    lines = [line for line in lines if line.strip() and not line.startswith(remark)]
-    if not lines: return False
-    quote = head.dialect["quotechar"]
-    fields = next(csv.reader(lines[-1:], quotechar=quote, skipinitialspace=True), [])
-    return len(fields) < len(head.names)
+    lines = [line for line in lines if not line.startswith(remark)]
+    full = [i for i, line in enumerate(lines) if line.strip()]
+    if not full: return None
+    rows = partial(csv.reader, quotechar=head.dialect["quotechar"], skipinitialspace=True)
+    alone = next(rows([lines[full[-1]]]), [])
+    *_, quoted = rows(lines[:full[-1] + 1])  # a cell in quotes may hold line breaks
+    if max(len(alone), len(quoted)) >= len(head.names): return None
+    return len(lines) - 1 - full[-1]
 
 
 def _last_word_cut(path: Path, words: pd.Series) -> bool:
@@ -232,12 +237,12 @@ def _blank(frame: pd.DataFrame) -> np.ndarray:
     return blank
 
 
-def _line_faults(extra: pd.Series, blank: np.ndarray, cut: bool) -> np.ndarray:
-    "(n,) object: None, or why a line is no record; `extra` is what stands behind the last column."
+def _line_faults(extra: pd.Series, blank: np.ndarray, cut: int | None = None) -> np.ndarray:
+    "(n,) object: None, or why a line is no record; `extra` stands behind the last column, row `cut` is cut off."
     faults = np.full(len(blank), None, dtype=object)
     faults[(extra.fillna("") != "").to_numpy()] = "line with too many fields"
-    if cut: faults[np.flatnonzero(~blank)[-1:]] = "truncated last line"
     faults[blank] = "empty line"
+    if cut is not None: faults[cut] = "truncated last line"
     return faults
 
 # %% ../nbs/01b_tables.ipynb #4767b12e
@@ -283,7 +288,7 @@ def _text_batches(path: Path, head: _Head, wanted: _Wanted) -> Iterator[Batch]:
     "Batches of a CSV or ARFF file."
     last_column = len(head.names) - 1
     size = max(path.stat().st_size, 1)
-    cut = _last_line_cut(path, head)
+    behind = _rows_behind_cut(path, head)
     with open(path, "rb") as file:
         file.seek(head.start)
         try:
@@ -293,9 +298,12 @@ def _text_batches(path: Path, head: _Head, wanted: _Wanted) -> Iterator[Batch]:
                 if frame.index[0] == 0:
                     frame = frame.iloc[1:].infer_objects()  # without the made-up line
                 blank = _blank(frame)
-                if is_last and not cut and last_column in wanted.guessed and not blank.all():
-                    cut = _last_word_cut(path, frame.loc[~blank, last_column])
-                faults = _line_faults(frame[last_column + 1], blank, is_last and cut)
+                cut = None
+                if is_last and behind is not None and behind < len(frame):
+                    cut = len(frame) - 1 - behind
+                elif is_last and last_column in wanted.guessed and not blank.all():
+                    if _last_word_cut(path, frame.loc[~blank, last_column]): cut = np.flatnonzero(~blank)[-1]
+                faults = _line_faults(frame[last_column + 1], blank, cut)
                 columns = {i: frame[i] for i in wanted.positions()}
                 yield Batch(columns, frame.index + head.lines, faults, file.tell() / size)
         except pd.errors.ParserError as error:

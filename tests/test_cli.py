@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -121,6 +122,13 @@ def test_info_reads_networks_too(here, tmp_path):
     said = json.loads(out)
     assert status == 0 and said["features"] == NAMES and said["classes"] == ["calm", "odd"] and said["weights"] >= 4 * 8 + 8 * 2
     assert "classes" in here("info", path)[1]
+
+
+def test_info_names_an_unknown_format(here, tmp_path):
+    from nfad.core import write_model
+    path = write_model(tmp_path / "other.safetensors", {"a": np.ones(2)}, {}, "other-1")
+    status, _, error = here("info", path)
+    assert status == 1 and "other-1" in error and "nfad-flow" in error
 
 
 def test_score_then_explain(trained, here, tmp_path):

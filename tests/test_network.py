@@ -115,7 +115,8 @@ def test_a_changed_weight_is_seen(fitted, tmp_path):
 @pytest.mark.parametrize("change, message", [(lambda a, h: h["parameters"].update(hidden=[16]), "do not fit"),
                                              (lambda a, h: a.pop("b.0"), "b.0"),
                                              (lambda a, h: h["parameters"].update(activation="tanh"), "activation"),
-                                             (lambda a, h: a["w.0"].fill(np.nan), "finite"), (lambda a, h: h.pop("classes"), "classes")])
+                                             (lambda a, h: a["w.0"].fill(np.nan), "finite"),
+                                             (lambda a, h: a.update({"b.0": a["b.0"][:1]}), "do not fit"), (lambda a, h: h.pop("classes"), "classes")])
 def test_a_file_that_makes_no_network_is_refused(fitted, tmp_path, change, message):
     "Hash and container are right, and what they hold is not a network."
     arrays, transform = fitted.transform_.get_state()

@@ -111,6 +111,12 @@ def test_a_run_that_is_missing_or_did_not_finish(tmp_path):
     with pytest.raises(ValueError, match="train.json"): read_run(tmp_path, "papermill me")
 
 
+def test_a_record_that_is_none_of_a_run_is_named(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    write_json(tmp_path / "train.json", {"settings": {}})
+    with pytest.raises(ValueError, match="lacks .'fingerprint'"): read_run(tmp_path)
+
+
 def test_a_run_of_other_records_is_refused(prepared, untrained, monkeypatch):
     train_run(prepared, quick(epochs=1), SETTINGS)
     read = lambda: read_run(prepared.folder, progress=False)

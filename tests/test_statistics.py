@@ -119,6 +119,7 @@ def test_a_damaged_state_is_refused(fitted, name):
     state = fitted[0].get_state()
     with pytest.raises(ValueError, match=name): ProfileStatistic.from_state({k: v for k, v in state.items() if k != name})
     with pytest.raises(ValueError): ProfileStatistic.from_state(state | {name: state[name].reshape(-1)[:1]})
+    with pytest.raises(ValueError): ProfileStatistic.from_state(state | {name: state[name][..., None]})
     with pytest.raises(ValueError, match="finite"): ProfileStatistic.from_state(state | {name: np.full_like(state[name], np.nan, dtype=float)})
 
 

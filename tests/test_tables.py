@@ -87,6 +87,29 @@ def test_a_cut_last_line_is_named_and_keeps_its_place(tmp_path, end):
     assert set(faults[2:]) <= {"empty line"}
 
 
+def test_a_cut_last_line_with_no_cell_that_is_read_costs_no_other_row(tmp_path):
+    for end in ("", "\n", "\n\n"):
+        path = tmp_path / "a.csv"
+        path.write_text("extra,a,b\nx,1,2\nx,3,4\nx40" + end)
+        batch, = open_table(path).batches([1, 2])
+        assert list(batch.faults)[:3] == [None, None, "truncated last line"], end
+
+
+def test_a_last_record_with_a_line_break_in_quotes_is_whole(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('a,b,note\n1,2,fine\n3,4,"two\nlines"\n')
+    batch, = open_table(path).batches([0, 1])
+    assert list(batch.faults) == [None, None]
+    path.write_text('a,b,note\n1,2,"two\nlines"\n3,4\n')
+    batch, = open_table(path).batches([0, 1])
+    assert list(batch.faults) == [None, "truncated last line"]
+
+
+def test_lone_carriage_returns_are_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\r1,2\r")
+    with pytest.raises(ValueError, match="carriage returns alone"): open_table(tmp_path / "a.csv")
+
+
 def test_a_cut_last_word_is_seen_where_words_are_guessed(tmp_path):
     path = write(tmp_path / "a.csv", ["1,2,3,BENIGN", "5,6,7,BEN"], end="")
     guessed, = open_table(path).batches([0, 1, 2], guessed=[3])
