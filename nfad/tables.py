@@ -149,7 +149,7 @@ def _csv_head(path: Path, limit: int = 1 << 20) -> _Head:
     if len(line) > limit:
         raise ValueError(f"the first line of {path} is longer than {limit:,} bytes: no header")
     text = line.decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
-    if "\r" in text: raise ValueError(f"{path} has no header in its first line: its lines end in carriage returns alone")
+    if "\r" in text: raise ValueError(f"{path} has no header in its first line: lines end in carriage returns alone")
     try: names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []))
     except csv.Error as error:
         raise ValueError(f"{path} has no header in its first line: {error}") from error
