@@ -3,8 +3,10 @@ from typing import Callable
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from nfad.prep import Transform
+from nfad.shapley import Background
 from nfad.statistics import GaussianSurprise
 
 
@@ -22,3 +24,13 @@ def surprises(benign: pd.DataFrame) -> Callable:
     scale = Transform("log").fit(benign)
     surprise = GaussianSurprise(scale.transform(benign))
     return lambda X: np.hstack([surprise(scale.transform(X)), np.zeros((len(X), 1))])
+
+
+@pytest.fixture(scope="module")
+def benign() -> pd.DataFrame: return dependent_records()
+
+
+@pytest.fixture(scope="module")
+def background(benign) -> Background:
+    terms = surprises(benign)
+    return Background(lambda X: terms(X).sum(axis=1), benign)

@@ -1,22 +1,11 @@
 """Laws of nfad.counterfactual: normal at the threshold, and no change can be taken back."""
 import numpy as np
-import pandas as pd
 import pytest
 
-from dependent import dependent_records, surprises
+from dependent import background, benign
 from nfad.counterfactual import Counterfactual, counterfactual
 from nfad.explain import occlusion, plant
 from nfad.shapley import Background
-
-
-@pytest.fixture(scope="module")
-def benign() -> pd.DataFrame: return dependent_records()
-
-
-@pytest.fixture(scope="module")
-def background(benign) -> Background:
-    terms = surprises(benign)
-    return Background(lambda X: terms(X).sum(axis=1), benign)
 
 
 def law_counterfactual(find, b, benign):

@@ -3,20 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dependent import dependent_records, surprises
+from dependent import background, benign
 from nfad.explain import plant
 from nfad.reasons import accused, explain_records, typical_ranges
 from nfad.shapley import Background, shapley_values
-
-
-@pytest.fixture(scope="module")
-def benign() -> pd.DataFrame: return dependent_records()
-
-
-@pytest.fixture(scope="module")
-def background(benign) -> Background:
-    terms = surprises(benign)
-    return Background(lambda X: terms(X).sum(axis=1), benign)
 
 
 # --- ranges and accused -----------------------------------------------------------------------------------------

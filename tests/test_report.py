@@ -3,21 +3,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dependent import dependent_records, surprises
+from dependent import background, benign
 from nfad.explain import plant
 from nfad.reasons import explain_records
 from nfad.report import explained_html, html_page, plot_attributions, readable, save_report, sections_html
 from nfad.shapley import Background
-
-
-@pytest.fixture(scope="module")
-def benign() -> pd.DataFrame: return dependent_records()
-
-
-@pytest.fixture(scope="module")
-def background(benign) -> Background:
-    terms = surprises(benign)
-    return Background(lambda X: terms(X).sum(axis=1), benign)
 
 
 @pytest.fixture(scope="module")
