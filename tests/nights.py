@@ -3,8 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from nfad.detector import FlowDetector
+from nfad.serving import LoadedModel, load_model
 
 NAMES = ["Flow Duration", "Total Fwd Packets", "Flow IAT Mean", "Idle Max"]
 EVIL = "<script>alert('x')</script>"
@@ -37,9 +41,8 @@ def write_folder(folder: Path, n_files: int, size: int = 300) -> Path:
     return folder
 
 
-def small_detector():
+def small_detector() -> FlowDetector:
     "A detector of benign `traffic`, made in seconds."
-    from nfad.detector import FlowDetector
     return FlowDetector(hidden=8, epochs=3, n_layers=1).fit(traffic(1000)).calibrate(traffic(800, 2))
 
 
@@ -52,3 +55,15 @@ def damage(content: bytes, edits: list[tuple[int, int]], cut: int) -> bytes:
 
 EDITS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4)
 DAMAGE = st.tuples(EDITS, st.sampled_from([0, 0, 0, 1, 7, 100, 5000]))
+
+
+@pytest.fixture(scope="module")
+def detector() -> FlowDetector: return small_detector()
+
+
+@pytest.fixture(scope="module")
+def model(detector) -> LoadedModel: return load_model(detector, reference=traffic(800, 3))
+
+
+@pytest.fixture(scope="module")
+def model_path(detector, tmp_path_factory) -> Path: return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")

@@ -22,22 +22,10 @@ from nfad import files
 from nfad.detector import FlowDetector
 from nfad.files import (FAILURES, capacity_plan, connect, disconnect, measure_files, plan_jobs, read_scored, recalibrate,
                         score_files, score_frame, score_partition, worker_settings, write_many)
-from nfad.serving import LoadedModel, load_model
+from nfad.serving import load_model
 from nfad.tables import RESULT, open_table
-from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, strange, traffic, write_folder
+from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, records, traffic, write_folder
 from notebooks import ROOT
-
-
-@pytest.fixture(scope="module")
-def detector() -> FlowDetector: return small_detector()
-
-
-@pytest.fixture(scope="module")
-def model(detector) -> LoadedModel: return load_model(detector, reference=traffic(800, 3))
-
-
-@pytest.fixture(scope="module")
-def model_path(detector, tmp_path_factory) -> Path: return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
 # ---------------------------------------------------------------- the same rows, in the same order, with the same bits

@@ -1,25 +1,11 @@
 """Laws of a model in service: only what was saved is loaded, and every row gets a score or a reason."""
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from nfad.detector import FlowDetector
-from nfad.serving import LoadedModel, find_reasons, load_model, model_bytes, restore_model, score_rows
-from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, traffic
-
-
-@pytest.fixture(scope="module")
-def detector() -> FlowDetector: return small_detector()
-
-
-@pytest.fixture(scope="module")
-def model(detector) -> LoadedModel: return load_model(detector, reference=traffic(800, 3))
-
-
-@pytest.fixture(scope="module")
-def model_path(detector, tmp_path_factory) -> Path: return detector.save(tmp_path_factory.mktemp("model") / "model.safetensors")
+from nfad.serving import find_reasons, load_model, model_bytes, restore_model, score_rows
+from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, records, traffic
 
 
 @given(DAMAGE)
