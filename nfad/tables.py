@@ -275,13 +275,15 @@ def _pandas_options(head: _Head, wanted: _Wanted) -> dict[str, Any]:
             "encoding": "utf-8", "encoding_errors": "replace", **head.dialect}
 
 # %% ../nbs/01b_tables.ipynb #de20d24b
-def _mark_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
-    "Items, each with whether it is the last."
-    before = next(items, None)
-    for item in items:
-        yield before, False
-        before = item
-    if before is not None: yield before, True
+def _with_rows_behind(frames: Iterable[pd.DataFrame], most: int) -> Iterator[tuple[pd.DataFrame, int]]:
+    "Frames, each with how many rows stand behind it; the number is exact up to `most`."
+    waiting = []
+    for frame in frames:
+        waiting.append(frame)
+        while (n_behind := sum(map(len, waiting[1:]))) > most: yield waiting.pop(0), n_behind
+    while waiting:
+        frame = waiting.pop(0)
+        yield frame, sum(map(len, waiting))
 
 
 def _text_batches(path: Path, head: _Head, wanted: _Wanted) -> Iterator[Batch]:
@@ -294,14 +296,14 @@ def _text_batches(path: Path, head: _Head, wanted: _Wanted) -> Iterator[Batch]:
         try:
             lines = _PaddedLines(file, last_column + 2)
             frames = pd.read_csv(lines, **_pandas_options(head, wanted))
-            for frame, is_last in _mark_last(frames):
+            for frame, n_behind in _with_rows_behind(frames, behind or 0):
                 if frame.index[0] == 0:
                     frame = frame.iloc[1:].infer_objects()  # without the made-up line
                 blank = _blank(frame)
                 cut = None
-                if is_last and behind is not None and behind < len(frame):
-                    cut = len(frame) - 1 - behind
-                elif is_last and last_column in wanted.guessed and not blank.all():
+                if behind is not None and n_behind <= behind < n_behind + len(frame):
+                    cut = len(frame) - 1 - (behind - n_behind)
+                elif behind is None and n_behind == 0 and last_column in wanted.guessed and not blank.all():
                     if _last_word_cut(path, frame.loc[~blank, last_column]): cut = np.flatnonzero(~blank)[-1]
                 faults = _line_faults(frame[last_column + 1], blank, cut)
                 columns = {i: frame[i] for i in wanted.positions()}

@@ -95,6 +95,14 @@ def test_a_cut_last_line_with_no_cell_that_is_read_costs_no_other_row(tmp_path):
         assert list(batch.faults)[:3] == [None, None, "truncated last line"], end
 
 
+@pytest.mark.parametrize("n_empty", [0, 1, 3, 9])
+def test_a_cut_line_is_found_before_batches_of_empty_lines(tmp_path, n_empty):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,c\n1,2,3\n4,5,6\n7,8\n" + "\n" * n_empty)
+    faults = [fault for batch in open_table(path).batches([0, 1], rows=2) for fault in batch.faults]
+    assert faults == [None, None, "truncated last line"] + ["empty line"] * n_empty
+
+
 def test_a_last_record_with_a_line_break_in_quotes_is_whole(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('a,b,note\n1,2,fine\n3,4,"two\nlines"\n')
