@@ -201,7 +201,8 @@ def _set_flow(self: FlowDetector, bounds: np.ndarray) -> None:
         flow = build_flow(self.architecture, names, order, bounds, self.n_layers, self.hidden, self.n_bins,
                           self.latent_df, seed)
         self.flows_.append(flow)
-    self.flow_, functions = self.flows_[0], [terms_function(flow) for flow in self.flows_]
+    self.flow_ = self.flows_[0]
+    functions = [terms_function(flow) for flow in self.flows_]
     def mean_terms(Z):
         each = [terms(flow._params, Z) for flow, terms in zip(self.flows_, functions, strict=True)]
         return sum(terms for terms, _ in each) / len(each), each[0][1]
@@ -235,6 +236,15 @@ def _fit_statistic(self: FlowDetector, Z: np.ndarray, Z_validation: np.ndarray) 
     beyond = n_parts * np.log(self.n_train_ + 2)  # one in n for each part
     self.constant_cost_ = float(max(scores.max() - np.median(scores), beyond))
 
+# %% ../nbs/02d_detector.ipynb #66a0ea42
+@patch
+def _set_transform(self: FlowDetector, transform: Transform) -> None:
+    "Keeps the transform, and what scikit-learn wants to know of the features."
+    self.transform_ = transform
+    self.constant_ = transform.constant_
+    self.feature_names_in_ = np.array(transform.feature_names_in_, dtype=object)
+    self.n_features_in_ = len(self.feature_names_in_)
+
 # %% ../nbs/02d_detector.ipynb #527b809a
 @patch
 def fit(
@@ -265,19 +275,11 @@ def fit(
     if files: source = files.scale(self.transform_)
     else: source = ArraySource(self.transform_.transform(train))
     self._set_flow(np.stack([source.sample.min(axis=0), source.sample.max(axis=0)]))
-    Z_validation, self.n_train_ = self.transform_.transform(validation), source.n_records
+    self.n_train_ = source.n_records
+    Z_validation = self.transform_.transform(validation)
     self.history_ = self._train(source, Z_validation, checkpoint)
     self._fit_statistic(_thinned(source.sample), _thinned(Z_validation))
     return self.calibrate(validation)
-
-
-@patch
-def _set_transform(self: FlowDetector, transform: Transform) -> None:
-    "Keeps the transform, and what scikit-learn wants to know of the features."
-    self.transform_ = transform
-    self.constant_ = transform.constant_
-    self.feature_names_in_ = np.array(transform.feature_names_in_, dtype=object)
-    self.n_features_in_ = len(self.feature_names_in_)
 
 # %% ../nbs/02d_detector.ipynb #8f623a17
 @patch
@@ -477,48 +479,48 @@ def __setstate__(self: FlowDetector, state: dict[str, Any]) -> None:
         flow._params = jax.device_put(params)
 
 # %% ../nbs/02d_detector.ipynb #b2b8e633
-@patch
-def get_state(self: ProfileStatistic) -> dict[str, np.ndarray]:  # name -> array
-    "All that `from_state` needs."
-    self.require_parts()
-    settings = np.array([self.n_points or 0, self.low, self.high], dtype=np.float64)
-    state = {"settings": settings, "center": self.center_}
-    for part in PARTS: state |= part.state(self.models_[part.name])
-    return state | {"held_out": np.stack([self.tails_[part.name].scores for part in PARTS])}
+def statistic_arrays(
+    statistic: ProfileStatistic,  # fitted
+) -> dict[str, np.ndarray]:       # name -> array
+    "All that `restore_statistic` needs."
+    statistic.require_parts()
+    settings = np.array([statistic.n_points or 0, statistic.low, statistic.high], dtype=np.float64)
+    arrays = {"settings": settings, "center": statistic.center_}
+    for part in PARTS: arrays |= part.state(statistic.models_[part.name])
+    return arrays | {"held_out": np.stack([statistic.tails_[part.name].scores for part in PARTS])}
 
 
-@patch(as_prop=True)
-def widths(self: ProfileStatistic) -> dict[str, set[int]]:  # one width each, if all parts agree
-    "Columns that records and profiles must have."
-    widths = {"records": set(), "profiles": {self.center_.size}}
-    for part in PARTS: widths[part.of].add(self.models_[part.name].width)
+def _widths(statistic: ProfileStatistic) -> dict[str, set[int]]:
+    "Columns that records and profiles must have: one number each, if all parts agree."
+    widths = {"records": set(), "profiles": {statistic.center_.size}}
+    for part in PARTS: widths[part.of].add(statistic.models_[part.name].width)
     return widths
 
 
-@patch(cls_method=True)
-def from_state(
-    cls: ProfileStatistic,
-    state: dict[str, np.ndarray],  # as `get_state` gives it
-) -> ProfileStatistic:             # scores exactly like the saved one
+# %% ../nbs/02d_detector.ipynb #17f46f51
+def restore_statistic(
+    arrays: dict[str, np.ndarray],  # as `statistic_arrays` gives them
+) -> ProfileStatistic:              # scores exactly like the saved one
     "A fitted statistic from its arrays."
-    arrays = {name: require_finite(array, name) for name, array in state.items()}
+    arrays = {name: require_finite(array, name) for name, array in arrays.items()}
     try:
         for name in ("settings", "center"):
             if arrays[name].ndim != 1: raise ValueError(f"{name} must be a list, got shape {arrays[name].shape}")
         n_points, low, high = arrays["settings"]
-        self = cls(int(n_points) or None, low, high)
-        self.center_, held_out = arrays["center"], arrays["held_out"]
-        self.models_ = {part.name: part.restore(arrays) for part in PARTS}
+        statistic = ProfileStatistic(int(n_points) or None, low, high)
+        statistic.center_ = arrays["center"]
+        held_out = arrays["held_out"]
+        statistic.models_ = {part.name: part.restore(arrays) for part in PARTS}
     except KeyError as error:
         raise ValueError(f"the state of a statistic must hold {error}") from error
     if len(held_out) != len(PARTS):
-        raise ValueError(f"held_out must be scores of {list(self.models_)}, got shape {held_out.shape}")
-    self.tails_ = {part.name: Tail(scores) for part, scores in zip(PARTS, held_out, strict=True)}
-    unknown = sorted(set(arrays) - set(self.get_state()))
+        raise ValueError(f"held_out must be scores of {list(statistic.models_)}, got shape {held_out.shape}")
+    statistic.tails_ = {part.name: Tail(scores) for part, scores in zip(PARTS, held_out, strict=True)}
+    unknown = sorted(set(arrays) - set(statistic_arrays(statistic)))
     if unknown: raise ValueError(f"no part of the score knows the array {unknown[0]!r}")
-    if any(len(widths) != 1 for widths in self.widths.values()):
-        raise ValueError(f"the arrays of a statistic must fit each other, got widths {self.widths}")
-    return self
+    if any(len(widths) != 1 for widths in _widths(statistic).values()):
+        raise ValueError(f"the arrays of a statistic must fit each other, got widths {_widths(statistic)}")
+    return statistic
 
 # %% ../nbs/02d_detector.ipynb #28f1e8ee
 SCORE_VERSION = 2  # of training and default score; results of older ones are made again
@@ -545,7 +547,7 @@ def save(
     arrays |= {f"flow.{i}": np.array(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {"bounds": np.array(self._bounds), "calibration_scores": self.calibration_scores_}
     if self.statistic == "profile":
-        state = self.statistic_.get_state()
+        state = statistic_arrays(self.statistic_)
         arrays |= {f"statistic.{name}": values for name, values in state.items()}
     header = {"score": SCORE_VERSION, "parameters": self.get_params(), "transform": transform,
               "versions": package_versions(), "n_train": self.n_train_, "offset": self.offset_,
@@ -591,8 +593,8 @@ def _restore(self: FlowDetector, arrays: dict[str, np.ndarray], header: dict[str
     self._set_weights(self._checked_weights(arrays), arrays["bounds"])
     if self.statistic == "profile":
         k = len(self.transform_.feature_names_out_)
-        self.statistic_ = ProfileStatistic.from_state(_under("statistic.", arrays))
-        if self.statistic_.widths != {"records": {k}, "profiles": {k}}:
+        self.statistic_ = restore_statistic(_under("statistic.", arrays))
+        if _widths(self.statistic_) != {"records": {k}, "profiles": {k}}:
             raise ValueError("the statistic has another number of features than the transform")
     scores = require_finite(arrays["calibration_scores"], "calibration_scores")
     if scores.ndim != 1 or not len(scores) or (np.diff(scores) < 0).any():
