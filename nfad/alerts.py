@@ -143,7 +143,7 @@ def alert_records(
     return pd.DataFrame(X, columns=list(features))
 
 # %% ../nbs/11c_alerts.ipynb #25a7acfa
-def broken_constants(
+def constants_not_kept(
     detector: Any,          # a fitted FlowDetector
     records: pd.DataFrame,  # (n, d) records
 ) -> list[list[str]]:       # (n,) such as ["Fwd PSH Flags is not 0"]
@@ -163,7 +163,7 @@ def surprising_features(
     "Features whose values surprise most, given those before them; broken constants come first."
     terms = detector.log_prob_terms(records)
     names = list(detector.transform_.feature_names_out_)
-    broken = broken_constants(detector, records)
+    broken = constants_not_kept(detector, records)
     if terms.shape[1] != len(names): return [", ".join(found[:n_names]) for found in broken]
     above = -terms.astype(np.float64)
     told = []

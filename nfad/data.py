@@ -98,13 +98,20 @@ def __repr__(self: Dataset) -> str:
             f"{len(self) - n_attacks:,} benign, {n_attacks:,} attacks)")
 
 # %% ../nbs/01c_data.ipynb #b9c8a754
+def _demo_copy() -> Path:
+    "Where the simulated records are kept: the name holds a hash of the code that makes them."
+    from nfad import demo, flowmeter
+    code = hashlib.sha256()
+    for module in (demo, flowmeter): code.update(Path(module.__file__).read_bytes())
+    return cache_dir() / "data" / f"demo-{code.hexdigest()[:16]}.parquet"
+
+
 def _demo(cache: bool) -> pd.DataFrame:
     "The simulated records; they stay in the cache for as long as the simulator's code is the same."
-    from nfad import demo
-    code = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()[:16]
-    target = cache_dir() / "data" / f"demo-{code}.parquet"
+    from nfad.demo import simulate_demo
+    target = _demo_copy()
     if cache and target.is_file(): return pd.read_parquet(target)
-    table = demo.simulate_demo()
+    table = simulate_demo()
     if cache:
         with atomic_path(target) as temporary: table.to_parquet(temporary, index=False)
     return table

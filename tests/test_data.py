@@ -1,7 +1,9 @@
 """Laws of cleaning, labels and the cache, each with a broken twin that must fail; bad input; the real files."""
 import dataclasses
+import re
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -390,3 +392,27 @@ def test_cicflowmeter_export_without_labels(data_dir):
     with pytest.raises(ValueError, match="no benign rows.*No Label"): load_dataset(path)
     d = load_dataset(path, label_column="none")
     assert d.report.rows_read == 96 and not d.is_attack.any()
+
+
+def law_kept_by_code(place, tmp_path, monkeypatch):
+    "The copy of the simulated set has another name as soon as any code that makes it has changed."
+    from nfad import demo, flowmeter
+    before = place()
+    makers = {module.__name__.removeprefix("nfad.") for module in (demo, flowmeter)}
+    for module in (demo, flowmeter):
+        imports = set(re.findall(r"^from \.(\w+) import", Path(module.__file__).read_text(), flags=re.M))
+        assert imports <= makers | {"core", "vocabulary"}, "a module that makes the set is not in its name"
+        changed = tmp_path / Path(module.__file__).name
+        changed.write_text(Path(module.__file__).read_text() + "# changed")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__file__", str(changed))
+            assert place() != before, module.__name__
+    assert place() == before
+
+
+def test_law_kept_by_code(tmp_path, monkeypatch): law_kept_by_code(data._demo_copy, tmp_path, monkeypatch)
+
+
+def test_law_kept_by_code_catches_one_module_alone(tmp_path, monkeypatch):
+    from nfad import demo
+    with pytest.raises(AssertionError, match="flowmeter"): law_kept_by_code(lambda: Path(demo.__file__).read_text(), tmp_path, monkeypatch)
