@@ -388,19 +388,28 @@ def score_samples(
 
 # %% ../nbs/02d_detector.ipynb #3be37d12
 @patch
+def set_calibration(
+    self: FlowDetector,
+    scores: np.ndarray,  # (m,) anomaly scores of benign records that were not used to fit
+) -> FlowDetector:       # self
+    "Sets the threshold so that at most a fraction `fpr` of these scores is above it."
+    m = len(scores)
+    if not m: raise ValueError("X must hold at least one benign record to calibrate on, got 0")
+    allowed = allowed_alarms(m, require_between(self.fpr, 0, 1, "fpr"))
+    self.calibration_scores_ = np.sort(require_finite(scores, "scores"))
+    self.offset_ = -float(self.calibration_scores_[m - 1 - allowed])
+    return self
+
+
+@patch
 def calibrate(
     self: FlowDetector,
     X: pd.DataFrame | np.ndarray,  # (m, d) benign records that were not used to fit
 ) -> FlowDetector:                 # self
     "Sets the threshold so that at most a fraction `fpr` of these records is flagged."
-    scores = np.sort(self.anomaly_score(X))
-    m = len(scores)
-    if not m: raise ValueError("X must hold at least one benign record to calibrate on, got 0")
-    self.calibration_scores_ = scores
-    self.offset_ = -float(scores[m - 1 - allowed_alarms(m, self.fpr)])
-    return self
+    return self.set_calibration(self.anomaly_score(X))
 
-
+# %% ../nbs/02d_detector.ipynb #b2c94c88
 @patch(as_prop=True)
 def threshold_(self: FlowDetector) -> float:  # nats
     "The anomaly score above which a record is an anomaly."

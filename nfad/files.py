@@ -9,7 +9,6 @@ __all__ = ['read_scored', 'find_sources', 'score_files', 'connect', 'disconnect'
 import html
 import json
 import os
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -25,7 +24,6 @@ from tqdm import tqdm
 from .core import atomic_path, cache_dir, fingerprint, require_between, require_positive_int
 from .drift import WINDOW, compare_batch, drift_warning, judge_windows
 from .measure import in_fresh_process, peak_resident_memory
-from .score import threshold_at_fpr
 from .serving import LoadedModel, load_model, model_bytes, restore_model, score_rows
 from .tables import BATCH, RECORD_ENDINGS, RESULT, Records, number_matrix, open_table, plan_columns
 
@@ -422,10 +420,8 @@ def recalibrate(
         wanted = "at least 100 benign records to calibrate on"
         raise ValueError(f"source must hold {wanted}, got {len(scores)}")
     old = detector.threshold_
-    detector.fpr = detector.fpr if fpr is None else fpr
-    detector.calibration_scores_ = scores
-    detector.offset_ = -threshold_at_fpr(scores, detector.fpr)
-    detector.save(target)
+    if fpr is not None: detector.fpr = fpr
+    detector.set_calibration(scores).save(target)
     return {"n_calibration": len(scores), "threshold": detector.threshold_, "old_threshold": old,
             "fpr": detector.fpr, "alarm_rate_before": float((scores > old).mean()), "bad": bad}
 

@@ -7,7 +7,7 @@ __all__ = ['quantize_network']
 
 # %% ../nbs/09_quantize.ipynb #9a680879
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 import onnx

@@ -155,6 +155,10 @@ def test_calibration_scores_stay_with_the_model(detector):
     vars(d).update(vars(detector))
     assert d.calibrate(X[:30]) is d and np.array_equal(d.calibration_scores_, np.sort(d.anomaly_score(X[:30])))
     with pytest.raises(ValueError, match="at least one benign record"): d.calibrate(X[:0])
+    again = d.set_calibration(d.anomaly_score(X[:50])[::-1])
+    assert again.threshold_ == FlowDetector.calibrate(d, X[:50]).threshold_
+    with pytest.raises(ValueError, match="scores must be finite"): d.set_calibration(np.array([1.0, np.nan]))
+    with pytest.raises(ValueError, match="fpr must be a number in"): d.set_params(fpr=2).set_calibration(np.ones(3))
 
 
 def law_columns_by_name(score, frame):
