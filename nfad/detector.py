@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from .core import (allowed_alarms, package_versions, read_model, require_between, require_choice,
                        require_finite, require_positive_int, write_model)
 from .prep import TRANSFORMS, Transform
+from .nearest import usual_points
 from .tail import Tail
 from .engine import CHUNK, FLOOR, in_blocks
 from .architectures import ARCHITECTURES, build_flow, network_width, param_shapes, terms_function
@@ -35,10 +36,11 @@ class FlowDetector:
         transform: str = "log",                # standard, robust, log, quantile or none
         feature_order: Sequence[str] | str | None = None,  # names; None: as they come; "shuffled"
         n_layers: int = 2,                     # applications of the map
-        hidden: int | None = 128,              # width of the network; None: by `network_width`
-        n_bins: int = 8,                       # bins of each spline, >= 2
+        hidden: int | None = 48,               # width of the network; None: by `network_width`
+        n_bins: int = 6,                       # bins of each spline, >= 2
         latent_df: float = 5.0,                # degrees of freedom of the Student t latent
         statistic: str = "profile",            # profile, or log_prob: the plain -log p
+        n_points: int | str | None = None,     # to compare with; None: by part and width; or "many"
         n_members: int = 1,                    # flows with seeds from seed on; terms are their mean
         noise: float | str = 0.02,             # training noise, scaled units; or "resolution"
         epochs: int = 60,                      # at most
@@ -55,7 +57,8 @@ class FlowDetector:
         self.feature_order = feature_order
         self.n_layers, self.hidden, self.n_bins = n_layers, hidden, n_bins
         self.latent_df = latent_df
-        self.statistic, self.n_members, self.noise = statistic, n_members, noise
+        self.statistic, self.n_points = statistic, n_points
+        self.n_members, self.noise = n_members, noise
         self.epochs, self.batch_size, self.patience = epochs, batch_size, patience
         self.learning_rate, self.optimizer = learning_rate, optimizer
         self.validation_fraction, self.fpr = validation_fraction, fpr
@@ -101,6 +104,7 @@ def __sklearn_tags__(self: FlowDetector) -> Any:
 # %% ../nbs/02d_detector.ipynb #8747487c
 PRESETS = {
     "default": {},
+    "large": {"hidden": 128, "n_bins": 8, "n_points": "many"},
     "fast": {"hidden": None, "learning_rate": 0.02, "batch_size": 64, "optimizer": "adam_short",
              "epochs": 20},
     "tuned": {"architecture": "coupling", "statistic": "log_prob", "noise": 0.0, "epochs": 100,
@@ -113,7 +117,7 @@ PRESETS = {
 @patch(cls_method=True)
 def preset(
     cls: FlowDetector,
-    name: str = "default",  # default, fast, paper or tuned
+    name: str = "default",  # default, large, fast, paper or tuned
     **overrides,            # parameters that differ from the preset; None leaves the preset's value
 ) -> FlowDetector:
     "A detector with a named set of parameters."
@@ -135,6 +139,7 @@ def _check_settings(self: FlowDetector) -> None:
     for name in ("n_layers", "n_members", "epochs", "batch_size", "patience"):
         require_positive_int(getattr(self, name), name)
     if self.hidden is not None: require_positive_int(self.hidden, "hidden")
+    if self.n_points not in (None, "many"): require_positive_int(self.n_points, "n_points", minimum=2)
     require_positive_int(self.n_bins, "n_bins", minimum=2)
     if self.n_bins > 256:
         raise ValueError(f"n_bins must be at most 256, got {self.n_bins}; bins have a floor of {FLOOR:g}")
@@ -227,10 +232,11 @@ def _fit_statistic(self: FlowDetector, Z: np.ndarray, Z_validation: np.ndarray) 
     def only_terms(rows): return self.terms_(rows)[:1]
     S = -in_blocks(only_terms, Z)[0].astype(np.float64)
     S_validation = -in_blocks(only_terms, Z_validation)[0].astype(np.float64)
-    scores = S.sum(axis=1)
+    scores = np.concatenate([S, S_validation]).sum(axis=1)
     n_parts = 1
     if self.statistic == "profile":
-        self.statistic_ = ProfileStatistic().fit(Z, S, Z_validation, S_validation)
+        n_points = usual_points(Z.shape[1]) if self.n_points == "many" else self.n_points
+        self.statistic_ = ProfileStatistic(n_points).fit(Z, S, Z_validation, S_validation)
         scores = self.statistic_.score(Z_validation, S_validation)
         n_parts = len(PARTS)
     beyond = n_parts * np.log(self.n_train_ + 2)  # one in n for each part
@@ -292,15 +298,15 @@ def _require_fitted(self: FlowDetector) -> None:
 
 @patch
 def _in_chunks(self: FlowDetector, X: Any, function: Callable) -> np.ndarray:
-    "What a function of (records, scaled records, terms, latent coordinates) gives."
+    "What a function of scaled records, their terms and latent coordinates gives."
     self._require_fitted()
     X = _require_table(X)
-    result = None
     rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
+    def then(Z, terms, u): return (function(Z, terms, u),)
+    result = None
     for start in range(0, max(len(X), 1), CHUNK):
-        chunk = rows(slice(start, start + CHUNK))
-        Z = self.transform_.transform(chunk)
-        values = function(chunk, Z, *in_blocks(self.terms_, Z))
+        Z = self.transform_.transform(rows(slice(start, start + CHUNK)))
+        values, = in_blocks(self.terms_, Z, then=then)
         if result is None: result = np.empty((len(X), *values.shape[1:]), values.dtype)
         result[start:start + CHUNK] = values
     return result
@@ -312,7 +318,7 @@ def log_prob_terms(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n, k) nats, one column per varying feature; (n, 1) for couplings
     "log p(x_i | x_<i) in scaled units, mean over members."
-    return self._in_chunks(X, lambda records, Z, terms, u: terms)
+    return self._in_chunks(X, lambda Z, terms, u: terms)
 
 
 @patch
@@ -321,7 +327,7 @@ def to_latent(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n, k)
     "Latent coordinates of records, under the first member."
-    return self._in_chunks(X, lambda records, Z, terms, u: u)
+    return self._in_chunks(X, lambda Z, terms, u: u)
 
 
 @patch
@@ -331,22 +337,22 @@ def member_log_prob(
 ) -> np.ndarray:                   # (n, n_members) nats
     "log p(x) in scaled units under each member of the ensemble."
     members = [(terms_function(flow), flow._params) for flow in getattr(self, "flows_", [])]
-    def each(records, Z, terms, u):
+    def each(Z, terms, u):
         found = [in_blocks(lambda rows: of_member(params, rows)[:1], Z)[0] for of_member, params in members]
         return np.stack([terms.sum(axis=1) for terms in found], axis=1)
     return self._in_chunks(X, each)
 
 # %% ../nbs/02d_detector.ipynb #f3558b19
+def _finite_log_prob(Z: np.ndarray, terms: np.ndarray, u: np.ndarray) -> np.ndarray:
+    "Sum of terms; only the paper's flow gets to the end of its numbers."
+    lowest = float(np.finfo(np.float32).min)
+    return np.nan_to_num(terms.sum(axis=1, dtype=np.float64), nan=lowest, neginf=lowest, posinf=-lowest)
+
+
 @patch
-def _parts(self: FlowDetector, statistic: str, records: Any, Z: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    "Columns of `score_parts`."
-    constants = self.transform_.constant_deviation(records, cost=self.constant_cost_)[:, None]
-    if statistic == "profile":
-        return np.hstack([self.statistic_.parts(Z, -terms.astype(np.float64)), constants])
-    lowest = float(np.finfo(np.float32).min)  # of a log density; only the paper's flow gets there
-    log_prob = terms.sum(axis=1, dtype=np.float64, keepdims=True)
-    log_prob = np.nan_to_num(log_prob, nan=lowest, neginf=lowest, posinf=-lowest)
-    return np.hstack([-log_prob, constants])
+def _constants(self: FlowDetector, X: Any) -> np.ndarray:
+    "What broken constants cost each record, nats."
+    return self.transform_.constant_deviation(X, cost=self.constant_cost_)
 
 
 @patch
@@ -355,7 +361,7 @@ def log_prob(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n,) nats
     "log p(x) in scaled units, less the cost of broken constants."
-    return -self._in_chunks(X, lambda X, Z, terms, u: self._parts("log_prob", X, Z, terms).sum(axis=1))
+    return self._in_chunks(X, _finite_log_prob) - self._constants(X)
 
 
 @patch
@@ -364,9 +370,11 @@ def score_parts(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> pd.DataFrame:                 # (n, number of parts + 1) nats
     "What is summed up: the parts of the statistic, or `log_prob`, and broken `constants`."
-    names = [part.name for part in PARTS] if self.statistic == "profile" else ["log_prob"]
-    parts = self._in_chunks(X, lambda X, Z, terms, u: self._parts(self.statistic, X, Z, terms))
-    return pd.DataFrame(parts, columns=[*names, "constants"])
+    if self.statistic == "profile":
+        parts = self._in_chunks(X, lambda Z, terms, u: self.statistic_.parts(Z, -terms.astype(np.float64)))
+        table = pd.DataFrame(parts, columns=[part.name for part in PARTS])
+    else: table = pd.DataFrame({"log_prob": -self._in_chunks(X, _finite_log_prob)})
+    return table.assign(constants=self._constants(X))
 
 # %% ../nbs/02d_detector.ipynb #cad4781c
 @patch
@@ -375,7 +383,7 @@ def anomaly_score(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n,) nats, higher is more anomalous
     "How strange records are; -log p(x) for the statistic 'log_prob'."
-    return self._in_chunks(X, lambda X, Z, terms, u: self._parts(self.statistic, X, Z, terms).sum(axis=1))
+    return self.score_parts(X).to_numpy().sum(axis=1)
 
 
 @patch
@@ -532,7 +540,7 @@ def restore_statistic(
     return statistic
 
 # %% ../nbs/02d_detector.ipynb #28f1e8ee
-SCORE_VERSION = 2  # of training and default score; results of older ones are made again
+SCORE_VERSION = 3  # of training and default score; results of older ones are made again
 
 # %% ../nbs/02d_detector.ipynb #1c17b97b
 FILE_FORMAT = "nfad-flow-3"  # of model files; older ones cannot be read

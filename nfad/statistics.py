@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import require_finite, require_positive_int
-from .nearest import ROWS, Neighborhood, NearestPoints, Whitening, covering_points
+from .nearest import ROWS, Neighborhood, NearestPoints, Whitening, covering_points, usual_points
 from .tail import Tail
 
 # %% ../nbs/02c_statistics.ipynb #3e7fb483
@@ -26,6 +26,7 @@ class Part:
     distance: Callable  # (model, (n, w) rows, rows in work at once) -> (n,) distances, >= 0
     state: Callable     # model -> dict of arrays, by their names in a model file (`02d_detector`)
     restore: Callable   # that dict -> model, with `width` w
+    wide: int = 0       # points that are enough from 32 features on; 0: as many as for narrow rows
 
 
 def _nearest_part(name: str, of: str, array: str) -> Part:
@@ -35,7 +36,7 @@ def _nearest_part(name: str, of: str, array: str) -> Part:
         near = NearestPoints(both[chosen].astype(np.float32))
         return near, near.distance(held_out, own)
     return Part(name, of, fit, distance=lambda near, A, n_rows: near.distance(A, n_rows=n_rows),
-                state=lambda near: {array: near.points}, restore=lambda a: NearestPoints(a[array]))
+                state=lambda near: {array: near.points}, restore=lambda a: NearestPoints(a[array]), wide=500)
 
 # %% ../nbs/02c_statistics.ipynb #4cc467ce
 def _fit_total(F: np.ndarray, F_held_out: np.ndarray, n_points: Any) -> tuple[Whitening, np.ndarray]:
@@ -72,7 +73,7 @@ class ProfileStatistic:
     "Anomaly score from scaled records and their profiles of surprise."
     def __init__(
         self,
-        n_points: int | None = None,  # to compare with, >= 2; None: see `covering_points`
+        n_points: int | None = None,  # to compare with, >= 2; None: by part and width
         low: float = -3.0,     # least surprise of a feature, nats above its median
         high: float = 10.0,    # largest surprise of a feature, nats above its median
     ):
@@ -110,7 +111,9 @@ def fit(
     held_out = {"records": Z_held_out, "profiles": self.profile(S_held_out)}
     self.models_, self.tails_ = {}, {}
     for part in PARTS:
-        self.models_[part.name], usual = part.fit(benign[part.of], held_out[part.of], self.n_points)
+        enough = part.wide if Z.shape[1] >= 32 else 0
+        n_points = self.n_points or enough or usual_points(Z.shape[1])
+        self.models_[part.name], usual = part.fit(benign[part.of], held_out[part.of], n_points)
         self.tails_[part.name] = Tail(usual)
     return self
 
