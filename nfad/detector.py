@@ -105,8 +105,8 @@ def __sklearn_tags__(self: FlowDetector) -> Any:
 PRESETS = {
     "default": {},
     "large": {"hidden": 128, "n_bins": 8, "n_points": "many"},
-    "fast": {"hidden": None, "learning_rate": 0.02, "batch_size": 64, "optimizer": "adam_short",
-             "epochs": 20},
+    "fast": {"hidden": None, "n_bins": 8, "learning_rate": 0.02, "batch_size": 64,
+             "optimizer": "adam_short", "epochs": 20},
     "tuned": {"architecture": "coupling", "statistic": "log_prob", "noise": 0.0, "epochs": 100,
               "batch_size": 256},
     "paper": {"architecture": "pzflow", "statistic": "log_prob", "transform": "standard", "noise": 0.0,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .core import require_between, require_choice, require_positive_int
 from .prep import Transform
 from .statistics import PARTS
-from .detector import FlowDetector
+from .detector import PRESETS, FlowDetector
 from .criterion import KINDS, LATENT_STATISTICS, STATISTICS, marginal_ratio, pseudo_anomalies
 from .metrics import class_metrics, ranking_metrics
 from .peers import PEERS, fit_peer
@@ -319,6 +319,11 @@ REGULARIZATIONS = {
     "default": {}, "1 layer": {"n_layers": 1}, "width 32": {"hidden": 32}, "4 bins": {"n_bins": 4},
     "weight decay": {"optimizer": "adamw"}, "latent df 50": {"latent_df": 50.0}}
 
+LARGE = PRESETS["large"]
+COSTS = {  # from the dearest to the cheapest
+    "large": LARGE, "large, fewer points": LARGE | {"n_points": None}, "48 wide, 8 bins": {"n_bins": 8},
+    "default": {}, "32 wide, 6 bins": {"hidden": 32}}
+
 
 def flow_variants(
     make_flow: Callable,       # make_flow(seed) -> an unfitted FlowDetector
@@ -355,7 +360,7 @@ def with_copies(
     return lambda train, reference: fit_one(repeated(train), reference)
 
 # %% ../nbs/07a_studies.ipynb #bb781e67
-STUDIES = ("statistics", "sizes", "contamination", "preparation", "regularization")
+STUDIES = ("statistics", "sizes", "contamination", "preparation", "regularization", "cost")
 
 
 def study_names(

@@ -188,7 +188,7 @@ import sys
 import numpy as np
 from nfad.drift import make_reference
 from nfad.files import score_files
-from nfad.measure import peak_resident_memory
+from nfad.measure import n_threads, peak_resident_memory
 from nfad.serving import LoadedModel
 class Sum:
     feature_names_in_, calibration_scores_, fpr = np.array(["a", "b", "c", "d"]), np.arange(100.0), 0.01
@@ -227,9 +227,9 @@ def client():
 
 
 def test_workers_share_the_cores(client, monkeypatch):
-    assert [worker_settings(n, 4)["OMP_NUM_THREADS"] for n in (1, 2, 3, 4, 9)] == [4, 2, 1, 1, 1]
+    assert [(w["OMP_NUM_THREADS"], w["NFAD_THREADS"]) for w in (worker_settings(n, 4) for n in (1, 2, 3, 4, 9))] == [(4, 4), (2, 2), (1, 1), (1, 1), (1, 1)]
     with pytest.raises(ValueError, match="n_workers must be a whole number >= 1, got 0"): worker_settings(0, 4)
-    wanted = worker_settings(2, os.cpu_count())
+    wanted = worker_settings(2, n_threads())
     told = {name: os.environ.get(name, str(value)) for name, value in wanted.items()}  # what the user has set stays
     assert set(client.run(lambda: tuple(os.environ.get(name) for name in wanted)).values()) == {tuple(told.values())}
 
