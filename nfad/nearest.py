@@ -97,9 +97,14 @@ def _order_table(points: np.ndarray, spacing: np.ndarray | None) -> np.ndarray:
 def _lift(rows: np.ndarray, out: np.ndarray) -> None:
     "Writes the rows `(x, 1)` or `(x, 1, |x|^2)`; what else stands in `out` does not matter."
     d = rows.shape[1]
-    out[:len(rows), :d] = _single(rows)
+    np.clip(rows, -_FAR, _FAR, out=out[:len(rows), :d], casting="same_kind")
     out[:, d] = 1
-    if out.shape[1] == d + 2: out[:, -1] = np.square(out[:, :d]).sum(axis=1)
+    if out.shape[1] == d + 2: out[:, -1] = _squared_length(out[:, :d])
+
+
+def _squared_length(rows: np.ndarray) -> np.ndarray:
+    "(n,) sums of squares along rows."
+    return np.einsum("ij,ij->i", rows, rows)
 
 # %% ../nbs/02_nearest.ipynb #9d50a350
 @patch
@@ -122,7 +127,7 @@ def distance(
             mine = own[start:start + n_rows]
             order[mine >= 0, mine[mine >= 0]] = np.inf
         nearest = order.argmin(axis=1)
-        gap = np.sqrt(np.square(rows.astype(np.float64) - self.points[nearest]).sum(axis=1))
+        gap = np.sqrt(_squared_length(np.subtract(rows, self.points[nearest], dtype=np.float64)))
         if self.spacing is not None: gap = gap / self.spacing[nearest]
         distance[start:start + len(rows)] = gap
     return distance

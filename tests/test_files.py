@@ -22,6 +22,7 @@ from nfad import files
 from nfad.detector import FlowDetector
 from nfad.files import (FAILURES, capacity_plan, connect, disconnect, measure_files, plan_jobs, read_scored, recalibrate,
                         score_files, score_frame, score_partition, worker_settings, write_many)
+from nfad.measure import n_threads
 from nfad.serving import load_model
 from nfad.tables import RESULT, open_table
 from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, records, traffic, write_folder
@@ -188,7 +189,7 @@ import sys
 import numpy as np
 from nfad.drift import make_reference
 from nfad.files import score_files
-from nfad.measure import n_threads, peak_resident_memory
+from nfad.measure import peak_resident_memory
 from nfad.serving import LoadedModel
 class Sum:
     feature_names_in_, calibration_scores_, fpr = np.array(["a", "b", "c", "d"]), np.arange(100.0), 0.01
