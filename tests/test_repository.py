@@ -70,18 +70,20 @@ def test_layers_catch_an_upward_import(line):
     assert not rules.layer_faults(house | {"01c_data": ["from nfad.core import x"]}, nfad._HOME)
 
 
-def heavy_imports(statement: str) -> set[str]:
-    "Heavy packages that are loaded after `statement` runs in a fresh Python."
-    run = subprocess.run([sys.executable, "-c", f"{statement}\nimport sys; print(*sys.modules)"], capture_output=True, text=True,
-                         cwd=ROOT, check=True)
-    return HEAVY & set(run.stdout.split())
+def heavy_imports(statements: list[str]) -> list[set[str]]:
+    "Heavy packages that are loaded after each of the statements, which run one after the other in a fresh Python."
+    report = "\nimport sys; print(*sys.modules)\n"
+    run = subprocess.run([sys.executable, "-c", report.join(statements) + report], capture_output=True, text=True, cwd=ROOT, check=True)
+    return [HEAVY & set(line.split()) for line in run.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_load_nothing_heavy(module): assert heavy_imports(f"import {module}") == set()
+def test_light_modules_load_nothing_heavy():
+    loaded = heavy_imports([f"import {module}" for module in LIGHT])
+    assert {module: heavy for module, heavy in zip(LIGHT, loaded, strict=True) if heavy} == {}
 
 
-def test_light_modules_catch_a_heavy_import(): assert heavy_imports("import nfad, matplotlib") == {"matplotlib"}
+def test_light_modules_catch_a_heavy_import():
+    assert heavy_imports(["import nfad", "import nfad.core, matplotlib"]) == [set(), {"matplotlib"}]
 
 
 # ---------------------------------------------------------------- the shape of a notebook
