@@ -393,6 +393,33 @@ def test_a_notebook_that_did_not_run_is_noticed():
     assert untested("No files were eligible for testing\n", ["00_core.ipynb"]) == ["00_core.ipynb"]
 
 
+def law_chains(chains, sources: dict[str, str]):
+    "Each notebook is in one chain, in order; whatever opens a run is in the chain of 03_train."
+    found = chains(sources)
+    assert sorted(sum(found, [])) == sorted(sources) and all(chain == sorted(chain) for chain in found)
+    of_run, = (chain for chain in found if "03_train.ipynb" in chain)
+    assert [name for name, source in sources.items() if "open_run(" in source and name not in of_run] == []
+
+
+WRITTEN = {path.name: path.read_text(encoding="utf-8") for path in NBS.glob("*.ipynb")}
+
+
+def test_law_chains(): law_chains(notebooks.two_chains, WRITTEN)
+
+
+@pytest.mark.parametrize("broken", [lambda s: [sorted(s)[::2], sorted(s)[1::2]], lambda s: [sorted(s)[1:]], lambda s: [sorted(s, reverse=True)]])
+def test_law_chains_catches(broken):
+    with pytest.raises(AssertionError): law_chains(broken, WRITTEN)
+
+
+def test_a_chain_that_fails_or_tests_nothing_is_noticed(monkeypatch, capsys):
+    def said(log): return lambda names: (log == "Success.", "".join(f"- Completed /x/{name}\n" for name in names if log != "nothing"))
+    for log, status in (("Success.", 0), ("failure", 1), ("nothing", 1)):
+        monkeypatch.setattr(notebooks, "run_chain", said(log))
+        assert notebooks.test_notebooks() == status
+    assert f"0 of {len(WRITTEN)} notebooks run, FAILED" in capsys.readouterr().out
+
+
 def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json
