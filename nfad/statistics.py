@@ -26,7 +26,7 @@ class Part:
     distance: Callable  # (model, (n, w) rows, rows in work at once) -> (n,) distances, >= 0
     state: Callable     # model -> dict of arrays, by their names in a model file (`02d_detector`)
     restore: Callable   # that dict -> model, with `width` w
-    wide: int = 0       # points that are enough from 32 features on; 0: as many as for narrow rows
+    wide: int = 2000    # points for wide records, see `usual_points`
 
 
 def _nearest_part(name: str, of: str, array: str) -> Part:
@@ -73,7 +73,7 @@ class ProfileStatistic:
     "Anomaly score from scaled records and their profiles of surprise."
     def __init__(
         self,
-        n_points: int | None = None,  # to compare with, >= 2; None: by part and width
+        n_points: int | None = None,  # to compare with, >= 2; None: `usual_points`
         low: float = -3.0,     # least surprise of a feature, nats above its median
         high: float = 10.0,    # largest surprise of a feature, nats above its median
     ):
@@ -111,8 +111,7 @@ def fit(
     held_out = {"records": Z_held_out, "profiles": self.profile(S_held_out)}
     self.models_, self.tails_ = {}, {}
     for part in PARTS:
-        enough = part.wide if Z.shape[1] >= 32 else 0
-        n_points = self.n_points or enough or usual_points(Z.shape[1])
+        n_points = self.n_points or usual_points(Z.shape[1], part.wide)
         self.models_[part.name], usual = part.fit(benign[part.of], held_out[part.of], n_points)
         self.tails_[part.name] = Tail(usual)
     return self
