@@ -154,7 +154,7 @@ def _train(
     feature_set: str = "default",
     # positions in the feature set of the data set, such as 31,13,35; instead of --feature-set
     feature_indexes: str = "",
-    preset: str = "default",      # default, large, fast, paper (the released protocol) or tuned
+    preset: str = "default",      # default, fast, paper (the released protocol) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
     train_size: int = 0,          # benign training records; 0: 60 %, at most 5,000
     val_size: int = 0,            # benign calibration records; 0: 15 %, at most 10,000

@@ -31,11 +31,10 @@ def farthest_first(
 
 # %% ../nbs/02_nearest.ipynb #1e663357
 def usual_points(
-    n_features: int,   # of a record, >= 1
-    wide: int = 2000,  # points that are enough from 32 features on
-) -> int:              # for fewer features 80,000 / n_features, at most 4,000
+    n_features: int,  # of a record, >= 1
+) -> int:             # 80,000 / n_features, between 2,000 and 4,000
     "Points to compare with: more of them where each costs less."
-    return wide if n_features >= 32 else min(80_000 // n_features, 4000)
+    return int(np.clip(80_000 // n_features, 2000, 4000))
 
 # %% ../nbs/02_nearest.ipynb #e8c3f628
 def covering_points(

@@ -26,7 +26,6 @@ class Part:
     distance: Callable  # (model, (n, w) rows, rows in work at once) -> (n,) distances, >= 0
     state: Callable     # model -> dict of arrays, by their names in a model file (`02d_detector`)
     restore: Callable   # that dict -> model, with `width` w
-    wide: int = 2000    # points for wide records, see `usual_points`
 
 
 def _nearest_part(name: str, of: str, array: str) -> Part:
@@ -36,7 +35,7 @@ def _nearest_part(name: str, of: str, array: str) -> Part:
         near = NearestPoints(both[chosen].astype(np.float32))
         return near, near.distance(held_out, own)
     return Part(name, of, fit, distance=lambda near, A, n_rows: near.distance(A, n_rows=n_rows),
-                state=lambda near: {array: near.points}, restore=lambda a: NearestPoints(a[array]), wide=500)
+                state=lambda near: {array: near.points}, restore=lambda a: NearestPoints(a[array]))
 
 # %% ../nbs/02c_statistics.ipynb #4cc467ce
 def _fit_total(F: np.ndarray, F_held_out: np.ndarray, n_points: Any) -> tuple[Whitening, np.ndarray]:
@@ -111,7 +110,7 @@ def fit(
     held_out = {"records": Z_held_out, "profiles": self.profile(S_held_out)}
     self.models_, self.tails_ = {}, {}
     for part in PARTS:
-        n_points = self.n_points or usual_points(Z.shape[1], part.wide)
+        n_points = self.n_points or usual_points(Z.shape[1])
         self.models_[part.name], usual = part.fit(benign[part.of], held_out[part.of], n_points)
         self.tails_[part.name] = Tail(usual)
     return self

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .core import require_between, require_choice, require_positive_int
 from .prep import Transform
 from .statistics import PARTS
-from .detector import PRESETS, FlowDetector
+from .detector import FlowDetector
 from .criterion import KINDS, LATENT_STATISTICS, STATISTICS, marginal_ratio, pseudo_anomalies
 from .metrics import class_metrics, ranking_metrics
 from .peers import PEERS, fit_peer
@@ -319,10 +319,9 @@ REGULARIZATIONS = {
     "default": {}, "1 layer": {"n_layers": 1}, "width 32": {"hidden": 32}, "4 bins": {"n_bins": 4},
     "weight decay": {"optimizer": "adamw"}, "latent df 50": {"latent_df": 50.0}}
 
-LARGE = PRESETS["large"]
-COSTS = {  # from the dearest to the cheapest
-    "large": LARGE, "large, fewer points": LARGE | {"n_points": None}, "48 wide, 8 bins": {"n_bins": 8},
-    "default": {}, "32 wide, 6 bins": {"hidden": 32}}
+_FLOWS = {"default": {}, "48 wide": {"hidden": 48}, "32 wide, 6 bins": {"hidden": 32, "n_bins": 6}}
+_POINTS = {"": {}, ", 1,000 points": {"n_points": 1000}, ", 500 points": {"n_points": 500}}
+COSTS = {f"{flow}{points}": _FLOWS[flow] | _POINTS[points] for flow in _FLOWS for points in _POINTS}
 
 
 def flow_variants(

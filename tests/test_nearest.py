@@ -190,13 +190,12 @@ def test_copies_have_a_neighborhood():
 
 
 def law_usual_points(n_points):
-    "Narrow records get more points, never fewer than 2,000 or more than 4,000, and a product of at most 80,000 between; wide ones as wanted."
+    "Narrow records get more points, never fewer than 2,000 or more than 4,000, and a product of at most 80,000 between."
     points = [n_points(d) for d in range(1, 100)]
-    assert n_points(31, 500) == n_points(31) and n_points(32, 500) == 500
     assert points == sorted(points, reverse=True) and points[0] == 4000 and points[-1] == 2000
     assert all(n * d <= 80_000 for d, n in enumerate(points, 1) if n > 2000)
 
 
 def test_law_usual_points():
     law_usual_points(usual_points)
-    with pytest.raises(AssertionError): law_usual_points(lambda d, wide=2000: wide)
+    with pytest.raises(AssertionError): law_usual_points(lambda d: 2000)

@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from nfad.nearest import usual_points
 from nfad import detector, statistics as module
 from nfad.detector import restore_statistic, statistic_arrays
+from nfad.nearest import usual_points
 from nfad.statistics import GaussianSurprise, PARTS, Part, ProfileStatistic
 
 def records(n, seed=0, d=5):
@@ -105,12 +105,11 @@ def points_of(statistic):
     return {name: len(arrays[name]) for name in ("points", "profiles", "neighbors", "spacing")}
 
 
-@pytest.mark.parametrize("d, few", [(5, 4000), (31, 2580), (32, 500)])
-def test_the_number_of_points(d, few):
+@pytest.mark.parametrize("d", [5, 31, 45])
+def test_the_number_of_points(d):
     train, held_out = (np.random.default_rng(seed).normal(size=(n, d)) for seed, n in ((0, 3000), (1, 1500)))
     statistic = ProfileStatistic().fit(train, train**2, held_out, held_out**2)
-    many = usual_points(d)
-    assert points_of(statistic) == {"points": few, "profiles": few, "neighbors": many, "spacing": many}
+    assert set(points_of(statistic).values()) == {usual_points(d)}
     assert restore_statistic(statistic_arrays(statistic)).n_points is None
 
 
