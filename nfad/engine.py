@@ -210,11 +210,12 @@ def in_blocks(
         return then(rows, *parts) if then else parts
     def write(start, parts):
         for result, part in zip(results, parts, strict=True): result[start:start + block] = part
-    first = apply(0)  # compiles, once
-    results = tuple(np.empty((len(Z), *part.shape[1:]), part.dtype) for part in first)
-    write(0, first)
-    rest = range(block, len(Z), block)
-    if rest:
-        with one_blas_thread(), ThreadPoolExecutor(n_threads()) as threads:
-            list(threads.map(lambda start: write(start, apply(start)), rest))
+    with one_blas_thread():
+        first = apply(0)  # compiles, once
+        results = tuple(np.empty((len(Z), *part.shape[1:]), part.dtype) for part in first)
+        write(0, first)
+        rest = range(block, len(Z), block)
+        if rest:
+            with ThreadPoolExecutor(n_threads()) as threads:
+                list(threads.map(lambda start: write(start, apply(start)), rest))
     return results

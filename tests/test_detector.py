@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import struct
+from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -19,12 +20,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from nfad import core
 from nfad import detector as module
-from nfad.statistics import GaussianSurprise, ProfileStatistic
+from nfad.nearest import NearestPoints
 from nfad.engine import BLOCK
 from nfad.architectures import build_flow
+from nfad.statistics import GaussianSurprise, ProfileStatistic
 from nfad.detector import PRESETS, FlowDetector
 
 from flows import MILD, UNBOUNDED, X, compilations, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, run_child, strange
@@ -728,6 +731,30 @@ def test_scoring_compiles_nothing_after_fit(detector):
     with compilations() as seen:
         for n in (1, 7, BLOCK, BLOCK + 1): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
     assert not seen
+
+
+def law_no_threads_that_wait_for_each_other(score, monkeypatch):
+    "Every search of a score runs with one BLAS thread, few records or many; afterwards there are as many as before."
+    seen = set()
+    def threads(): return {library["num_threads"] for library in ThreadpoolController().select(user_api="blas").info()}
+    search = NearestPoints.distance
+    def spy(self, *args, **settings):
+        seen.update(threads())
+        return search(self, *args, **settings)
+    monkeypatch.setattr(NearestPoints, "distance", spy)
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        for n in (1, len(X)): score(X[:n])
+        score(pd.concat([X] * (BLOCK // len(X) + 2), ignore_index=True))
+        assert seen == {1} and threads() == before
+
+
+def test_law_no_threads_that_wait_for_each_other(profiled, monkeypatch): law_no_threads_that_wait_for_each_other(profiled.anomaly_score, monkeypatch)
+
+
+def test_law_no_threads_that_wait_for_each_other_catches_an_unguarded_search(profiled, monkeypatch):
+    monkeypatch.setattr("nfad.engine.one_blas_thread", nullcontext)
+    with pytest.raises(AssertionError): law_no_threads_that_wait_for_each_other(profiled.anomaly_score, monkeypatch)
 
 
 def law_independent_of_company(score):
