@@ -47,9 +47,12 @@ demo: venv  ## train and score on the simulated demo set, and say where the resu
 	@echo "Reports (open in a browser):"; ls $(DEMO)/*.html | sed 's/^/  /'
 	@echo "Model, scores, metrics and figures:"; ls $(DEMO)/*/* | sed 's/^/  /'
 
+# Two processes share the cores: with one thread each, none waits for a core that the other holds.
+test: export OMP_NUM_THREADS ?= 1
+test: export OPENBLAS_NUM_THREADS ?= 1
 test: venv  ## run every notebook, the tests and the repository checks
 	$(BIN)/python tests/notebooks.py test
-	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: venv  ## the repository checks alone (seconds)
 	MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_repository.py
