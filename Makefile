@@ -22,7 +22,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check rules readme notebooks results detectors studies benchmark export lab clean
+.PHONY: help venv demo test check rules readme notebooks results detectors studies benchmark rivals export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -83,6 +83,10 @@ detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5
 
 benchmark: venv  ## measure speed beside pzflow, on synthetic and real records, into figures/benchmark.json (over an hour)
 	$(BIN)/python tests/notebooks.py benchmark
+
+rivals: venv  ## measure FlowJAX, zuko, scikit-learn and PyOD beside nfad, into figures/rivals.json and figures/tradeoff.json (over an hour)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	$(BIN)/python tests/notebooks.py rivals
 
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/
