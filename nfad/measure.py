@@ -9,6 +9,7 @@ __all__ = ['Cost', 'clock', 'cost_of', 'interleave', 'in_fresh_process', 'peak_r
 # %% ../nbs/00b_measure.ipynb #e0d08a92
 import ctypes
 import json
+import math
 import os
 import re
 import resource
@@ -160,12 +161,25 @@ def peak_memory(
     return max(max(seen) - before, 0.0)
 
 # %% ../nbs/00b_measure.ipynb #0615529f
+def _cpu_quota(
+    folder: str | Path = "/sys/fs/cgroup",  # of the control group, version 1 or 2
+) -> float:                                 # cores that the container may keep busy; inf without a limit
+    "Share of the processors that a container has."
+    def words(name): return (Path(folder) / name).read_text().split()
+    try: quota, period = words("cpu.max")
+    except (OSError, ValueError):
+        try: quota, period = words("cpu/cpu.cfs_quota_us") + words("cpu/cpu.cfs_period_us")
+        except (OSError, ValueError): return math.inf
+    return int(quota) / int(period) if quota.isdecimal() and int(period) else math.inf
+
+
 def n_threads() -> int:  # >= 1
     "Threads that nfad may use: `NFAD_THREADS`, or the cores that this process may use."
     wanted = os.environ.get("NFAD_THREADS", "")
     if wanted: return require_positive_int(int(wanted) if wanted.isdecimal() else wanted, "NFAD_THREADS")
-    from joblib import cpu_count
-    return cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota()
+    return max(math.ceil(quota), 1) if quota < cores else cores
 
 # %% ../nbs/00b_measure.ipynb #35cf0565
 @cache

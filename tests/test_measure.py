@@ -1,5 +1,6 @@
 """Laws of nfad.measure: the clock, turns, fresh processes, memory. No time is a test: machines are shared."""
 import json
+import math
 import os
 import subprocess
 import sys
@@ -211,6 +212,19 @@ def test_threads_can_be_set(monkeypatch, wanted, given):
 def test_wrong_numbers_of_threads_are_refused(monkeypatch, wrong):
     monkeypatch.setenv("NFAD_THREADS", wrong)
     with pytest.raises(ValueError, match="NFAD_THREADS must be a whole number >= 1"): n_threads()
+
+
+@pytest.mark.parametrize("files, cores", [
+    ({"cpu.max": "150000 100000\n"}, 1.5), ({"cpu.max": "max 100000\n"}, math.inf), ({}, math.inf), ({"cpu.max": "no quota"}, math.inf),
+    ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0), ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf)])
+def test_the_quota_of_a_container_is_read(tmp_path, monkeypatch, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert measure._cpu_quota(tmp_path) == cores
+    monkeypatch.delenv("NFAD_THREADS", raising=False)
+    monkeypatch.setattr(measure, "_cpu_quota", lambda: 0.5)
+    assert n_threads() == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
