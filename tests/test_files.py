@@ -312,7 +312,7 @@ def _few(folder: Path) -> Path:
 # ---------------------------------------------------------------- untrusted input and plans
 
 @given(DAMAGE)
-@settings(fuzz, max_examples=2500)
+@settings(fuzz, max_examples=1000)
 def test_fuzz_parquet(tmp_path_factory, how):
     path = tmp_path_factory.getbasetemp() / "whole.parquet"
     if not path.exists(): records(50).to_parquet(path)
