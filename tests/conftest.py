@@ -12,6 +12,16 @@ HAVE_DATA = (REAL_DATA / "cicids2017" / "cicids2017.parquet").is_file()
 needs_data = pytest.mark.skipif(not HAVE_DATA, reason=f"no real data in {REAL_DATA} (set NFAD_DATA)")
 
 
+# Files whose tests take long, the longest first: what begins last ends last, and two processes should end together.
+LONG = ("real", "commands", "adding", "training", "detector", "files", "transfer", "benchmark")
+
+
+def pytest_collection_modifyitems(items):
+    "Long files first, all others in their order."
+    place = {f"test_{name}.py": i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture
 def data_dir() -> Path:
     if not HAVE_DATA: pytest.skip(f"no real data in {REAL_DATA} (set NFAD_DATA)")

@@ -1,4 +1,4 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | studies [name ...] | benchmark`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | studies [name ...] | benchmark | rivals [name ...]`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
@@ -7,13 +7,14 @@ results  trains and scores every data set that is there, by nfad's default and b
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
 studies  judges statistics (or what STUDY names) by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
+rivals   measures the flows and whole detectors that a user would take instead, into figures/rivals.json and figures/tradeoff.json
 """
 import json
 import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -28,18 +29,35 @@ def untested(log: str, names: list[str]) -> list[str]:
     return [name for name in names if name not in done]
 
 
-def test_notebooks() -> int:
-    "Exit status of `nbdev_test` over all notebooks, one after the other: a later one reads what an earlier one wrote."
-    command = [str(Path(sys.executable).parent / "nbdev_test"), "--n_workers", "1", "--do_print", "--timing"]
+def two_chains(sources: dict[str, str]) -> list[list[str]]:
+    """Names of notebooks in order: 03_train with those that open its run of the demo set, and all others.
+
+    Those numbered 07, which open none, are with the first, so that both chains take about as long.
+    """
+    first = {name for name, source in sources.items() if name.startswith(("03_train", "07")) or "from nfad.train import" in source}
+    return [sorted(first), sorted(sources.keys() - first)]
+
+
+def run_chain(names: list[str]) -> tuple[bool, str]:
+    "Whether `nbdev_test` succeeds with some notebooks, one after the other, and its log."
+    command = [str(Path(sys.executable).parent / "nbdev_test"), "--file_re", f"^({'|'.join(map(re.escape, names))})$"]
+    options = ["--n_workers", "1", "--do_print", "--timing"]
     lines = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as run:
+    with subprocess.Popen(command + options, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as run:
         for line in run.stdout:
             lines.append(line)
             if not line.startswith("Starting"): print(line, end="", flush=True)
-    names = sorted(path.name for path in NBS.glob("*.ipynb"))
-    missing = untested("".join(lines), names)
+    return run.returncode == 0 and "Success.\n" in lines, "".join(lines)
+
+
+def test_notebooks() -> int:
+    "Exit status of `nbdev_test` over all notebooks, in two chains side by side: in a chain a later one reads what an earlier one wrote."
+    chains = two_chains({path.name: path.read_text(encoding="utf-8") for path in NBS.glob("*.ipynb")})
+    names = sorted(sum(chains, []))
+    with ThreadPoolExecutor(2) as pool: passed, logs = zip(*pool.map(run_chain, chains))
+    missing = untested("".join(logs), names)
     if missing: print(f"nbdev_test did not run {', '.join(missing)}", file=sys.stderr)
-    failed = bool(run.returncode or missing or not names or "Success.\n" not in lines)
+    failed = bool(missing or not names or not all(passed))
     print(f"nbdev_test: {len(names) - len(missing)} of {len(names)} notebooks run, {'FAILED' if failed else 'all passed'}", flush=True)
     return int(failed)
 
@@ -254,7 +272,7 @@ def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folde
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"]
     if not there: sys.exit("studies needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     wanted, failed = [require_choice(name, there, "a data set") for name in names or there], []
-    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization"], "STUDY")
+    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization", "cost"], "STUDY")
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
         for dataset, error in zip(wanted, workers.map(run, wanted, [study] * len(wanted))):
             print(f"{dataset}: {error or 'done'}", flush=True)
@@ -279,7 +297,35 @@ def benchmark(names: list[str]) -> int:
     return 0
 
 
+RIVALS = {"d": [6, 20, 58], "n": 5000, "repeats": 3, "budget": 100.0}
+RIVALS_ON = {  # parameters of 12a_rivals, by rows
+    "cicids2017": {"noises": [0.02, 0.0], "rivals": "flowjax,flowjax_tuned,zuko,zuko_tuned", "peers": "tuned,pzflow"},
+    "synthetic": {"noises": [0.02], "rivals": "flowjax_tuned,zuko_tuned", "peers": "tuned"}}
+
+
+def rivals(names: list[str]) -> int:
+    "Runs 12b_tradeoff on cicids2017, and 12a_rivals on the named rows (synthetic and cicids2017), and keeps what they measured in figures/."
+    from papermill import execute_notebook
+    from nfad.core import read_json, require_choice, write_json
+    from nfad.catalog import list_datasets
+    there = list_datasets()
+    there = ["synthetic", *there.loc[there["found"], "name"]]
+    folder, figures = ROOT / "runs" / "benchmark", ROOT / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [require_choice(name, list(RIVALS_ON), "rows") for name in names] or [name for name in RIVALS_ON if name in there]
+    if "cicids2017" in names:
+        settings = {"dataset": "cicids2017", "detectors": "all", "repeats": 3}
+        execute_notebook(NBS / "12b_tradeoff.ipynb", folder / "tradeoff.ipynb", settings, cwd=NBS, progress_bar=False)
+        write_json(figures / "tradeoff.json", read_json(folder / "tradeoff_cicids2017.json"))
+    kept = figures / "rivals.json"
+    for rows in names:
+        settings = RIVALS | RIVALS_ON[rows] | {"dataset": rows}
+        execute_notebook(NBS / "12a_rivals.ipynb", folder / f"rivals_{rows}.ipynb", settings, cwd=NBS, progress_bar=False)
+        write_json(kept, (read_json(kept) if kept.is_file() else {}) | {rows: read_json(folder / f"rivals_{rows}.json")})
+    return 0
+
+
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -9,6 +9,7 @@ from nfad import benchmark as b
 from nfad.baseline import Arrival, heavy_tailed, make_workload
 from nfad.benchmark import (SCHEDULES, TARGETS, by_dimension, matmul_actions, plot_cost, plot_sizes, score_sizes,
                             scoring_keys, target_table, train_sizes, training_ratios, weight_matrices)
+from nfad.core import cache_dir
 from nfad.measure import Cost
 
 
@@ -85,7 +86,7 @@ def test_the_shortest_schedule_is_found(workload, monkeypatch):
 
 
 def test_trainings_in_fresh_processes_agree(workload):
-    runs = b._trainings_apart(workload, epochs=1, repeats=2, seed=0)
+    runs = b._trainings_apart(workload, epochs=1, repeats=2, seed=0, cache=cache_dir())
     assert len(runs) == 2 and runs.validation_nll.nunique() == 1 and (runs.process_wall > runs.wall).all()
 
 

@@ -70,18 +70,20 @@ def test_layers_catch_an_upward_import(line):
     assert not rules.layer_faults(house | {"01c_data": ["from nfad.core import x"]}, nfad._HOME)
 
 
-def heavy_imports(statement: str) -> set[str]:
-    "Heavy packages that are loaded after `statement` runs in a fresh Python."
-    run = subprocess.run([sys.executable, "-c", f"{statement}\nimport sys; print(*sys.modules)"], capture_output=True, text=True,
-                         cwd=ROOT, check=True)
-    return HEAVY & set(run.stdout.split())
+def heavy_imports(statements: list[str]) -> list[set[str]]:
+    "Heavy packages that are loaded after each of the statements, which run one after the other in a fresh Python."
+    report = "\nimport sys; print(*sys.modules)\n"
+    run = subprocess.run([sys.executable, "-c", report.join(statements) + report], capture_output=True, text=True, cwd=ROOT, check=True)
+    return [HEAVY & set(line.split()) for line in run.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_load_nothing_heavy(module): assert heavy_imports(f"import {module}") == set()
+def test_light_modules_load_nothing_heavy():
+    loaded = heavy_imports([f"import {module}" for module in LIGHT])
+    assert {module: heavy for module, heavy in zip(LIGHT, loaded, strict=True) if heavy} == {}
 
 
-def test_light_modules_catch_a_heavy_import(): assert heavy_imports("import nfad, matplotlib") == {"matplotlib"}
+def test_light_modules_catch_a_heavy_import():
+    assert heavy_imports(["import nfad", "import nfad.core, matplotlib"]) == [set(), {"matplotlib"}]
 
 
 # ---------------------------------------------------------------- the shape of a notebook
@@ -391,6 +393,33 @@ def test_a_notebook_that_did_not_run_is_noticed():
     assert untested("No files were eligible for testing\n", ["00_core.ipynb"]) == ["00_core.ipynb"]
 
 
+def law_chains(chains, sources: dict[str, str]):
+    "Each notebook is in one chain, in order; whatever opens a run is in the chain of 03_train."
+    found = chains(sources)
+    assert sorted(sum(found, [])) == sorted(sources) and all(chain == sorted(chain) for chain in found)
+    of_run, = (chain for chain in found if "03_train.ipynb" in chain)
+    assert [name for name, source in sources.items() if "open_run(" in source and name not in of_run] == []
+
+
+WRITTEN = {path.name: path.read_text(encoding="utf-8") for path in NBS.glob("*.ipynb")}
+
+
+def test_law_chains(): law_chains(notebooks.two_chains, WRITTEN)
+
+
+@pytest.mark.parametrize("broken", [lambda s: [sorted(s)[::2], sorted(s)[1::2]], lambda s: [sorted(s)[1:]], lambda s: [sorted(s, reverse=True)]])
+def test_law_chains_catches(broken):
+    with pytest.raises(AssertionError): law_chains(broken, WRITTEN)
+
+
+def test_a_chain_that_fails_or_tests_nothing_is_noticed(monkeypatch, capsys):
+    def said(log): return lambda names: (log == "Success.", "".join(f"- Completed /x/{name}\n" for name in names if log != "nothing"))
+    for log, status in (("Success.", 0), ("failure", 1), ("nothing", 1)):
+        monkeypatch.setattr(notebooks, "run_chain", said(log))
+        assert notebooks.test_notebooks() == status
+    assert f"0 of {len(WRITTEN)} notebooks run, FAILED" in capsys.readouterr().out
+
+
 def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json
@@ -567,7 +596,7 @@ def unpinned(requirements: list[str], constraints: str) -> list[str]:
 
 
 def test_constraints_pin_every_requirement():
-    wanted = settings()["requirements"].split() + settings()["dev_requirements"].split()
+    wanted = [text for group in ("requirements", "dev_requirements", "peers_requirements") for text in settings()[group].split()]
     assert unpinned(wanted, (ROOT / "constraints.txt").read_text(encoding="utf-8")) == []
 
 

@@ -9,7 +9,7 @@ from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, rec
 
 
 @given(DAMAGE)
-@settings(fuzz, max_examples=3000)
+@settings(fuzz, max_examples=1000)
 def test_fuzz_model_file(tmp_path_factory, model_path, detector, how):
     damaged = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     content = damage(model_path.read_bytes(), *how)

@@ -132,7 +132,7 @@ LINES = st.binary(max_size=40) | DAMAGE.map(lambda how: damage(CONNECTION, *how)
 
 
 @given(LINES)
-@settings(fuzz, max_examples=2500)
+@settings(fuzz, max_examples=1000)
 def test_fuzz_json_lines(line):
     for convert in (dict, from_zeek, from_suricata):
         record, features, reason = parse_line(line, convert)
