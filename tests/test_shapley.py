@@ -6,9 +6,11 @@ from math import factorial
 import numpy as np
 import pandas as pd
 import pytest
+from tqdm import tqdm
 
 from nfad.plans import coalitions, shapley_matrix
-from nfad.shapley import GAMES, _TOLERANCE, Background, shapley_values, summarize_background, worths
+from nfad.shapley import (GAMES, _TOLERANCE, Background, _Ledger, _players, _Queue, _Terms, shapley_values,
+                          summarize_background, worths)
 
 
 def bent(X):
@@ -292,6 +294,38 @@ def test_equal_records_are_scored_once():
         shapley_values(watched, some, k=4)
         sizes.append(sum(rows))
     assert sizes[0] == sizes[1]
+
+
+def law_rounds(rounds):
+    "A second round walks in new orders, and does not ask again what was enumerated, nor forget it."
+    b, X = wide()
+    x = X[0].copy()
+    near = b.records.copy()
+    near[:2, 3:] = x[3:]  # two donors that differ in three features: enumerated
+    b = Background(b.score_fn, near)
+    steps, counts, total, paid = rounds(b, x)
+    half = steps.places.shape[1] // 2
+    sure = (steps.places < 0).all(axis=(1, 2))
+    assert sure.sum() == 2 and np.array_equal(steps.paid[sure][:, 0], steps.paid[sure][:, -1])
+    assert not np.array_equal(steps.places[:, :half], steps.places[:, half:])
+    assert counts[1] < counts[0] and paid == pytest.approx(total)
+
+
+def two_rounds(b, x, seeds=(0, 0), forget=False):
+    ledger = _Ledger(b, _Terms("nearest", _players(b.names, None), 4, False), x[None])
+    counts = []
+    for seed in seeds:
+        if forget and ledger.steps: ledger.steps[0].paid[...] = 0
+        ledger.walk({0: 6}, _Queue(b, 4096), seed, tqdm(disable=True))
+        counts.append(int(ledger.counts[0]) - sum(counts))
+    return ledger.steps[0], counts, ledger.scores[0], ledger.base_values[0] + ledger.values[0].sum()
+
+
+def test_law_rounds(): law_rounds(two_rounds)
+
+
+def test_law_rounds_catches_a_round_that_forgets():
+    with pytest.raises(AssertionError): law_rounds(lambda b, x: two_rounds(b, x, forget=True))
 
 
 def test_no_records_no_values():
