@@ -341,7 +341,7 @@ def _first_round(game: str, k: int, m: int, p: int) -> tuple[int, int]:
     "Usual walks of each game, and walks that an enumeration may cost."
     if game == "nearest": return 4 * len(DEPTHS) * max(round(10 / k), 1), 2 * max(round(80 / k), 2)
     if game == "marginal": return (2 * max(round(25 / p), 1),) * 2
-    return 6 * len(DEPTHS), 16
+    return 12 * len(DEPTHS), 16
 
 
 def _budget(game: str, n_walks: int | None, k: int | None, m: int, p: int, exact: bool) -> _Budget:
@@ -464,11 +464,11 @@ def shapley_values(
     background: Background,          # benign records and the score function
     X: pd.DataFrame | np.ndarray,    # (n, d) records to explain
     game: str = DEFAULT_GAME,        # nearest, marginal, conditional or minimised
-    n_walks: int | None = None,      # walks per record, no more and no less; None: until `tolerance`
+    n_walks: int | None = None,      # walks per record; None: until `tolerance`, or the game's usual
     k: int | None = None,            # donors, not in the marginal game; None: nearest 10, others 4
     groups: Any = None,              # players; None: features; "group", or a dict label -> features
     exact: bool = False,             # enumerate all coalitions of what differs, at most 16 players
-    tolerance: float | None = None,  # largest standard error / largest |attribution|; None: 0.1, not marginal
+    tolerance: float | None = None,  # largest standard error / largest |attribution|; None: 0.1 if nearest
     max_error: float | None = None,  # nats; walk on until no standard error is larger
     max_walks: int = 2048,           # where walking on ends; with an error if `max_error` is not reached
     seed: int = 0,                   # of the walks
@@ -481,7 +481,7 @@ def shapley_values(
     players = _players(background.names, groups)
     require_choice(game, GAMES, "game")
     if tolerance is not None: require_between(tolerance, 0, np.inf, "tolerance")
-    elif n_walks is None and game != "marginal": tolerance = _TOLERANCE
+    elif n_walks is None and game == "nearest": tolerance = _TOLERANCE
     budget = _budget(game, n_walks, k, len(background.records), len(players.names), exact)
     goal = _Goal(max_error, tolerance, require_positive_int(max_walks, "max_walks"))
     queue = _Queue(background, block, workers)
