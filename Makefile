@@ -74,7 +74,7 @@ readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
 
-studies: venv  ## compare statistics (or STUDY=preparation, regularization) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
+studies: venv  ## compare statistics (or STUDY=preparation, regularization, cost) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
 	JOBS=$(JOBS) STUDY=$(STUDY) $(BIN)/python tests/notebooks.py studies $(DATA)
 
 detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016"), JOBS=2 at a time, into figures/detectors.csv

@@ -272,7 +272,7 @@ def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folde
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"]
     if not there: sys.exit("studies needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     wanted, failed = [require_choice(name, there, "a data set") for name in names or there], []
-    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization"], "STUDY")
+    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization", "cost"], "STUDY")
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
         for dataset, error in zip(wanted, workers.map(run, wanted, [study] * len(wanted))):
             print(f"{dataset}: {error or 'done'}", flush=True)
