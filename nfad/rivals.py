@@ -496,7 +496,8 @@ def measure_rivals(
     here, absent = rival_names(names)
     versions = package_versions(("nfad", "jax", "numpy", "pzflow", "flowjax", "zuko", "torch"))
     result = {"rows": dataset, "d": list(d), "n": n, "repeats": repeats, "budget": budget, "seed": seed,
-              "absent": absent, "processor": processor(), "versions": versions, "flows": []}
+              "absent": absent, "processor": processor(), "load_average": os.getloadavg()[1],
+              "versions": versions, "flows": []}
     path = folder / f"rivals_{dataset}.json"
     for k in d:
         rows = {noise: flow_workload(dataset, feature_set, k, n, noise > 0, seed) for noise in noises}
