@@ -22,7 +22,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check rules readme notebooks results detectors studies benchmark export lab clean
+.PHONY: help venv demo test check rules readme notebooks results detectors studies benchmark rivals export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -74,7 +74,7 @@ readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
 
-studies: venv  ## compare statistics (or STUDY=preparation, regularization) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
+studies: venv  ## compare statistics (or STUDY=preparation, regularization, cost) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
 	JOBS=$(JOBS) STUDY=$(STUDY) $(BIN)/python tests/notebooks.py studies $(DATA)
 
 detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016"), JOBS=2 at a time, into figures/detectors.csv
@@ -83,6 +83,10 @@ detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5
 
 benchmark: venv  ## measure speed beside pzflow, on synthetic and real records, into figures/benchmark.json (over an hour)
 	$(BIN)/python tests/notebooks.py benchmark
+
+rivals: venv  ## measure FlowJAX, zuko, scikit-learn and PyOD beside nfad, into figures/rivals.json and figures/tradeoff.json (over an hour)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	$(BIN)/python tests/notebooks.py rivals
 
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/

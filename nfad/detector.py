@@ -39,6 +39,7 @@ class FlowDetector:
         n_bins: int = 8,                       # bins of each spline, >= 2
         latent_df: float = 5.0,                # degrees of freedom of the Student t latent
         statistic: str = "profile",            # profile, or log_prob: the plain -log p
+        n_points: int | None = None,           # to compare with; None: `usual_points` of `02_nearest`
         n_members: int = 1,                    # flows with seeds from seed on; terms are their mean
         noise: float | str = 0.02,             # training noise, scaled units; or "resolution"
         epochs: int = 60,                      # at most
@@ -55,7 +56,8 @@ class FlowDetector:
         self.feature_order = feature_order
         self.n_layers, self.hidden, self.n_bins = n_layers, hidden, n_bins
         self.latent_df = latent_df
-        self.statistic, self.n_members, self.noise = statistic, n_members, noise
+        self.statistic, self.n_points = statistic, n_points
+        self.n_members, self.noise = n_members, noise
         self.epochs, self.batch_size, self.patience = epochs, batch_size, patience
         self.learning_rate, self.optimizer = learning_rate, optimizer
         self.validation_fraction, self.fpr = validation_fraction, fpr
@@ -135,6 +137,7 @@ def _check_settings(self: FlowDetector) -> None:
     for name in ("n_layers", "n_members", "epochs", "batch_size", "patience"):
         require_positive_int(getattr(self, name), name)
     if self.hidden is not None: require_positive_int(self.hidden, "hidden")
+    if self.n_points is not None: require_positive_int(self.n_points, "n_points", minimum=2)
     require_positive_int(self.n_bins, "n_bins", minimum=2)
     if self.n_bins > 256:
         raise ValueError(f"n_bins must be at most 256, got {self.n_bins}; bins have a floor of {FLOOR:g}")
@@ -227,10 +230,10 @@ def _fit_statistic(self: FlowDetector, Z: np.ndarray, Z_validation: np.ndarray) 
     def only_terms(rows): return self.terms_(rows)[:1]
     S = -in_blocks(only_terms, Z)[0].astype(np.float64)
     S_validation = -in_blocks(only_terms, Z_validation)[0].astype(np.float64)
-    scores = S.sum(axis=1)
+    scores = np.concatenate([S, S_validation]).sum(axis=1)
     n_parts = 1
     if self.statistic == "profile":
-        self.statistic_ = ProfileStatistic().fit(Z, S, Z_validation, S_validation)
+        self.statistic_ = ProfileStatistic(self.n_points).fit(Z, S, Z_validation, S_validation)
         scores = self.statistic_.score(Z_validation, S_validation)
         n_parts = len(PARTS)
     beyond = n_parts * np.log(self.n_train_ + 2)  # one in n for each part
@@ -291,16 +294,17 @@ def _require_fitted(self: FlowDetector) -> None:
 
 
 @patch
-def _in_chunks(self: FlowDetector, X: Any, function: Callable) -> np.ndarray:
-    "What a function of (records, scaled records, terms, latent coordinates) gives."
+def _in_chunks(self: FlowDetector, X: Any, function: Callable, finish: Callable | None = None) -> np.ndarray:
+    "What a function of scaled records, their terms and latent coordinates gives; `finish` sees the records, too."
     self._require_fitted()
     X = _require_table(X)
-    result = None
     rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
+    def then(Z, terms, u): return (function(Z, terms, u),)
+    result = None
     for start in range(0, max(len(X), 1), CHUNK):
         chunk = rows(slice(start, start + CHUNK))
-        Z = self.transform_.transform(chunk)
-        values = function(chunk, Z, *in_blocks(self.terms_, Z))
+        values, = in_blocks(self.terms_, self.transform_.transform(chunk), then=then)
+        if finish: values = finish(chunk, values)
         if result is None: result = np.empty((len(X), *values.shape[1:]), values.dtype)
         result[start:start + CHUNK] = values
     return result
@@ -312,7 +316,7 @@ def log_prob_terms(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n, k) nats, one column per varying feature; (n, 1) for couplings
     "log p(x_i | x_<i) in scaled units, mean over members."
-    return self._in_chunks(X, lambda records, Z, terms, u: terms)
+    return self._in_chunks(X, lambda Z, terms, u: terms)
 
 
 @patch
@@ -321,7 +325,7 @@ def to_latent(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n, k)
     "Latent coordinates of records, under the first member."
-    return self._in_chunks(X, lambda records, Z, terms, u: u)
+    return self._in_chunks(X, lambda Z, terms, u: u)
 
 
 @patch
@@ -331,22 +335,29 @@ def member_log_prob(
 ) -> np.ndarray:                   # (n, n_members) nats
     "log p(x) in scaled units under each member of the ensemble."
     members = [(terms_function(flow), flow._params) for flow in getattr(self, "flows_", [])]
-    def each(records, Z, terms, u):
+    def each(Z, terms, u):
         found = [in_blocks(lambda rows: of_member(params, rows)[:1], Z)[0] for of_member, params in members]
         return np.stack([terms.sum(axis=1) for terms in found], axis=1)
     return self._in_chunks(X, each)
 
 # %% ../nbs/02d_detector.ipynb #f3558b19
+def _finite_log_prob(Z: np.ndarray, terms: np.ndarray, u: np.ndarray) -> np.ndarray:
+    "Sum of terms; only the paper's flow gets to the end of its numbers."
+    lowest = float(np.finfo(np.float32).min)
+    return np.nan_to_num(terms.sum(axis=1, dtype=np.float64), nan=lowest, neginf=lowest, posinf=-lowest)
+
+
 @patch
-def _parts(self: FlowDetector, statistic: str, records: Any, Z: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    "Columns of `score_parts`."
-    constants = self.transform_.constant_deviation(records, cost=self.constant_cost_)[:, None]
-    if statistic == "profile":
-        return np.hstack([self.statistic_.parts(Z, -terms.astype(np.float64)), constants])
-    lowest = float(np.finfo(np.float32).min)  # of a log density; only the paper's flow gets there
-    log_prob = terms.sum(axis=1, dtype=np.float64, keepdims=True)
-    log_prob = np.nan_to_num(log_prob, nan=lowest, neginf=lowest, posinf=-lowest)
-    return np.hstack([-log_prob, constants])
+def _parts(self: FlowDetector, Z: np.ndarray, terms: np.ndarray, u: np.ndarray) -> np.ndarray:
+    "Columns of `score_parts` but the last."
+    if self.statistic == "profile": return self.statistic_.parts(Z, -terms.astype(np.float64))
+    return -_finite_log_prob(Z, terms, u)[:, None]
+
+
+@patch
+def _constants(self: FlowDetector, X: Any) -> np.ndarray:
+    "What broken constants cost each record, nats."
+    return self.transform_.constant_deviation(X, cost=self.constant_cost_)
 
 
 @patch
@@ -355,7 +366,7 @@ def log_prob(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n,) nats
     "log p(x) in scaled units, less the cost of broken constants."
-    return -self._in_chunks(X, lambda X, Z, terms, u: self._parts("log_prob", X, Z, terms).sum(axis=1))
+    return self._in_chunks(X, _finite_log_prob, lambda records, found: found - self._constants(records))
 
 
 @patch
@@ -365,8 +376,8 @@ def score_parts(
 ) -> pd.DataFrame:                 # (n, number of parts + 1) nats
     "What is summed up: the parts of the statistic, or `log_prob`, and broken `constants`."
     names = [part.name for part in PARTS] if self.statistic == "profile" else ["log_prob"]
-    parts = self._in_chunks(X, lambda X, Z, terms, u: self._parts(self.statistic, X, Z, terms))
-    return pd.DataFrame(parts, columns=[*names, "constants"])
+    def finish(records, parts): return np.column_stack([parts, self._constants(records)])
+    return pd.DataFrame(self._in_chunks(X, self._parts, finish), columns=[*names, "constants"])
 
 # %% ../nbs/02d_detector.ipynb #cad4781c
 @patch
@@ -375,7 +386,8 @@ def anomaly_score(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n,) nats, higher is more anomalous
     "How strange records are; -log p(x) for the statistic 'log_prob'."
-    return self._in_chunks(X, lambda X, Z, terms, u: self._parts(self.statistic, X, Z, terms).sum(axis=1))
+    def total(Z, terms, u): return self._parts(Z, terms, u).sum(axis=1)
+    return self._in_chunks(X, total, lambda records, score: score + self._constants(records))
 
 
 @patch

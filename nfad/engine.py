@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .core import cache_dir
+from .measure import n_threads, one_blas_thread
 
 # %% ../nbs/02a_engine.ipynb #f0fc0f18
 def use_compilation_cache() -> str:  # the folder in use, "" if switched off
@@ -199,20 +200,22 @@ def in_blocks(
     function: Callable,        # compiled; (block, k) array -> tuple of arrays with that many rows
     Z: np.ndarray,             # (n, k) any number of records, also none
     block: int | None = None,  # rows per call; None: 64, 256 or 2,048
-) -> tuple[np.ndarray, ...]:   # the function's results for the n records
-    "Applies a function of fixed shape to any number of rows."
+    then: Callable | None = None,  # (rows, their results) -> tuple of arrays to give instead; may be plain numpy
+) -> tuple[np.ndarray, ...]:   # the results for the n records
+    "Applies a function of fixed shape to any number of rows, blocks side by side."
     block = block or next((size for size in BLOCKS if len(Z) <= size), BLOCK)
     def apply(start):
         rows = np.asarray(Z[start:start + block], dtype=np.float32)
-        return function(spread(_filled(rows, block), 0))
+        parts = [np.asarray(part)[:len(rows)] for part in function(spread(_filled(rows, block), 0))]
+        return then(rows, *parts) if then else parts
     def write(start, parts):
-        for result, part in zip(results, parts, strict=True):
-            result[start:start + block] = np.asarray(part)[:len(Z) - start]
-    first = apply(0)  # compiles, once
-    results = tuple(np.empty((len(Z), *part.shape[1:]), part.dtype) for part in first)
-    write(0, first)
-    rest = range(block, len(Z), block)
-    if rest:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            list(threads.map(lambda start: write(start, apply(start)), rest))
+        for result, part in zip(results, parts, strict=True): result[start:start + block] = part
+    with one_blas_thread():
+        first = apply(0)  # compiles, once
+        results = tuple(np.empty((len(Z), *part.shape[1:]), part.dtype) for part in first)
+        write(0, first)
+        rest = range(block, len(Z), block)
+        if rest:
+            with ThreadPoolExecutor(n_threads()) as threads:
+                list(threads.map(lambda start: write(start, apply(start)), rest))
     return results

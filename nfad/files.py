@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .core import atomic_path, cache_dir, fingerprint, require_between, require_positive_int
 from .drift import WINDOW, compare_batch, drift_warning, judge_windows
-from .measure import in_fresh_process, peak_resident_memory
+from .measure import in_fresh_process, n_threads, peak_resident_memory
 from .serving import LoadedModel, load_model, model_bytes, restore_model, score_rows
 from .tables import BATCH, RECORD_ENDINGS, RESULT, Records, number_matrix, open_table, plan_columns
 
@@ -304,19 +304,19 @@ def worker_settings(
     require_positive_int(n_workers, "n_workers")
     threads = max(require_positive_int(n_cores, "n_cores") // n_workers, 1)
     return {"MALLOC_TRIM_THRESHOLD_": 2**26, "MALLOC_MMAP_THRESHOLD_": 2**25,
-            **{f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS")}}
+            "NFAD_THREADS": threads, **{f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS")}}
 
 # %% ../nbs/11_files.ipynb #fe4f56cb
 def connect(
     scheduler: str = "local",      # "local", or the address of a scheduler
-    n_workers: int | None = None,  # of a local cluster; None: one per core
+    n_workers: int | None = None,  # of a local cluster; None: one per core that may be used
     processes: bool = True,        # of a local cluster: False uses threads of this process
 ) -> Any:                          # a distributed.Client; `disconnect` closes it
     "A client of a Dask cluster."
     import dask
     from distributed import Client, LocalCluster
     if scheduler != "local": return Client(scheduler, timeout="30s")
-    n_cores = os.cpu_count()
+    n_cores = n_threads()
     n_workers = require_positive_int(n_cores if n_workers is None else n_workers, "n_workers")
     place = "distributed.nanny.pre-spawn-environ"
     wanted = worker_settings(n_workers, n_cores)

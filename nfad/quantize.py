@@ -6,24 +6,32 @@
 __all__ = ['quantize_network']
 
 # %% ../nbs/09_quantize.ipynb #9a680879
+import copy
+import json
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
 import pandas as pd
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper
 from onnxruntime.quantization import (CalibrationDataReader, QuantFormat, QuantType,
                                       quantize_dynamic, quantize_static)
 
-from .core import require_choice
+from .core import require_choice, require_positive_int
 from .measure import Cost, clock, in_fresh_process
+from .prep import Transform
+from .network import NeuralClassifier, folded_logits
 from .classify import classification_metrics
-from .export import open_session, run_session
+from .export import Graph, input_layer, network_to_onnx, open_session, run_session, scaled_records
+
 
 # %% ../nbs/09_quantize.ipynb #45d5f292
-VARIANTS = ("float32", "dynamic int8", "static int8", "mixed int8")
+VARIANTS = ("float32", "dynamic int8", "static int8", "int8 by feature")
+_SHARED = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": True}
 
 
 class _Records(CalibrationDataReader):
@@ -34,55 +42,124 @@ class _Records(CalibrationDataReader):
     def get_next(self) -> dict | None: return next(self.batches, None)
 
 
-def _shrink_first(path: Path) -> None:
-    "Keeps the float32 weights of the first layer as 8-bit integers with a scale per output."
-    model = onnx.load(path)
-    table = {constant.name: constant for constant in model.graph.initializer}
-    products = [node.input[1] for node in model.graph.node if node.op_type == "Gemm"]
-    name = next(weights for weights in products if weights in table)
-    weights = numpy_helper.to_array(table[name])
-    scale = np.maximum(np.abs(weights).max(axis=0), 1e-12).astype(np.float32) / 127
-    small = {f"{name}_int8": np.round(weights / scale).astype(np.int8), f"{name}_scale": scale}
-    model.graph.initializer.remove(table[name])
-    for key, values in small.items(): model.graph.initializer.append(numpy_helper.from_array(values, key))
-    model.graph.node.insert(0, helper.make_node("DequantizeLinear", list(small), [name], axis=1))
-    onnx.save(model, path)
-
-
-def _quantize(plain: Path, path: Path, kind: str, calibration: np.ndarray) -> None:
-    "Writes an int8 variant of the file `plain`."
-    nodes = onnx.load(plain).graph.node
-    named = lambda operation: [node.name for node in nodes if node.op_type == operation]
-    shared = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": True}
-    if kind == "dynamic int8":
-        left_out = named("MatMul")
-        quantize_dynamic(plain, path, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=left_out, **shared)
-        return
-    left_out = named("Gemm")[:1] if kind == "mixed int8" else []
-    shared |= {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
+def _static(plain: Path, path: Path, calibration: np.ndarray) -> None:
+    "Writes the static variant of a file."
     records = _Records(np.asarray(calibration, dtype=np.float32))
-    quantize_static(plain, path, records, op_types_to_quantize=["Gemm", "Relu"], nodes_to_exclude=left_out, **shared)
-    if kind == "mixed int8": _shrink_first(path)
+    quantize_static(plain, path, records, op_types_to_quantize=["Gemm", "Relu"],
+                    quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, **_SHARED)
+
+
+def _dynamic(plain: Path, path: Path) -> None:
+    "Writes the dynamic variant of a file; products without offsets stay, they are no layers."
+    left_out = [node.name for node in onnx.load(plain).graph.node if node.op_type == "MatMul"]
+    quantize_dynamic(plain, path, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=left_out, **_SHARED)
+
+
+def write_converted(
+    graph: onnx.ModelProto,    # what to convert
+    path: str | Path,          # an .onnx file to write
+    convert: Callable = _dynamic,  # convert(file of the graph, path)
+) -> Path:                     # `path`
+    "Writes a graph that a tool of onnxruntime has converted."
+    path = Path(path)
+    plain = path.with_name(f".{path.stem}.plain.onnx")
+    onnx.save(graph, plain)
+    try: convert(plain, path)
+    finally: plain.unlink(missing_ok=True)
+    return path
+
+
+# %% ../nbs/09_quantize.ipynb #c94e2b71
+def _input_steps(
+    Z: np.ndarray,     # (m, k) scaled calibration records
+    by_feature: bool,  # a range for each feature, or one for all
+) -> tuple[np.ndarray, np.ndarray]:  # (k,) lowest value and step of each
+    "Where the 256 values of each input lie."
+    low, high = np.quantile(Z, [0.001, 0.999], axis=0)
+    low, high = np.where(high > low, (low, high), (Z.min(axis=0), Z.max(axis=0)))
+    if not by_feature: low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+    return low, np.maximum(high - low, 1e-6) / 255
+
+
+def _byte_records(graph: Graph, transform: Transform, low: np.ndarray, step: np.ndarray) -> str:
+    "Scaled records as bytes: low is 0, low + 255 step is 255."
+    arrays = transform.arrays_
+    if transform.kind in ("quantile", "none"):
+        x = graph("Div", graph("Sub", scaled_records(graph, transform), low), step)
+    else:
+        moved = copy.copy(transform)
+        moved.arrays_ = arrays | {"center": arrays["center"] + low * arrays["scale"], "scale": arrays["scale"] * step}
+        x = scaled_records(graph, moved, keep_all=True)
+    return graph("QuantizeLinear", x, 1.0, np.uint8(0))
+
+
+# %% ../nbs/09_quantize.ipynb #e6b1480f
+def _int8_layer(
+    graph: Graph,
+    x: str,          # name of the (n, k) bytes
+    scale: float,    # of the bytes: q stands for scale * (q - zero)
+    zero: int,       # the byte that stands for 0
+    w: np.ndarray,   # (k, m) weights
+    b: np.ndarray,   # (m,) offsets
+    bits: int,       # of the weights
+) -> str:            # name of the (n, m) results, float32
+    "A product of bytes and 8-bit weights, with one scale per output."
+    steps = np.abs(w).max(axis=0) / (2 ** (bits - 1) - 1)
+    steps = np.maximum(steps, np.maximum(np.abs(b) / scale, 1e-12) / 2 ** 30)  # offsets have 32 bits
+    zeros = np.zeros(len(b), np.int8)
+    bytes_ = graph("DequantizeLinear", x, float(scale), np.uint8(zero))
+    weights = graph("DequantizeLinear", np.rint(w / steps).astype(np.int8), steps, zeros, axis=1)
+    whole = np.rint(b / (scale * steps)).astype(np.int32)
+    offsets = graph("DequantizeLinear", whole, scale * steps, zeros.astype(np.int32), axis=0)
+    return graph("Gemm", bytes_, weights, offsets)
+
+
+# %% ../nbs/09_quantize.ipynb #1f9c65e8
+def int8_network(
+    model: NeuralClassifier,   # fitted
+    calibration: pd.DataFrame | np.ndarray,  # (m, d) training records, for the ranges
+    by_feature: bool = True,   # a range for each input, or one for all
+    bits: int = 7,             # of the weights, 2 to 8; 8 needs a processor with 8-bit dot products
+) -> onnx.ModelProto:          # records -> (n, k) logits, in the order of `classes_`
+    "The network in 8-bit integers, from its scaled inputs to its logits."
+    require_choice(bits, range(2, 9), "bits")
+    transform, graph = model.transform_, Graph()
+    Z = transform.transform(calibration)
+    low, step = _input_steps(Z, by_feature)
+    x = _byte_records(graph, transform, low, step)
+    w, b = model.weights_[0]
+    moved = copy.copy(model)
+    moved.weights_ = [(w * step[:, None], b + low @ w), *model.weights_[1:]]
+    layers = [input_layer(moved, transform.kind not in ("quantile", "none")), *moved.weights_[1:]]
+    bend, least = {"relu": ("Relu", 0.0), "elu": ("Elu", -1.0)}[model.activation]
+    scale, zero = 1.0, 0
+    for i, (w, b) in enumerate(layers):
+        y = _int8_layer(graph, x, scale, zero, w, b, bits)
+        if i == len(layers) - 1: break
+        largest = folded_logits(model.weights_[:i + 1], Z, model.activation).max()
+        scale = float(max(largest, 1e-6) - least) / 255
+        zero = round(-least / scale)
+        x = graph("QuantizeLinear", graph(bend, y), scale, np.uint8(zero))
+    return graph.model(y, ["n", len(model.classes_)], model.n_features_in_, "logits")
+
 
 # %% ../nbs/09_quantize.ipynb #e7d16092
 def quantize_network(
-    model: onnx.ModelProto,    # from `network_to_onnx`
+    model: NeuralClassifier,   # fitted
     kind: str,                 # one of `VARIANTS`
-    calibration: np.ndarray,   # (m, d) training records, for the static kinds
+    calibration: pd.DataFrame | np.ndarray,  # (m, d) training records, for the static kinds
     path: str | Path,          # an .onnx file to write
 ) -> Path:                     # `path`
     "Writes one variant of a network."
     require_choice(kind, VARIANTS, "kind")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "float32":
-        onnx.save(model, path)
-        return path
-    plain = path.with_name(f".{path.stem}.plain.onnx")
-    onnx.save(model, plain)
-    try: _quantize(plain, path, kind, calibration)
-    finally: plain.unlink(missing_ok=True)
+    if kind == "dynamic int8": return write_converted(network_to_onnx(model), path)
+    if kind == "static int8":
+        return write_converted(network_to_onnx(model), path, lambda plain, to: _static(plain, to, calibration))
+    onnx.save(network_to_onnx(model) if kind == "float32" else int8_network(model, calibration), path)
     return path
+
 
 # %% ../nbs/09_quantize.ipynb #2cac2ba3
 def latency_ms(
@@ -108,22 +185,31 @@ def throughput(
     repeats: int = 5,        # rounds over all variants
     seconds: float = 0.05,   # of each measurement
     of: str = "wall",        # seconds that count: wall, or cpu
-) -> pd.DataFrame:           # index: batch; columns: variants; rows/s, median of the rounds
+    threads: int = 1,        # calls at a time
+) -> pd.DataFrame:           # index: batch; columns: variants; rows/s, best of the rounds
     "Rows per second by batch size, variants in turns."
     now = lambda: getattr(clock(), require_choice(of, Cost._fields, "of"))
     rows = []
-    for batch in batches:
-        records = {"records": np.ascontiguousarray(np.resize(X, (batch, X.shape[1])))}
-        for session in sessions.values(): session.run(None, records)  # warm
-        for name, session in [*sessions.items()] * repeats:
-            calls = 0
-            start = now()
-            while now() - start < seconds:
-                session.run(None, records)
-                calls += 1
-            rows.append((batch, name, calls * batch / (now() - start)))
+
+    def count(session: onnxruntime.InferenceSession, records: dict, start: float) -> int:
+        calls = 0
+        while now() - start < seconds:
+            session.run(None, records)
+            calls += 1
+        return calls
+
+    with ThreadPoolExecutor(require_positive_int(threads, "threads")) as pool:
+        for batch in batches:
+            records = {"records": np.ascontiguousarray(np.resize(X, (batch, X.shape[1])))}
+            for session in sessions.values(): session.run(None, records)  # warm
+            for name, session in [*sessions.items()] * repeats:
+                start = now()
+                counts = pool.map(lambda _: count(session, records, start), range(threads))
+                calls = sum(counts)
+                rows.append((batch, name, calls * batch / (now() - start)))
     table = pd.DataFrame(rows, columns=["batch", "variant", "rows_per_s"])
-    return table.pivot_table("rows_per_s", "batch", "variant", "median")[list(sessions)]
+    return table.pivot_table("rows_per_s", "batch", "variant", "max")[list(sessions)]
+
 
 # %% ../nbs/09_quantize.ipynb #dd61b1b1
 _SCORE_ONCE = """
@@ -154,14 +240,14 @@ def compare_variants(
     labels: np.ndarray,      # (n,) true class names of the test records
     X: pd.DataFrame,         # (n, d) test records
     batches: Sequence[int] = (1, 16, 256, 1024, 4096, 16384, 65536),  # for the throughput
-    threads: int = 2,        # of onnxruntime
+    threads: int = 2,        # calls at a time, for the throughput
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # one row per variant; and rows/s by batch
     "Size, speed, memory and quality of every variant."
     records, names = np.asarray(X, dtype=np.float32), np.asarray(classes)
-    together = {name: open_session(path, threads) for name, path in paths.items()}
-    speed = throughput(together, records, batches)
     alone = {name: open_session(path) for name, path in paths.items()}
-    cpu = throughput(alone, records, [batch for batch in batches if batch <= 4096], of="cpu").max()
+    speed = throughput(alone, records, batches, threads=threads)
+    few = [batch for batch in batches if batch <= 4096]
+    cpu = throughput(alone, records, few, of="cpu", threads=threads).max()
     choose = lambda session: names[run_session(session, records).argmax(axis=1)]
     predicted = {name: choose(session) for name, session in alone.items()}
     size_mb = {name: Path(path).stat().st_size / 1e6 for name, path in paths.items()}
@@ -206,3 +292,97 @@ def plot_variants(
     ax.set(xlabel="file size (MB)", ylabel="accuracy (test rows)")
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     return ax
+
+# %% ../nbs/09_quantize.ipynb #9be07d35
+_INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")  # as Linux names them, x86 and ARM
+
+
+def int8_instructions(
+    file: str | Path = "/proc/cpuinfo",  # what Linux tells about the processor
+) -> tuple[str, ...] | None:             # its dot products of 8 bits, () if none; None: the system does not tell
+    "Instructions of this processor that multiply 8-bit integers and add them up."
+    try: text = Path(file).read_text()
+    except OSError: return None
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
+    if not lines: return None
+    known = lines[0].split()
+    return tuple(name for name in _INT8 if name in known)
+
+
+# %% ../nbs/09_quantize.ipynb #a316d94b
+def product_rate(
+    kind: str,              # float32 or int8
+    size: int = 384,        # of the square matrices
+    repeats: int = 50,      # the best counts
+) -> float:                 # operations per CPU second of one thread
+    "How fast onnxruntime multiplies two matrices here, at best."
+    integers = require_choice(kind, ("float32", "int8"), "kind") == "int8"
+    operation, of_x, of_y = (("MatMulInteger", TensorProto.UINT8, TensorProto.INT32) if integers
+                             else ("MatMul", TensorProto.FLOAT, TensorProto.FLOAT))
+    w = np.arange(size * size).reshape(size, size) % 127 - 63
+    x = w.astype(np.uint8 if integers else np.float32)
+    constant = onnx.numpy_helper.from_array(w.astype(np.int8 if integers else np.float32), "w")
+    tensors = [helper.make_tensor_value_info(*t, [size, size]) for t in (("records", of_x), ("y", of_y))]
+    node = helper.make_node(operation, ["records", "w"], ["y"])
+    graph = helper.make_graph([node], "product", tensors[:1], tensors[1:], [constant])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    session = open_session(model)
+    rates = []
+    for _ in range(repeats):
+        start = clock().cpu
+        session.run(None, {"records": x})
+        rates.append(2 * size ** 3 / (clock().cpu - start))
+    return max(rates)
+
+
+# %% ../nbs/09_quantize.ipynb #5b4d1e87
+_PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger")
+
+
+def time_by_layer(
+    model: onnx.ModelProto | str | Path,  # a network or its file
+    sizes: Sequence[int],  # inputs, hidden layers, classes
+    X: np.ndarray,         # (n, d) records of one call
+    repeats: int = 200,    # calls; the best of each operation counts
+) -> pd.DataFrame:  # index: scaling and layers; operations, microseconds per 1,000 records, operations per second
+    "Where the time of a network goes, on one thread."
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(model, profile=Path(folder) / "times")
+        for _ in range(repeats): session.run(None, {"records": np.asarray(X, dtype=np.float32)})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+    kinds = {e["name"]: e["args"]["op_name"] for e in nodes}
+    taken = {name: [e["dur"] for e in nodes if e["name"] == name] for name in kinds}
+    layer = np.cumsum([kind in _PRODUCTS for kind in kinds.values()])
+    if layer[-1] != len(sizes) - 1:
+        raise ValueError(f"sizes {list(sizes)} name {len(sizes) - 1} layers, the model has {layer[-1]} products")
+    us = np.array([min(times) for times in taken.values()]) * 1000 / len(X)
+    table = pd.DataFrame({"operations": list(kinds.values()), "us": us}).groupby(layer)
+    table = table.agg({"operations": ", ".join, "us": "sum"})
+    table["per_s"] = [np.nan, *2e3 * np.multiply(sizes[:-1], sizes[1:])] / table["us"] * 1e6
+    table.index = ["scaling", *(f"{k} to {m}" for k, m in zip(sizes[:-1], sizes[1:], strict=True))]
+    return table
+
+
+# %% ../nbs/09_quantize.ipynb #06ea5cb8
+def plot_layers(
+    tables: dict[str, pd.DataFrame],  # variant -> from `time_by_layer`
+    ceilings: dict[str, float],       # variant -> operations per second of a large product
+    ax: Any = None,                   # matplotlib Axes; None: the current one
+) -> Any:                             # the Axes
+    "Time of each layer, and what it would take at the rate of a large product (black)."
+    import matplotlib.pyplot as plt
+    ax = ax or plt.gca()
+    height = 0.8 / len(tables)
+    for i, (name, table) in enumerate(tables.items()):
+        y = np.arange(len(table)) + i * height
+        ax.barh(y, table["us"], height, label=name, color=f"C{i}")
+        at_best = (table["us"] * table["per_s"] / ceilings[name]).to_numpy()
+        ax.vlines(at_best, y - height / 2, y + height / 2, color="black", label="at the ceiling" if not i else None)
+    ax.set(yticks=np.arange(len(table)) + height * (len(tables) - 1) / 2, yticklabels=table.index)
+    ax.set(xlabel="microseconds per 1,000 records, one thread")
+    ax.invert_yaxis()
+    ax.legend(fontsize="small")
+    return ax
+

@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import require_finite, require_positive_int
-from .nearest import ROWS, Neighborhood, NearestPoints, Whitening, covering_points
+from .nearest import ROWS, Neighborhood, NearestPoints, Whitening, covering_points, usual_points
 from .tail import Tail
 
 # %% ../nbs/02c_statistics.ipynb #3e7fb483
@@ -72,7 +72,7 @@ class ProfileStatistic:
     "Anomaly score from scaled records and their profiles of surprise."
     def __init__(
         self,
-        n_points: int | None = None,  # to compare with, >= 2; None: see `covering_points`
+        n_points: int | None = None,  # to compare with, >= 2; None: `usual_points`
         low: float = -3.0,     # least surprise of a feature, nats above its median
         high: float = 10.0,    # largest surprise of a feature, nats above its median
     ):
@@ -110,7 +110,8 @@ def fit(
     held_out = {"records": Z_held_out, "profiles": self.profile(S_held_out)}
     self.models_, self.tails_ = {}, {}
     for part in PARTS:
-        self.models_[part.name], usual = part.fit(benign[part.of], held_out[part.of], self.n_points)
+        n_points = self.n_points or usual_points(Z.shape[1])
+        self.models_[part.name], usual = part.fit(benign[part.of], held_out[part.of], n_points)
         self.tails_[part.name] = Tail(usual)
     return self
 

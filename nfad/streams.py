@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from .measure import one_blas_thread
 from .serving import LoadedModel, find_reasons, load_model
 from .tables import number_matrix, plan_columns
 
@@ -249,7 +250,7 @@ class FewRows:
         block = self.block.copy()
         block[:len(Z)] = Z
         surprises = -np.asarray(self.flow(block))[:len(Z)].astype(np.float64)
-        parts = detector.statistic_.parts(Z, surprises, n_rows=len(Z))
+        with one_blas_thread(): parts = detector.statistic_.parts(Z, surprises, n_rows=len(Z))
         constants = np.zeros(len(X))
         if detector.constant_:
             constants = detector.transform_.constant_deviation(X, cost=detector.constant_cost_)

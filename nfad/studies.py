@@ -319,6 +319,10 @@ REGULARIZATIONS = {
     "default": {}, "1 layer": {"n_layers": 1}, "width 32": {"hidden": 32}, "4 bins": {"n_bins": 4},
     "weight decay": {"optimizer": "adamw"}, "latent df 50": {"latent_df": 50.0}}
 
+_FLOWS = {"default": {}, "48 wide": {"hidden": 48}, "32 wide, 6 bins": {"hidden": 32, "n_bins": 6}}
+_POINTS = {"": {}, ", 1,000 points": {"n_points": 1000}, ", 500 points": {"n_points": 500}}
+COSTS = {f"{flow}{points}": _FLOWS[flow] | _POINTS[points] for flow in _FLOWS for points in _POINTS}
+
 
 def flow_variants(
     make_flow: Callable,       # make_flow(seed) -> an unfitted FlowDetector
@@ -355,7 +359,7 @@ def with_copies(
     return lambda train, reference: fit_one(repeated(train), reference)
 
 # %% ../nbs/07a_studies.ipynb #bb781e67
-STUDIES = ("statistics", "sizes", "contamination", "preparation", "regularization")
+STUDIES = ("statistics", "sizes", "contamination", "preparation", "regularization", "cost")
 
 
 def study_names(

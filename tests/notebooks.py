@@ -1,4 +1,4 @@
-"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | studies [name ...] | benchmark`.
+"""What the Makefile does with notebooks: `python tests/notebooks.py test | execute [name ...] | readme | results | detectors [name ...] | studies [name ...] | benchmark | rivals [name ...]`.
 
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
@@ -7,6 +7,7 @@ results  trains and scores every data set that is there, by nfad's default and b
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
 studies  judges statistics (or what STUDY names) by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
+rivals   measures the flows and whole detectors that a user would take instead, into figures/rivals.json and figures/tradeoff.json
 """
 import json
 import os
@@ -271,7 +272,7 @@ def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folde
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"]
     if not there: sys.exit("studies needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     wanted, failed = [require_choice(name, there, "a data set") for name in names or there], []
-    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization"], "STUDY")
+    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization", "cost"], "STUDY")
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
         for dataset, error in zip(wanted, workers.map(run, wanted, [study] * len(wanted))):
             print(f"{dataset}: {error or 'done'}", flush=True)
@@ -296,7 +297,35 @@ def benchmark(names: list[str]) -> int:
     return 0
 
 
+RIVALS = {"d": [6, 20, 58], "n": 5000, "repeats": 3, "budget": 100.0}
+RIVALS_ON = {  # parameters of 12a_rivals, by rows
+    "cicids2017": {"noises": [0.02, 0.0], "rivals": "flowjax,flowjax_tuned,zuko,zuko_tuned", "peers": "tuned,pzflow"},
+    "synthetic": {"noises": [0.02], "rivals": "flowjax_tuned,zuko_tuned", "peers": "tuned"}}
+
+
+def rivals(names: list[str]) -> int:
+    "Runs 12b_tradeoff on cicids2017, and 12a_rivals on the named rows (synthetic and cicids2017), and keeps what they measured in figures/."
+    from papermill import execute_notebook
+    from nfad.core import read_json, require_choice, write_json
+    from nfad.catalog import list_datasets
+    there = list_datasets()
+    there = ["synthetic", *there.loc[there["found"], "name"]]
+    folder, figures = ROOT / "runs" / "benchmark", ROOT / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [require_choice(name, list(RIVALS_ON), "rows") for name in names] or [name for name in RIVALS_ON if name in there]
+    if "cicids2017" in names:
+        settings = {"dataset": "cicids2017", "detectors": "all", "repeats": 3}
+        execute_notebook(NBS / "12b_tradeoff.ipynb", folder / "tradeoff.ipynb", settings, cwd=NBS, progress_bar=False)
+        write_json(figures / "tradeoff.json", read_json(folder / "tradeoff_cicids2017.json"))
+    kept = figures / "rivals.json"
+    for rows in names:
+        settings = RIVALS | RIVALS_ON[rows] | {"dataset": rows}
+        execute_notebook(NBS / "12a_rivals.ipynb", folder / f"rivals_{rows}.ipynb", settings, cwd=NBS, progress_bar=False)
+        write_json(kept, (read_json(kept) if kept.is_file() else {}) | {rows: read_json(folder / f"rivals_{rows}.json")})
+    return 0
+
+
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import struct
+from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -19,13 +20,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from nfad import core
 from nfad import detector as module
-from nfad.statistics import GaussianSurprise, ProfileStatistic
+from nfad.nearest import NearestPoints
 from nfad.engine import BLOCK
 from nfad.architectures import build_flow
-from nfad.detector import FlowDetector, PRESETS
+from nfad.statistics import GaussianSurprise, ProfileStatistic
+from nfad.detector import PRESETS, FlowDetector
 
 from flows import MILD, UNBOUNDED, X, compilations, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, run_child, strange
 
@@ -36,7 +39,7 @@ def test_scikit_learn_contract():
     d = FlowDetector(hidden=24, fpr=0.05, feature_order=["a", "b"])
     copy = clone(d)
     assert copy is not d and copy.get_params() == d.get_params() and set(d.get_params()) == set(PRESETS["paper"]) | {
-        "feature_order", "n_layers", "hidden", "n_bins", "latent_df", "n_members", "validation_fraction", "patience", "fpr", "seed", "progress"}
+        "feature_order", "n_layers", "hidden", "n_bins", "n_points", "latent_df", "n_members", "validation_fraction", "patience", "fpr", "seed", "progress"}
     assert d.set_params(epochs=3).epochs == 3 and copy.epochs == FlowDetector().epochs
     with pytest.raises(ValueError, match="depth"): d.set_params(depth=3)
     with pytest.raises(TypeError): FlowDetector(depth=3)
@@ -198,7 +201,7 @@ def test_not_fitted_is_said(method):
 
 
 BAD = {"architecture": ["mlp", None, "Autoregressive"], "statistic": ["nll", None, 1], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
-       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6],
+       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6], "n_points": [1, 0, 2.5, "few"],
        "seed": [-1, 0.5, None, "a"], "learning_rate": [0, -1, 10, np.nan, "fast", None], "latent_df": [0, -2, np.inf, np.nan],
        "noise": [-0.1, 1, np.nan, None, "gaps"], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
 
@@ -557,6 +560,10 @@ def law_the_version_names_the_score(what, found):
     assert np.allclose(found, NOTED[module.SCORE_VERSION][what], rtol=tolerance), (what, np.round(found, 4))
 
 
+def test_the_number_of_points_reaches_the_statistic():
+    assert FlowDetector(hidden=8, epochs=1, n_points=7).fit(X).statistic_.n_points == 7
+
+
 def mean_parts(d):
     "Mean parts of the profile statistic over records of heavy tails, on the surprises of a Gaussian."
     Z = np.random.default_rng(d).standard_t(4, (5200, d))
@@ -574,7 +581,7 @@ def test_law_the_version_names_the_score(profiled):
 def test_law_the_version_names_the_score_catches_a_silent_change(profiled, detector, monkeypatch):
     with pytest.raises(AssertionError): law_the_version_names_the_score("score", detector.anomaly_score(X).mean())
     with pytest.raises(AssertionError): law_the_version_names_the_score("validation loss", profiled.history_.validation_loss[0])
-    monkeypatch.setattr("nfad.nearest.usual_points", lambda n_features: 2000)
+    monkeypatch.setattr("nfad.statistics.usual_points", lambda n_features: 2000)
     with pytest.raises(AssertionError): law_the_version_names_the_score(21, mean_parts(21))
     monkeypatch.setattr(module, "SCORE_VERSION", 10**6)
     with pytest.raises(AssertionError, match="note the figures"): law_the_version_names_the_score("score", 0.0)
@@ -724,6 +731,30 @@ def test_scoring_compiles_nothing_after_fit(detector):
     with compilations() as seen:
         for n in (1, 7, BLOCK, BLOCK + 1): detector.anomaly_score(frame[:n]), detector.to_latent(frame[:n]), detector.predict(frame[:n])
     assert not seen
+
+
+def law_no_threads_that_wait_for_each_other(score, monkeypatch):
+    "Every search of a score runs with one BLAS thread, few records or many; afterwards there are as many as before."
+    seen = set()
+    def threads(): return {library["num_threads"] for library in ThreadpoolController().select(user_api="blas").info()}
+    search = NearestPoints.distance
+    def spy(self, *args, **settings):
+        seen.update(threads())
+        return search(self, *args, **settings)
+    monkeypatch.setattr(NearestPoints, "distance", spy)
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        for n in (1, len(X)): score(X[:n])
+        score(pd.concat([X] * (BLOCK // len(X) + 2), ignore_index=True))
+        assert seen == {1} and threads() == before
+
+
+def test_law_no_threads_that_wait_for_each_other(profiled, monkeypatch): law_no_threads_that_wait_for_each_other(profiled.anomaly_score, monkeypatch)
+
+
+def test_law_no_threads_that_wait_for_each_other_catches_an_unguarded_search(profiled, monkeypatch):
+    monkeypatch.setattr("nfad.engine.one_blas_thread", nullcontext)
+    with pytest.raises(AssertionError): law_no_threads_that_wait_for_each_other(profiled.anomaly_score, monkeypatch)
 
 
 def law_independent_of_company(score):

@@ -143,6 +143,22 @@ def law_blocks_are_put_together(in_blocks):
 def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
 
 
+def law_what_follows_sees_its_own_rows(in_blocks):
+    "`then` gets each block's rows and results, without the filling, and its own results come back in place."
+    for n, block in ((0, 4), (1, 4), (9, 4), (700, None)):
+        Z = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
+        total, = in_blocks(lambda rows: (rows * 2,), Z, block, then=lambda rows, double: ((rows + double).sum(axis=1),))
+        assert np.array_equal(total, 3 * Z.sum(axis=1))
+
+
+def test_law_what_follows_sees_its_own_rows(): law_what_follows_sees_its_own_rows(in_blocks)
+
+
+def test_law_what_follows_sees_its_own_rows_catches_rows_of_the_first_block():
+    def wrong(function, Z, block, then): return in_blocks(function, Z, block, then=lambda rows, double: then(Z[:len(rows)], double))
+    with pytest.raises(AssertionError): law_what_follows_sees_its_own_rows(wrong)
+
+
 def test_law_blocks_are_put_together_catches_a_lost_remainder():
     with pytest.raises(AssertionError): law_blocks_are_put_together(lambda f, Z, block: in_blocks(f, Z[:len(Z) // 3 * 3], block))
 

@@ -1,4 +1,6 @@
 """Laws of exported models: they answer as their originals, with their scaling inside."""
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnx
 import pandas as pd
@@ -6,7 +8,7 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from nfad.export import (Graph, _quantile_nodes, _threshold32, export_errors, network_to_onnx, open_session, run_session,
+from nfad.export import (Graph, _quantile_nodes, _signed_log_nodes, _threshold32, export_errors, network_to_onnx, open_session, run_session,
                          scaled_records, trees_to_onnx)
 from nfad.network import NeuralClassifier
 from nfad.prep import Transform
@@ -55,6 +57,27 @@ def test_network_catches_a_missing_offset(network):
 KINDS = ["standard", "robust", "log", "quantile", "none"]
 
 
+def law_signed_logarithm_has_no_hole(nodes):
+    "Where 1 + x or 1 - x is 0, near 0, and far out, in both widths."
+    sizes = np.concatenate([[0, 1, 0.5, 1 - 1e-7], 10.0 ** np.arange(-6, 31, 4)])
+    x = np.concatenate([-sizes, sizes]).astype(np.float32)[:, None]
+    wanted = np.sign(x) * np.log1p(np.abs(x.astype(np.float64)))
+    for wide in (False, True):
+        graph = Graph()
+        one = graph.constant(1.0, np.float64 if wide else np.float32)
+        node = nodes(graph, graph.double("records") if wide else "records", one)
+        found = run_session(open_session(graph.model(graph.single(node), ["n", 1], 1)), x)
+        assert np.allclose(found, wanted, rtol=1e-6, atol=2e-7)
+
+
+def test_signed_logarithm_has_no_hole(): law_signed_logarithm_has_no_hole(_signed_log_nodes)
+
+
+def test_signed_logarithm_catches_a_pole():
+    without_abs = lambda g, x, one: g("Log", g("Max", g("Add", x, one), g("Reciprocal", g("Sub", one, x))))
+    with pytest.raises(AssertionError): law_signed_logarithm_has_no_hole(without_abs)
+
+
 def law_scaling_equals_the_transform(scale, kind):
     wide = X.assign(flat=3.0) * 5 - 1  # also negative numbers, and numbers beyond the training range
     graph, transform = Graph(), Transform(kind).fit(X.assign(flat=3.0))
@@ -101,6 +124,25 @@ def test_thresholds_catch_rounding_to_nearest():
 
 def test_input_width_is_checked(network):
     with pytest.raises(ValueError, match="shape"): run_session(open_session(network_to_onnx(network)), np.ones((2, 9)))
+
+
+def law_blocks_keep_the_order():
+    graph = Graph()
+    session = open_session(graph.model(graph("Mul", "records", 2.0), ["n", 2], 2))
+    rows = np.arange(60, dtype=np.float32).reshape(30, 2)
+    for block in (1, 7, 30, 1000):
+        for threads in (1, 3): assert np.array_equal(run_session(session, rows, block, threads), 2 * rows)
+    assert run_session(session, rows[:0]).shape == (0, 2)
+
+
+def test_blocks_keep_the_order(): law_blocks_keep_the_order()
+
+
+def test_blocks_catch_another_order(monkeypatch):
+    class Backwards(ThreadPoolExecutor):
+        def map(self, function, blocks): return [function(block) for block in blocks[::-1]]
+    monkeypatch.setattr("nfad.export.ThreadPoolExecutor", Backwards)
+    with pytest.raises(AssertionError): law_blocks_keep_the_order()
 
 
 def test_broken_lines_by_hand():

@@ -22,6 +22,7 @@ from nfad import files
 from nfad.detector import FlowDetector
 from nfad.files import (FAILURES, capacity_plan, connect, disconnect, measure_files, plan_jobs, read_scored, recalibrate,
                         score_files, score_frame, score_partition, worker_settings, write_many)
+from nfad.measure import n_threads
 from nfad.serving import load_model
 from nfad.tables import RESULT, open_table
 from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, records, traffic, write_folder
@@ -227,9 +228,9 @@ def client():
 
 
 def test_workers_share_the_cores(client, monkeypatch):
-    assert [worker_settings(n, 4)["OMP_NUM_THREADS"] for n in (1, 2, 3, 4, 9)] == [4, 2, 1, 1, 1]
+    assert [(w["OMP_NUM_THREADS"], w["NFAD_THREADS"]) for w in (worker_settings(n, 4) for n in (1, 2, 3, 4, 9))] == [(4, 4), (2, 2), (1, 1), (1, 1), (1, 1)]
     with pytest.raises(ValueError, match="n_workers must be a whole number >= 1, got 0"): worker_settings(0, 4)
-    wanted = worker_settings(2, os.cpu_count())
+    wanted = worker_settings(2, n_threads())
     told = {name: os.environ.get(name, str(value)) for name, value in wanted.items()}  # what the user has set stays
     assert set(client.run(lambda: tuple(os.environ.get(name) for name in wanted)).values()) == {tuple(told.values())}
 

@@ -1,16 +1,21 @@
 """Laws of nfad.measure: the clock, turns, fresh processes, memory. No time is a test: machines are shared."""
 import json
+import math
+import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from nfad import measure
-from nfad.measure import Cost, clock, cost_of, in_fresh_process, interleave, peak_memory, peak_resident_memory, private_memory
+from nfad.measure import (Cost, clock, cost_of, in_fresh_process, interleave, n_threads, one_blas_thread, peak_memory, peak_resident_memory,
+                          private_memory)
 
 
 # ---------------------------------------------------------------- clock and turns
@@ -170,3 +175,59 @@ def test_a_fresh_process_has_a_peak_of_its_own():
 def test_measuring_loads_no_jax():
     code = "import sys, nfad.measure as m; m.cost_of(int); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- threads -----------------------------------------------------------------------------------------------------
+
+def law_one_thread_inside(guard):
+    "Matrix products have one thread inside, nested or not, and then as many as before."
+    def threads(): return {library["num_threads"] for library in ThreadpoolController().select(user_api="blas").info()}
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with guard():
+            with guard(): assert threads() == {1}
+            assert threads() == {1}
+        assert threads() == before
+
+
+def test_law_one_thread_inside(): law_one_thread_inside(one_blas_thread)
+
+
+def test_law_one_thread_inside_catches_a_limit_that_stays():
+    @contextmanager
+    def stays():
+        threadpool_limits(1, user_api="blas")
+        yield
+    with pytest.raises(AssertionError): law_one_thread_inside(stays)
+    threadpool_limits(None)
+
+
+@pytest.mark.parametrize("wanted, given", [("2", 2), ("17", 17)])
+def test_threads_can_be_set(monkeypatch, wanted, given):
+    monkeypatch.setenv("NFAD_THREADS", wanted)
+    assert n_threads() == given
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "1.5", "all"])
+def test_wrong_numbers_of_threads_are_refused(monkeypatch, wrong):
+    monkeypatch.setenv("NFAD_THREADS", wrong)
+    with pytest.raises(ValueError, match="NFAD_THREADS must be a whole number >= 1"): n_threads()
+
+
+@pytest.mark.parametrize("files, cores", [
+    ({"cpu.max": "150000 100000\n"}, 1.5), ({"cpu.max": "max 100000\n"}, math.inf), ({}, math.inf), ({"cpu.max": "no quota"}, math.inf),
+    ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0), ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf)])
+def test_the_quota_of_a_container_is_read(tmp_path, monkeypatch, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert measure._cpu_quota(tmp_path) == cores
+    monkeypatch.delenv("NFAD_THREADS", raising=False)
+    monkeypatch.setattr(measure, "_cpu_quota", lambda: 0.5)
+    assert n_threads() == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_a_process_that_may_use_one_core_has_one_thread():
+    code = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nfrom nfad.measure import n_threads\nprint('RESULT', n_threads())"
+    assert in_fresh_process(code)[0] == 1

@@ -185,7 +185,7 @@ def test_law_spaced():
 
 def test_copies_have_a_neighborhood():
     Z = np.repeat(two_kinds()[1][:20], 5, axis=0)
-    around, held_out = Neighborhood.fit(Z, Z[::5])
+    around, held_out = Neighborhood.fit(Z, Z[::5], 20)
     assert np.isfinite(around.distance(Z + 1)).all() and (around.nearest.spacing > 0).all() and np.isfinite(held_out).all()
 
 

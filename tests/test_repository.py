@@ -596,7 +596,7 @@ def unpinned(requirements: list[str], constraints: str) -> list[str]:
 
 
 def test_constraints_pin_every_requirement():
-    wanted = settings()["requirements"].split() + settings()["dev_requirements"].split()
+    wanted = [text for group in ("requirements", "dev_requirements", "peers_requirements") for text in settings()[group].split()]
     assert unpinned(wanted, (ROOT / "constraints.txt").read_text(encoding="utf-8")) == []
 
 

@@ -99,12 +99,22 @@ def test_law_round_trip_catches_a_lost_center(fitted):
     with pytest.raises(AssertionError): law_round_trip(lambda state: restore_statistic(state | {"center": state["center"] + 1}), fitted)
 
 
-def test_the_number_of_points(fitted):
-    _, surprise = fitted
-    train, held_out = records(3000), records(1500, 1)
-    statistic = ProfileStatistic().fit(train, surprise(train), held_out, surprise(held_out))
-    assert {len(statistic_arrays(statistic)[name]) for name in ("points", "profiles", "neighbors", "spacing")} == {usual_points(5)}
-    assert restore_statistic(statistic_arrays(statistic)).n_points is None and restore_statistic(statistic_arrays(fitted[0])).n_points == 200
+def points_of(statistic):
+    "How many points each part compares with."
+    arrays = statistic_arrays(statistic)
+    return {name: len(arrays[name]) for name in ("points", "profiles", "neighbors", "spacing")}
+
+
+@pytest.mark.parametrize("d", [5, 31, 45])
+def test_the_number_of_points(d):
+    train, held_out = (np.random.default_rng(seed).normal(size=(n, d)) for seed, n in ((0, 3000), (1, 1500)))
+    statistic = ProfileStatistic().fit(train, train**2, held_out, held_out**2)
+    assert set(points_of(statistic).values()) == {usual_points(d)}
+    assert restore_statistic(statistic_arrays(statistic)).n_points is None
+
+
+def test_a_chosen_number_of_points_holds_for_all_parts(fitted):
+    assert set(points_of(fitted[0]).values()) == {200} and restore_statistic(statistic_arrays(fitted[0])).n_points == 200
 
 
 STATE = ("settings", "center", "points", "profiles", "mean", "whitening", "record_mean", "record_whitening", "neighbors", "spacing", "held_out")
