@@ -191,15 +191,15 @@ def _filled(rows: np.ndarray, block: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((block - len(rows), rows.shape[1]), np.float32)])
 
 # %% ../nbs/02a_engine.ipynb #53ea6f83
-BLOCKS = 64, 512  # rows per compiled call: the smaller that holds all, or the larger again and again
+BLOCKS = 64, 256, 2048  # rows per compiled call: the smallest that holds all, or the largest again and again
 BLOCK = BLOCKS[-1]
-CHUNK = 128 * BLOCK  # records that a detector has in work at a time
+CHUNK = 32 * BLOCK  # records that a detector has in work at a time
 
 
 def in_blocks(
     function: Callable,        # compiled; (block, k) array -> tuple of arrays with that many rows
     Z: np.ndarray,             # (n, k) any number of records, also none
-    block: int | None = None,  # rows per call; None: 64 or 512
+    block: int | None = None,  # rows per call; None: 64, 256 or 2,048
     then: Callable | None = None,  # (rows, their results) -> tuple of arrays to give instead; may be plain numpy
 ) -> tuple[np.ndarray, ...]:   # the results for the n records
     "Applies a function of fixed shape to any number of rows, blocks side by side."

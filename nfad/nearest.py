@@ -7,6 +7,7 @@ __all__ = ['ROWS', 'usual_points', 'covering_points', 'NearestPoints', 'Whitenin
 
 # %% ../nbs/02_nearest.ipynb #071566c5
 import math
+import threading
 
 import numpy as np
 from fastcore.basics import patch
@@ -70,6 +71,7 @@ class NearestPoints:
         self.points, self.spacing = points, spacing
         self._table = None
         self._searches = {}  # made when they are first needed
+        self._scratch = threading.local()
 
     @property
     def width(self) -> int: return self.points.shape[1]  # features of a record
@@ -108,6 +110,16 @@ def _squared_length(rows: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/02_nearest.ipynb #9d50a350
 @patch
+def _buffers(self: NearestPoints, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    "Rows to multiply and their products, one pair a thread: new ones for each block would cost more than the products."
+    kept = getattr(self._scratch, "kept", ())
+    if len(kept) and len(kept[0]) == n_rows: return kept
+    lifted = np.zeros((n_rows, len(self._table)), dtype=np.float32)
+    self._scratch.kept = lifted, np.empty((n_rows, len(self.points)), dtype=np.float32)
+    return self._scratch.kept
+
+
+@patch
 def distance(
     self: NearestPoints,
     X: np.ndarray,                  # (n, d) records, finite
@@ -117,8 +129,7 @@ def distance(
     "Distance to the nearest point, apart from the record's own."
     if self._table is None: self._table = _order_table(self.points, self.spacing)
     distance = np.empty(len(X))
-    lifted = np.zeros((n_rows, len(self._table)), dtype=np.float32)
-    product = np.empty((n_rows, len(self.points)), dtype=np.float32)  # a new one each time costs more
+    lifted, product = self._buffers(n_rows)
     for start in range(0, len(X), n_rows):
         rows = X[start:start + n_rows]
         _lift(rows, lifted)

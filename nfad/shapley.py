@@ -6,10 +6,9 @@
 __all__ = ['GAMES', 'DEFAULT_GAME', 'Background', 'summarize_background', 'Attributions', 'shapley_values']
 
 # %% ../nbs/04b_shapley.ipynb #2b8ebf77
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from math import comb
 from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
@@ -19,31 +18,8 @@ from tqdm import tqdm
 
 from .core import require_between, require_choice, require_columns, require_finite, require_positive_int
 from .nearest import nearest_in_features
+from .plans import DEPTHS, Steps, coalitions, looks, plan_coalitions, settled, standard_errors
 from .prep import Transform, feature_table
-
-# %% ../nbs/04b_shapley.ipynb #3368da01
-def coalitions(
-    p: int,        # players
-) -> np.ndarray:   # (2^p, p) bool, True = present
-    "All coalitions in the order of their numbers."
-    return (np.arange(2 ** p)[:, None] >> np.arange(p) & 1).astype(bool)
-
-# %% ../nbs/04b_shapley.ipynb #40ef9d45
-MAX_EXACT = 16  # players; the matrix for p of them has p 2^p numbers
-
-
-@lru_cache(maxsize=None)
-def shapley_matrix(
-    p: int,        # players, 1 to `MAX_EXACT`
-) -> np.ndarray:   # (p, 2^p); times the worths of all coalitions it gives the values
-    "The weights of Shapley's formula."
-    if not 1 <= p <= MAX_EXACT:
-        raise ValueError(f"exact values need 1 to {MAX_EXACT} players that differ, got {p}; "
-                         "sample, or use groups as players")
-    present = coalitions(p)
-    size = present.sum(axis=1)
-    weight = np.array([1 / (p * comb(p - 1, s)) for s in range(p)])  # of s players, before one arrives
-    return np.where(present.T, weight[np.maximum(size - 1, 0)], -weight[np.minimum(size, p - 1)])
 
 # %% ../nbs/04b_shapley.ipynb #7b201bcd
 GAMES = ("nearest", "marginal", "conditional", "minimised")
@@ -189,30 +165,6 @@ def summarize_background(
     distance = KMeans(m, n_init=1, random_state=seed).fit(Z).transform(Z)
     return records.iloc[np.unique(distance.argmin(axis=0))]
 
-# %% ../nbs/04b_shapley.ipynb #6b3d80bc
-def walk(
-    worth: Callable,    # (q, p) coalitions -> (q,) worths
-    order: np.ndarray,  # (p,) players as they arrive
-) -> np.ndarray:        # (p,) what each is paid
-    "What each player adds when it arrives."
-    place = np.argsort(order)
-    steps = np.arange(len(order) + 1)[:, None]
-    return np.diff(worth(place < steps))[place]
-
-# %% ../nbs/04b_shapley.ipynb #a20a16a6
-def standard_errors(
-    paid: np.ndarray,    # (b, n_looks, p) credits; b games or background records, neighbors alike
-) -> np.ndarray:         # (p,) nats, of the mean over games and looks
-    "Standard errors of walked values."
-    b, n_looks, p = paid.shape
-    if n_looks > 1:
-        within = paid.var(axis=1, ddof=1).sum(axis=0) / n_looks
-        return np.sqrt(within) / b
-    pairs = paid[:b // 2 * 2, 0].reshape(-1, 2, p).mean(axis=1)  # one walk each: an order and its reverse
-    n = len(pairs)
-    if n < 2: raise ValueError(f"n_walks must be at least 4 for a standard error with {b} games")
-    return np.sqrt(np.square(np.diff(pairs, axis=0)).sum(axis=0) / (2 * n * (n - 1)))
-
 # %% ../nbs/04b_shapley.ipynb #b3c6e2e3
 @dataclass(frozen=True)
 class Attributions:
@@ -255,131 +207,6 @@ def to_shap(
     observed = None if data is None else np.asarray(data)
     return Explanation(self.values, base_values=self.base_values, data=observed,
                        feature_names=self.names, error_std=self.standard_errors)
-
-# %% ../nbs/04b_shapley.ipynb #3de25482
-def latin_orders(
-    n: int,          # orders wanted
-    p: int,          # players
-    seed: Any = 0,   # of the draw; anything that numpy's `default_rng` takes
-) -> np.ndarray:     # (n, p) permutations
-    "Random orders; in each full square of p of them every player stands once in every place."
-    rng = np.random.default_rng(seed)
-    squares = []
-    for _ in range(-(-n // p)):
-        shift = rng.permutation(p)
-        place = rng.permutation(p)
-        player = rng.permutation(p)
-        squares.append(player[(shift[:, None] + place) % p])
-    return rng.permutation(np.concatenate(squares)[:n])
-
-# %% ../nbs/04b_shapley.ipynb #7f914618
-class Plan(NamedTuple):
-    "Coalitions to evaluate for one record, and how their worths become credits."
-    present: np.ndarray  # (q, p) bool, neither empty nor full
-    games: np.ndarray    # (q,) which of the b games each belongs to
-    walks: np.ndarray    # (q,) number of the walk, for whatever shall be common to a walk
-    credits: Callable    # ((q,) worths, (b,) worths of no player, worth of all) -> (b, n_looks, p)
-
-
-def looks(
-    n_walks: int,  # walks of one game
-) -> int:          # independent looks at its values: antithetic pairs, or the one walk
-    "How many independent estimates the walks make."
-    if n_walks != 1 and n_walks % 2:
-        raise ValueError(f"n_walks must be 1 or an even number for each game, got {n_walks}")
-    return max(n_walks // 2, 1)
-
-
-def _orders(b: int, p: int, n_walks: int, seed: Any) -> np.ndarray:
-    "(b n_walks, p) orders for b games and their reverses."
-    if n_walks > 1:
-        orders = latin_orders(b * looks(n_walks), p, seed)
-        return np.concatenate([orders, orders[:, ::-1]])
-    orders = latin_orders(-(-b // 2), p, seed)
-    return np.stack([orders, orders[:, ::-1]], axis=1).reshape(-1, p)[:b]
-
-# %% ../nbs/04b_shapley.ipynb #5894baec
-def plan_walks(
-    differs: np.ndarray,  # (b, p) bool: which players can change anything in each game
-    n_walks: int,         # walks for each game, 1 or an even number
-    seed: Any = 0,        # of the orders
-) -> Plan:                # of at most b n_walks (p - 1) coalitions
-    "Antithetic walks over the players that differ."
-    b, p = differs.shape
-    orders = _orders(b, p, n_walks, seed)
-    games = np.tile(np.arange(b), n_walks)
-    counted = np.take_along_axis(differs[games], orders, axis=1)
-    size = counted.sum(axis=1)                      # players that differ, in each walk
-    place = np.empty_like(orders)                   # where each player arrives; p: never
-    np.put_along_axis(place, orders, np.where(counted, counted.cumsum(axis=1) - 1, p), axis=1)
-    steps = np.arange(1, p)
-    inside = steps < size[:, None]                  # (walks, p - 1): the steps that are evaluated
-    walks = np.nonzero(inside)[0]
-
-    def credits(worths, starts, end):
-        V = np.full((len(orders), p + 1), float(end))
-        V[:, 0] = np.where(size > 0, starts[games], end)
-        V[:, 1:p][inside] = worths
-        paid = np.take_along_axis(np.diff(V, axis=1), np.minimum(place, p - 1), axis=1)
-        paid = np.where(place < p, paid, 0.0).reshape(-1, looks(n_walks), b, p)
-        return paid.mean(axis=0).swapaxes(0, 1)
-
-    return Plan((place[:, None, :] < steps[:, None])[inside], games[walks], walks, credits)
-
-# %% ../nbs/04b_shapley.ipynb #8c1a28ac
-def plan_exact(
-    differs: np.ndarray,  # (b, p) bool
-    n_walks: int = 1,     # the credits are repeated, to stand beside those of so many walks
-) -> Plan:                # of 2^m - 2 coalitions for each game with m players that differ
-    "All coalitions of the players that differ."
-    b, p = differs.shape
-    players = [np.flatnonzero(row) for row in differs]
-    for who in players:
-        if len(who) > MAX_EXACT: shapley_matrix(len(who))  # says what is allowed
-    inner = [coalitions(len(who))[1:-1] for who in players]
-    ends = np.cumsum([0, *map(len, inner)])
-    present = np.zeros((ends[-1], p), dtype=bool)
-    for who, rows, start in zip(players, inner, ends[:-1], strict=True):
-        present[start:start + len(rows), who] = rows
-
-    def credits(worths, starts, end):
-        paid = np.zeros((b, looks(n_walks), p))
-        for g, who in enumerate(players):
-            if not len(who): continue
-            all_worths = np.concatenate([[starts[g]], worths[ends[g]:ends[g + 1]], [end]])
-            paid[g][:, who] = shapley_matrix(len(who)) @ all_worths
-        return paid
-
-    games = np.repeat(np.arange(b), np.diff(ends))
-    return Plan(present, games, np.arange(len(present)), credits)
-
-# %% ../nbs/04b_shapley.ipynb #54fb9a84
-def plan_coalitions(
-    differs: np.ndarray,    # (b, p) bool
-    n_walks: int,           # walks for each game, 1 or an even number
-    seed: Any = 0,          # of the orders
-    exact: bool = False,    # enumerate every game, whatever it costs
-) -> Plan:                  # enumerations where they cost no more than walks
-    "The cheapest plan for each game."
-    m = differs.sum(axis=1)
-    chosen = exact | (2.0 ** m - 2 <= n_walks * (m - 1))
-    if chosen.all(): return plan_exact(differs, n_walks)
-    if not chosen.any(): return plan_walks(differs, n_walks, seed)
-    few, many = np.flatnonzero(chosen), np.flatnonzero(~chosen)
-    walked = plan_walks(differs[many], n_walks, seed)
-    counted = plan_exact(differs[few], n_walks)
-    q = len(walked.present)
-
-    def credits(worths, starts, end):
-        paid = np.empty((len(differs), looks(n_walks), differs.shape[1]))
-        paid[many] = walked.credits(worths[:q], starts[many], end)
-        paid[few] = counted.credits(worths[q:], starts[few], end)
-        return paid
-
-    present = np.concatenate([walked.present, counted.present])
-    games = np.concatenate([many[walked.games], few[counted.games]])
-    walks = np.concatenate([walked.walks, walked.walks.max(initial=0) + 1 + counted.walks])
-    return Plan(present, games, walks, credits)
 
 # %% ../nbs/04b_shapley.ipynb #c50045a8
 class _Queue:
@@ -450,21 +277,26 @@ class _Terms(NamedTuple):
     players: _Players  # features or groups
     k: int             # donors
     exact: bool        # enumerate all coalitions
+    worth: int = 16    # walks of each game that an enumeration may cost
 
 
 class _Task:
     "One record of one game: what to score, and what the scores are worth."
     def __init__(
-        self, background: Background, terms: _Terms, x: np.ndarray, end: float, n_walks: int, seed: Any
+        self, background: Background, terms: _Terms, x: np.ndarray, end: float, n_walks: int, seed: Any,
+        before: Steps | None = None  # of earlier rounds
     ):
         self.background = background
         self.game = terms.game
         self.x, self.end = x, end
         p = len(terms.players.names)
+        n_before = before.paid.shape[1] if before else 0
+        if before: seed = (seed, n_before)
+        how = n_walks, seed, terms.exact, terms.worth, n_before
         onehot = (terms.players.of[:, None] == np.arange(p)).astype(np.float32)
         gaps = None if self.game == "marginal" else background.gaps(x) @ onehot
         if self.game in ("conditional", "minimised"):
-            self.plan = plan_coalitions(np.ones((1, p), dtype=bool), n_walks, seed, terms.exact)
+            self.plan = plan_coalitions(np.ones((1, p), dtype=bool), *how)
             ties = background.ties[self.plan.walks % len(background.ties)]
             self.donors = nearest_in_features(gaps, self.plan.present, terms.k, ties)
             usual = np.mean if self.game == "conditional" else np.min
@@ -473,7 +305,8 @@ class _Task:
             if self.game == "marginal": rows = np.arange(len(background.records))
             else: rows = np.sort(np.argsort(gaps.sum(axis=1), kind="stable")[:terms.k])
             differs = (x != background.records[rows]) @ onehot > 0
-            self.plan = plan_coalitions(differs, n_walks, seed, terms.exact)
+            if before: differs &= (before.places >= 0).any(axis=(1, 2))[:, None]  # what was enumerated is known
+            self.plan = plan_coalitions(differs, *how)
             self.donors = rows[self.plan.games, None]
             self.starts = background.scores[rows]
         self.present = self.plan.present[:, terms.players.of]
@@ -488,19 +321,27 @@ def mixed(self: _Task, numbers: np.ndarray) -> np.ndarray:
 
 
 @patch
-def paid(self: _Task) -> np.ndarray:
-    "Credits (b, n_looks, p), once the scores are there."
+def steps(self: _Task) -> Steps:
+    "What the players were paid, once the scores are there."
     scores = self.scores.reshape(self.donors.shape)
     if self.game == "minimised": worths = np.minimum(scores.min(axis=1, initial=np.inf), self.end)
     else: worths = scores.mean(axis=1)
-    return self.plan.credits(worths, self.starts, self.end)
+    return self.plan.steps(worths, self.starts, self.end)
 
 # %% ../nbs/04b_shapley.ipynb #35cb1777
 class _Budget(NamedTuple):
-    "How much one explanation may cost."
+    "How much the first round of one explanation may cost."
     n_walks: int  # of each game
     k: int        # donors
     n_games: int  # per record
+    worth: int    # walks of each game that an enumeration may cost
+
+
+def _first_round(game: str, k: int, m: int, p: int) -> tuple[int, int]:
+    "Usual walks of each game, and walks that an enumeration may cost."
+    if game == "nearest": return 4 * len(DEPTHS) * max(round(10 / k), 1), 2 * max(round(80 / k), 2)
+    if game == "marginal": return (2 * max(round(25 / p), 1),) * 2
+    return 6 * len(DEPTHS), 16
 
 
 def _budget(game: str, n_walks: int | None, k: int | None, m: int, p: int, exact: bool) -> _Budget:
@@ -508,11 +349,12 @@ def _budget(game: str, n_walks: int | None, k: int | None, m: int, p: int, exact
     k = require_positive_int(k or min(10 if game == "nearest" else 4, m), "k")
     if k > m and game != "marginal":
         raise ValueError(f"k must be at most the {m} background records, got {k}")
-    b, usual = 1, 16
-    if game == "marginal": b, usual = m, max(2 * round(25 / p), 1) * m
-    if game == "nearest": b, usual = k, 2 * max(round(80 / k), 2) * k
-    n_walks = require_positive_int(n_walks or max(usual, 4 * b if b < 4 else b), "n_walks")
-    if exact: return _Budget(2, k, b)
+    b = {"marginal": m, "nearest": k}.get(game, 1)
+    if exact: return _Budget(2, k, b, 0)
+    usual, worth = _first_round(game, k, m, p)
+    if b < 4: usual, worth = max(usual, 4), max(worth, 4)
+    if n_walks is None: return _Budget(usual, k, b, worth)
+    n_walks = require_positive_int(n_walks, "n_walks")
     if n_walks % b:
         raise ValueError(f"n_walks must be a multiple of the {b} background records, "
                          f"so that each counts equally, got {n_walks}")
@@ -520,89 +362,115 @@ def _budget(game: str, n_walks: int | None, k: int | None, m: int, p: int, exact
         raise ValueError(f"n_walks must be at least {4 * b} to tell an error with {b} background records, "
                          f"got {n_walks}")
     looks(n_walks // b)
-    return _Budget(n_walks // b, k, b)
+    return _Budget(n_walks // b, k, b, n_walks // b)
 
 # %% ../nbs/04b_shapley.ipynb #6c94ae92
 class _Ledger:
-    "What has been paid so far, record by record."
+    "What is known so far, record by record."
     def __init__(self, background: Background, terms: _Terms, X: np.ndarray):
+        n, p = len(X), len(terms.players.names)
         self.background, self.terms, self.X = background, terms, X
-        self.scores = background.score(X) if len(X) else np.zeros(0)
-        self.paid, self.starts = [None] * len(X), [None] * len(X)
-        self.counts = np.zeros(len(X), dtype=int)
+        self.scores = background.score(X) if n else np.zeros(0)
+        self.values, self.errors = np.zeros((n, p)), np.zeros((n, p))
+        self.base_values = np.zeros(n)
+        self.counts = np.zeros(n, dtype=int)
+        self.steps = {}  # of records that may walk on
 
 
 @patch
 def add(self: _Ledger, i: int, task: _Task) -> None:
     "Takes a finished task in."
-    paid = task.paid()
-    self.starts[i] = task.starts
-    self.paid[i] = paid if self.paid[i] is None else np.concatenate([self.paid[i], paid], axis=1)
+    steps = task.steps()
+    if i in self.steps:
+        before = self.steps[i]
+        sure = before.places[:, :1] < 0
+        paid = np.where(sure, before.paid[:, :1], steps.paid)
+        steps = Steps(*(np.concatenate(both, axis=1) for both in zip(before, (paid, steps.places), strict=True)))
+    self.steps[i] = steps
+    found = settled(steps, task.end - task.starts)
+    self.values[i] = found.mean(axis=(0, 1))
+    if not self.terms.exact: self.errors[i] = standard_errors(found)
+    self.base_values[i] = task.starts.mean()
     self.counts[i] += task.scores.size
 
-
+# %% ../nbs/04b_shapley.ipynb #f4f00eae
 @patch
-def walk(self: _Ledger, rows: Sequence[int], queue: _Queue, n_walks: int, seed: Any, bar: Any) -> None:
-    "Walks for the chosen records, many in one block."
+def walk(self: _Ledger, walks: dict[int, int], queue: _Queue, seed: int, bar: Any) -> None:
+    "So many walks of each game for the chosen records, many records in one block."
     waiting = []
     size = 0
-    for i in rows:
-        task = _Task(self.background, self.terms, self.X[i], self.scores[i], n_walks, seed)
+    for i, n_walks in walks.items():
+        about = self.X[i], self.scores[i]
+        task = _Task(self.background, self.terms, *about, n_walks, seed, self.steps.get(i))
         queue.add(task.mixed, task.scores)
         waiting.append((i, task))
         size += task.scores.size
-        if size < len(queue.rows) and i != rows[-1]: continue
+        if size < len(queue.rows) and i != list(walks)[-1]: continue
         queue.flush()
         for done, finished in waiting: self.add(done, finished)
         bar.update(len(waiting))
         waiting = []
         size = 0
 
-# %% ../nbs/04b_shapley.ipynb #f4f00eae
-@patch
-def errors(self: _Ledger, i: int) -> np.ndarray:
-    "Standard errors of a record's values."
-    return np.zeros(self.paid[i].shape[2]) if self.terms.exact else standard_errors(self.paid[i])
-
 
 @patch
-def result(self: _Ledger) -> Attributions:
-    "The attributions of all records."
-    rows = range(len(self.paid))
-    p = len(self.terms.players.names)
-    values = np.array([self.paid[i].mean(axis=(0, 1)) for i in rows]).reshape(-1, p)
-    errors = np.array([self.errors(i) for i in rows]).reshape(-1, p)
-    base_values = np.array([self.starts[i].mean() for i in rows])
-    names = self.terms.players.names
-    game = self.terms.game
-    return Attributions(values, base_values, errors, self.scores, names, self.counts, game)
+def result(self: _Ledger, rows: np.ndarray) -> Attributions:
+    "The attributions of records, by number."
+    found = self.values, self.base_values, self.errors, self.scores
+    names, game = self.terms.players.names, self.terms.game
+    return Attributions(*(part[rows] for part in found), names, self.counts[rows], game)
 
 # %% ../nbs/04b_shapley.ipynb #6cdb7e17
+class _Goal(NamedTuple):
+    "When a record has walked enough."
+    max_error: float | None  # largest standard error, nats; missing it is an error
+    tolerance: float | None  # largest standard error, as a share of the largest |attribution|
+    max_walks: int           # of one record
+
+
 @patch
-def walk_on(self: _Ledger, queue: _Queue, max_error: float, max_walks: int, seed: int, bar: Any) -> None:
-    "Doubles the walks until no error is larger."
+def lacks(self: _Ledger, i: int, goal: _Goal) -> int:
+    "Looks of each game that a record still needs; 0 where it has walked enough, or all that it may."
+    n_games, n_looks, _ = self.steps[i].paid.shape
+    error = self.errors[i].max()
+    wanted = goal.max_error
+    if wanted is None: wanted = goal.tolerance * np.abs(self.values[i]).max()
+    if error <= wanted: return 0
+    more = math.ceil(n_looks * min((error / max(wanted, 1e-300)) ** 2 - 1, 3.0))
+    allowed = goal.max_walks // (2 * n_games) - n_looks
+    if allowed < 1 and goal.max_error is not None:
+        raise ValueError(f"max_error {wanted:g} needs more than max_walks = {goal.max_walks}: after "
+                         f"{2 * n_looks * n_games} walks the largest standard error is {error:.3g}")
+    return max(min(more, allowed), 0)
+
+
+@patch
+def walk_on(self: _Ledger, rows: Sequence[int], queue: _Queue, goal: _Goal, seed: int, bar: Any) -> None:
+    "Rounds of walks, until no record lacks any."
     while True:
-        largest = np.array([self.errors(i).max() for i in range(len(self.X))])
-        rows = np.flatnonzero(largest > max_error)
-        if not len(rows): return
-        n_games, n_looks, _ = self.paid[rows[0]].shape
-        if 4 * n_looks * n_games > max_walks:
-            raise ValueError(f"max_error {max_error:g} needs more than max_walks = {max_walks}: after "
-                             f"{2 * n_looks * n_games} walks the largest standard error is {largest.max():.3g}")
-        bar.total += len(rows)
-        self.walk(rows, queue, 2 * n_looks, (seed, n_looks), bar)
+        lacking = {i: self.lacks(i, goal) for i in rows}
+        walks = {i: 2 * n_looks for i, n_looks in lacking.items() if n_looks}
+        if not walks: return
+        bar.total += len(walks)
+        self.walk(walks, queue, seed, bar)
+        rows = list(walks)
 
 # %% ../nbs/04b_shapley.ipynb #fb123cf8
+_TOLERANCE = 0.1  # largest standard error, as a share of the largest |attribution|
+_AT_ONCE = 128    # records whose steps are in memory
+
+
 def shapley_values(
     background: Background,          # benign records and the score function
     X: pd.DataFrame | np.ndarray,    # (n, d) records to explain
     game: str = DEFAULT_GAME,        # nearest, marginal, conditional or minimised
-    n_walks: int | None = None,      # walks per record; None: nearest 160, marginal ~ 50 m / d, others 16
+    n_walks: int | None = None,      # walks per record, no more and no less; None: until `tolerance`
     k: int | None = None,            # donors, not in the marginal game; None: nearest 10, others 4
     groups: Any = None,              # players; None: features; "group", or a dict label -> features
     exact: bool = False,             # enumerate all coalitions of what differs, at most 16 players
+    tolerance: float | None = None,  # largest standard error / largest |attribution|; None: 0.1, not marginal
     max_error: float | None = None,  # nats; walk on until no standard error is larger
-    max_walks: int = 8192,           # where walking on ends, with an error
+    max_walks: int = 2048,           # where walking on ends; with an error if `max_error` is not reached
     seed: int = 0,                   # of the walks
     block: int = 32_768,             # records scored at a time
     workers: int = 1,                # threads that score; more only where `score_fn` allows it
@@ -612,10 +480,17 @@ def shapley_values(
     X = background.matrix(X)
     players = _players(background.names, groups)
     require_choice(game, GAMES, "game")
+    if tolerance is not None: require_between(tolerance, 0, np.inf, "tolerance")
+    elif n_walks is None and game != "marginal": tolerance = _TOLERANCE
     budget = _budget(game, n_walks, k, len(background.records), len(players.names), exact)
+    goal = _Goal(max_error, tolerance, require_positive_int(max_walks, "max_walks"))
     queue = _Queue(background, block, workers)
-    ledger = _Ledger(background, _Terms(game, players, budget.k, exact), X)
-    with tqdm(total=len(X), desc=f"{game} values", disable=not progress) as bar:
-        ledger.walk(range(len(X)), queue, budget.n_walks, seed, bar)
-        if max_error is not None: ledger.walk_on(queue, max_error, max_walks, seed, bar)
-    return ledger.result()
+    distinct, place = np.unique(X, axis=0, return_inverse=True)
+    ledger = _Ledger(background, _Terms(game, players, budget.k, exact, budget.worth), distinct)
+    with tqdm(total=len(distinct), desc=f"{game} values", disable=not progress) as bar:
+        for start in range(0, len(distinct), _AT_ONCE):
+            rows = range(start, min(start + _AT_ONCE, len(distinct)))
+            ledger.walk(dict.fromkeys(rows, budget.n_walks), queue, seed, bar)
+            if not exact and goal[:2] != (None, None): ledger.walk_on(rows, queue, goal, seed, bar)
+            ledger.steps.clear()
+    return ledger.result(place)

@@ -136,7 +136,7 @@ def law_blocks_are_put_together(in_blocks):
             return rows * 2, rows.sum(axis=1)
         double, total = in_blocks(function, Z, block)
         assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
-        wanted = block or min(size for size in (64, 512) if n <= size or size == 512)
+        wanted = block or min(size for size in (64, 256, 2048) if n <= size or size == 2048)
         assert sizes == [wanted] * max(-(-n // wanted), 1)
 
 
@@ -167,7 +167,7 @@ def test_law_blocks_are_put_together_catches_a_lost_remainder():
 
 def law_one_compilation(score):
     "Scoring compiles once for each size of blocks."
-    for sizes in ((1, 7, BLOCKS[0], 0), (BLOCKS[0] + 1, BLOCKS[1], BLOCKS[1] + 1, 5000)):
+    for sizes in ((1, 7, BLOCKS[0], 0), (BLOCKS[0] + 1, BLOCKS[1]), (BLOCKS[1] + 1, 1024, 5000)):
         with compilations() as seen:
             for n in sizes: score(np.zeros((n, 4), np.float32))
         assert len(seen) == 1, (sizes, len(seen))

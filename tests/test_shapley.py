@@ -6,9 +6,11 @@ from math import factorial
 import numpy as np
 import pandas as pd
 import pytest
+from tqdm import tqdm
 
-from nfad.shapley import (GAMES, Background, _orders, coalitions, latin_orders, looks, plan_coalitions, plan_walks,
-                          shapley_matrix, shapley_values, standard_errors, summarize_background, walk, worths)
+from nfad.plans import coalitions, shapley_matrix
+from nfad.shapley import (GAMES, _TOLERANCE, Background, _Ledger, _players, _Queue, _Terms, shapley_values,
+                          summarize_background, worths)
 
 
 def bent(X):
@@ -57,14 +59,6 @@ def test_law_exact_catches_equal_weights():
     with pytest.raises(AssertionError): law_exact(banzhaf)
 
 
-@pytest.mark.parametrize("p", range(1, 9))
-def test_matrix_shares_out_everything(p):
-    W = shapley_matrix(p)
-    worths = np.random.default_rng(p).normal(size=2 ** p)
-    assert (W @ worths).sum() == pytest.approx(worths[-1] - worths[0])
-    assert np.allclose(W @ np.ones(2 ** p), 0)
-
-
 def test_exact_agrees_with_shap():
     import shap
     B, X = records(12, 6), records(2, 6, 9)
@@ -94,46 +88,7 @@ def test_law_plain_catches_another_donor(game):
     with pytest.raises(AssertionError): law_plain(lambda b, X, game: shapley_values(b, X, game, k=4, exact=True).values, game)
 
 
-def law_walks(paid, orders, worth):
-    "A look is the mean of a plain walk and its reverse."
-    plain = [(walk(worth, order) + walk(worth, order[::-1])) / 2 for order in orders[:len(paid)]]
-    assert np.allclose(paid, plain)
-
-
-def test_law_walks():
-    value = np.random.default_rng(0).normal(size=2 ** 5)
-    worth = lambda present: value[present @ (2 ** np.arange(5))]
-    plan = plan_walks(np.ones((1, 5), bool), 40, 3)
-    paid = plan.credits(worth(plan.present), worth(np.zeros((1, 5), bool)), value[-1])[0]
-    law_walks(paid, _orders(1, 5, 40, 3), worth)
-    with pytest.raises(AssertionError): law_walks(paid, _orders(1, 5, 40, 4), worth)
-
-
-def test_the_mean_over_all_orders_is_the_exact_value():
-    value = np.random.default_rng(1).normal(size=2 ** 4)
-    worth = lambda present: value[present @ (2 ** np.arange(4))]
-    walked = [walk(worth, np.array(order)) for order in permutations(range(4))]
-    assert np.allclose(np.mean(walked, axis=0), shapley_matrix(4) @ value)
-
-
-# --- orders and walks ---------------------------------------------------------------------------------------
-
-def law_latin(orders, n, p):
-    "Every order is a permutation, and in full squares every player stands in every place equally often."
-    found = orders(n, p, 3)
-    assert found.shape == (n, p) and (np.sort(found, axis=1) == np.arange(p)).all()
-    counts = np.array([np.bincount(column, minlength=p) for column in found[:n // p * p].T]) if n % p == 0 else np.ones((p, p))
-    assert (counts == counts[0, 0]).all()
-
-
-@pytest.mark.parametrize("n, p", [(1, 1), (4, 4), (12, 3), (58, 58), (7, 3), (3, 7), (20, 5)])
-def test_law_latin(n, p): law_latin(latin_orders, n, p)
-
-
-def test_law_latin_catches_independent_orders():
-    def independent(n, p, seed): return np.random.default_rng(seed).permuted(np.tile(np.arange(p), (n, 1)), axis=1)
-    with pytest.raises(AssertionError): law_latin(independent, 20, 5)
-
+# --- walks --------------------------------------------------------------------------------------------------
 
 def law_unbiased(estimate):
     "Over seeds the mean of walked values is the exact value, within what chance explains."
@@ -156,20 +111,9 @@ def test_law_unbiased_catches_one_fixed_order():
 
 def test_pairs_are_exact_for_pairwise_interactions():
     Q = np.random.default_rng(0).normal(size=(6, 6))
-    b, x = Background(lambda X: np.einsum("ni,ij,nj->n", X, Q, X), records(4, 6)), records(2, 6, 5)
-    walked, exact = shapley_values(b, x, "marginal", n_walks=16), shapley_values(b, x, "marginal", exact=True)
+    b, x = Background(lambda X: np.einsum("ni,ij,nj->n", X, Q, X), records(1, 6)), records(2, 6, 5)
+    walked, exact = shapley_values(b, x, "marginal", n_walks=4), shapley_values(b, x, "marginal", exact=True)
     assert np.allclose(walked.values, exact.values) and np.allclose(walked.standard_errors, 0, atol=1e-9)
-
-
-@pytest.mark.parametrize("n_walks", [1, 2, 6])
-def test_plans_mix_walks_and_enumeration(n_walks):
-    differs = np.random.default_rng(0).random((8, 6)) < 0.6
-    differs[0] = False
-    plan, additive = plan_coalitions(differs, n_walks), np.arange(1.0, 7)
-    starts = np.array([additive[~row].sum() for row in differs])
-    worths = np.array([additive[present | ~differs[g]].sum() for present, g in zip(plan.present, plan.games)])
-    paid = plan.credits(worths, starts, additive.sum())
-    assert paid.shape == (8, looks(n_walks), 6) and np.allclose(paid, np.where(differs, additive, 0)[:, None])
 
 
 # --- additivity, dummies, symmetry, linearity ----------------------------------------------------------------
@@ -283,6 +227,112 @@ def test_max_error_is_reached_or_refused():
     with pytest.raises(ValueError, match="max_walks"): shapley_values(b, x, "marginal", n_walks=20, max_error=1e-9, max_walks=100)
 
 
+def wide(n=20, d=20, seed=0):
+    "A background of so many features that values are sampled, and records to explain."
+    score = lambda X: 3 * np.sqrt(np.abs(X).sum(axis=1)) + np.maximum.reduce(X, axis=1) * np.tanh(X[:, 0])
+    return Background(score, records(n, d, seed)), records(3, d, seed + 5) + 1
+
+
+def law_tolerance(explainer):
+    "No standard error is above the tolerated share of a record's largest attribution; the less is tolerated, the more it costs."
+    b, X = wide()
+    costs = []
+    for tolerance in (0.3, 0.2, 0.1):
+        found = explainer(b, X, tolerance)
+        assert (found.standard_errors.max(axis=1) <= tolerance * np.abs(found.values).max(axis=1)).all()
+        costs.append(found.n_evaluations.sum())
+    assert costs == sorted(costs) and costs[0] < costs[-1]
+
+
+def test_law_tolerance(): law_tolerance(lambda b, X, tolerance: shapley_values(b, X, n_walks=24, tolerance=tolerance, k=4))
+
+
+def test_law_tolerance_catches_a_fixed_budget():
+    with pytest.raises(AssertionError): law_tolerance(lambda b, X, tolerance: shapley_values(b, X, n_walks=24, k=4))
+
+
+def test_the_default_is_decided_by_the_error():
+    b, X = wide()
+    told = shapley_values(b, X, k=4)
+    assert (told.standard_errors.max(axis=1) <= _TOLERANCE * np.abs(told.values).max(axis=1)).all()
+    fixed = shapley_values(b, X, k=4, n_walks=24)
+    assert fixed.n_evaluations.max() <= 24 * 19 and fixed.efficiency_gap().max() < 1e-9
+    few = shapley_values(b, X, k=4, tolerance=1e-6, max_walks=64)  # a tolerance is a goal: the errors say what was reached
+    assert (few.standard_errors.max(axis=1) > 1e-6).all() and (few.n_evaluations >= fixed.n_evaluations).all()
+
+
+def law_no_company(explainer):
+    "An explanation depends neither on what else is explained nor on the order; equal records are explained once."
+    b, X = wide()
+    together, repeated = explainer(b, X), explainer(b, X[[2, 0, 2, 1]])
+    for i, row in enumerate([2, 0, 2, 1]):
+        alone = explainer(b, X[[row]])
+        for found, at in ((together, row), (repeated, i)):
+            assert np.array_equal(alone.values[0], found.values[at]) and alone.n_evaluations[0] == found.n_evaluations[at]
+
+
+def test_law_no_company(): law_no_company(lambda b, X: shapley_values(b, X, k=4))
+
+
+def test_law_no_company_catches_seeds_by_place():
+    def by_place(b, X):
+        found = [shapley_values(b, X[[i]], k=4, seed=i) for i in range(len(X))]
+        return replace(found[0], values=np.concatenate([f.values for f in found]), n_evaluations=np.concatenate([f.n_evaluations for f in found]))
+    with pytest.raises(AssertionError): law_no_company(by_place)
+
+
+def test_equal_records_are_scored_once():
+    b, X = wide()
+    rows = []
+    def counting(A):
+        rows.append(len(A))
+        return b.score_fn(A)
+    watched = Background(counting, b.records)
+    sizes = []
+    for some in (X[:1], X[[0, 0, 0]]):
+        rows.clear()
+        shapley_values(watched, some, k=4)
+        sizes.append(sum(rows))
+    assert sizes[0] == sizes[1]
+
+
+def law_rounds(rounds):
+    "A second round walks in new orders, and does not ask again what was enumerated, nor forget it."
+    b, X = wide()
+    x = X[0].copy()
+    near = b.records.copy()
+    near[:2, 3:] = x[3:]  # two donors that differ in three features: enumerated
+    b = Background(b.score_fn, near)
+    steps, counts, total, paid = rounds(b, x)
+    half = steps.places.shape[1] // 2
+    sure = (steps.places < 0).all(axis=(1, 2))
+    assert sure.sum() == 2 and np.array_equal(steps.paid[sure][:, 0], steps.paid[sure][:, -1])
+    assert not np.array_equal(steps.places[:, :half], steps.places[:, half:])
+    assert counts[1] < counts[0] and paid == pytest.approx(total)
+
+
+def two_rounds(b, x, seeds=(0, 0), forget=False):
+    ledger = _Ledger(b, _Terms("nearest", _players(b.names, None), 4, False), x[None])
+    counts = []
+    for seed in seeds:
+        if forget and ledger.steps: ledger.steps[0].paid[...] = 0
+        ledger.walk({0: 6}, _Queue(b, 4096), seed, tqdm(disable=True))
+        counts.append(int(ledger.counts[0]) - sum(counts))
+    return ledger.steps[0], counts, ledger.scores[0], ledger.base_values[0] + ledger.values[0].sum()
+
+
+def test_law_rounds(): law_rounds(two_rounds)
+
+
+def test_law_rounds_catches_a_round_that_forgets():
+    with pytest.raises(AssertionError): law_rounds(lambda b, x: two_rounds(b, x, forget=True))
+
+
+def test_no_records_no_values():
+    b, _ = wide()
+    assert shapley_values(b, np.empty((0, 20))).values.shape == (0, 20)
+
+
 @pytest.mark.parametrize("records, match", [
     (np.empty((0, 5)), "at least one record"), (np.full((2, 5), np.nan), "background must be finite")])
 def test_a_bad_background_is_named(records, match):
@@ -304,6 +354,7 @@ def test_a_bad_score_is_named(score, match):
     (np.ones((1, 5)), {"game": "marginal", "n_walks": 60}, "even"),
     (np.ones((1, 5)), {"game": "conditional", "n_walks": 2}, "at least 4"),
     (np.ones((1, 5)), {"k": 99}, "k must be at most"),
+    (np.ones((1, 5)), {"tolerance": 0}, "tolerance"), (np.ones((1, 5)), {"max_walks": 0}, "max_walks"),
     (np.ones((1, 5)), {"block": 0}, "block"), (np.ones((1, 5)), {"workers": 0}, "workers"),
     (np.ones((1, 5)), {"groups": {"a": ["x0"]}}, "exactly once"),
     (np.ones((1, 5)), {"groups": {"a": [f"x{j}" for j in (0, 1, 2, 3, 4, 4)]}}, "repeated: \\['x4'\\]")])
@@ -311,10 +362,9 @@ def test_bad_input_is_named(x, settings, match):
     with pytest.raises(ValueError, match=match): shapley_values(Background(bent, records(20)), x, **settings)
 
 
-def test_too_many_players_and_too_few_walks_are_named():
+def test_too_many_players_are_named():
     wide = Background(bent, records(3, 18))
     with pytest.raises(ValueError, match="exact values need 1 to 16"): shapley_values(wide, np.ones((1, 18)), "marginal", exact=True)
-    with pytest.raises(ValueError, match="at least 4"): standard_errors(np.zeros((1, 1, 3)))
 
 
 def test_missing_columns_are_named():
