@@ -234,7 +234,7 @@ def rival_course(
     return Course(tuple(record["validation_nll"]), record["compile_cpu"], record["epoch_cpu"])
 
 # %% ../nbs/12a_rivals.ipynb #7b540dcd
-EPOCHS = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 60)  # schedules to try
+EPOCHS = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 60, 100)  # schedules to try
 
 
 def fit_nfad(
@@ -254,15 +254,23 @@ def fit_nfad(
 def nfad_losses(
     workload: Workload,  # rows
     preset: str,         # of `FlowDetector`
-    target: float,       # nats; longer schedules are tried until it is reached
+    targets: Sequence[float],  # nats
     noise: float,        # of the training, scaled units
     seed: int = 0,       # of weights, shuffling and noise
-) -> dict[int, float]:   # length of the schedule -> nats
-    "What schedules of nfad reach."
+) -> dict[int, float]:   # length of the schedule -> nats, for those that were tried
+    "Losses of schedules, as many as it takes to find the shortest one for each target."
     found = {}
-    for epochs in EPOCHS:
-        found[epochs] = fit_nfad(workload, preset, epochs, noise, seed)[1]
-        if found[epochs] <= target: break
+    def reaches(place, target):
+        epochs = EPOCHS[place]
+        if epochs not in found: found[epochs] = fit_nfad(workload, preset, epochs, noise, seed)[1]
+        return found[epochs] <= target
+    for target in targets:
+        low, high = 0, len(EPOCHS) - 1
+        if not reaches(high, target): continue
+        while low < high:
+            middle = (low + high) // 2
+            if reaches(middle, target): high = middle
+            else: low = middle + 1
     return found
 
 
@@ -414,12 +422,13 @@ def own_row(
     workload: Workload,  # rows
     preset: str,         # of `FlowDetector`
     noise: float,        # of the training, scaled units
+    losses: dict[int, float],  # from `nfad_losses`
     costs: Course,       # seconds of compilation and of an epoch
     seed: int = 0,       # of everything random
 ) -> dict[str, Any]:     # flat: loss, epochs, seconds
     "A preset of nfad to the end of its own schedule."
     epochs = FlowDetector.preset(preset).epochs
-    loss = fit_nfad(workload, preset, epochs, noise, seed)[1]
+    loss = losses.get(epochs) or fit_nfad(workload, preset, epochs, noise, seed)[1]
     return {"best_nll": loss, "best_epoch": epochs, "epochs": epochs, "compile_cpu": costs.compile_cpu,
             "epoch_cpu": costs.epoch_cpu, "loop_cpu": costs.loop_cpu(epochs),
             "cold_cpu": costs.cold_cpu(epochs)}
@@ -457,11 +466,11 @@ def measure_flows(
         made = {name: rival_course(name, workload, budget, folder, seed) for name in (names if noise else timed)}
         for name in timed: made[name] = Course(made[name].validation_nll, *costs.loc[name])
         if noise: made |= {name: pzflow_course(name, workload, budget, folder, seed) for name in opponents}
-        lowest = min((course.best()[1] for course in made.values()), default=np.inf)
-        nfad = {preset: (nfad_losses(workload, preset, lowest, noise, seed),
+        targets = [course.best()[1] for course in made.values()]
+        nfad = {preset: (nfad_losses(workload, preset, targets, noise, seed),
                          Course((), *costs.loc[f"nfad_{preset}"])) for preset in presets}
         rows = {name: contender_row(course, nfad) for name, course in made.items()}
-        rows |= {f"nfad_{preset}": own_row(workload, preset, noise, nfad[preset][1], seed) for preset in presets}
+        rows |= {f"nfad_{preset}": own_row(workload, preset, noise, *nfad[preset], seed) for preset in presets}
         found += [{"d": d, "varying": workload.Z.shape[1], "noise": noise, "contender": name, **row,
                    "score_rows_per_cpu_second": speed[name],
                    **{key: value / speed[name] for key, value in ratios.items()}} for name, row in rows.items()]
@@ -487,7 +496,8 @@ def measure_rivals(
     here, absent = rival_names(names)
     versions = package_versions(("nfad", "jax", "numpy", "pzflow", "flowjax", "zuko", "torch"))
     result = {"rows": dataset, "d": list(d), "n": n, "repeats": repeats, "budget": budget, "seed": seed,
-              "absent": absent, "processor": processor(), "versions": versions, "flows": []}
+              "absent": absent, "processor": processor(), "load_average": os.getloadavg()[1],
+              "versions": versions, "flows": []}
     path = folder / f"rivals_{dataset}.json"
     for k in d:
         rows = {noise: flow_workload(dataset, feature_set, k, n, noise > 0, seed) for noise in noises}

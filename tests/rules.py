@@ -7,6 +7,7 @@ fail on a broken twin.
 import ast
 import re
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import nbformat
@@ -178,7 +179,8 @@ def public_names(source: str) -> list[str]:
     return []
 
 
-def imported_names(source: str) -> set[tuple[str, str]]:
+@lru_cache(maxsize=None)  # each notebook is asked about by all others
+def imported_names(source: str) -> frozenset[tuple[str, str]]:
     "(module, name) of nfad's names that a piece of code imports, or reaches through an imported module."
     tree, found, modules = ast.parse(source), set(), {}
     for node in ast.walk(tree):
@@ -191,7 +193,7 @@ def imported_names(source: str) -> set[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules and not node.attr.startswith("__"):
             found.add((modules[node.value.id], node.attr))
-    return found
+    return frozenset(found)
 
 
 def public_faults(name: str, module: str, others: dict[str, str], words: str = "") -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
@@ -70,6 +71,7 @@ def run_here(notebook: Path, folder: Path, **parameters):
             if cell.cell_type != "code": continue
             namespace["In"].append(cell.source)
             exec(compile(cell.source, notebook.name, "exec"), namespace)
+            pyplot.close("all")
 
 
 @pytest.fixture(scope="module")

@@ -73,10 +73,26 @@ def test_the_shortest_schedule_that_is_good_enough():
     assert shortest({1: 3.0, 2: 1.0, 5: 0.5, 7: 0.9}, 1.0) == 2 and shortest({1: 3.0}, 1.0) == 0 and shortest({}, 1.0) == 0
 
 
-def test_schedules_are_tried_until_the_target(workload, monkeypatch):
-    monkeypatch.setattr(r, "fit_nfad", lambda workload, preset, epochs, noise, seed: (None, 10.0 - epochs))
-    assert list(r.nfad_losses(workload, "fast", 5.5, 0.02)) == [1, 2, 3, 5]
-    assert list(r.nfad_losses(workload, "fast", -1e3, 0.02)) == list(r.EPOCHS)
+def law_search(nfad_losses, monkeypatch):
+    "Of schedules that get better with their length, the shortest one is found for each target; a hopeless one costs one training."
+    tried = []
+    def fit(workload, preset, epochs, *rest):
+        tried.append(epochs)
+        return None, 10.0 - epochs
+    monkeypatch.setattr(r, "fit_nfad", fit)
+    found = nfad_losses(None, "fast", [9.5, 5.5, -20.0, -1e3], 0.02)
+    assert [shortest(found, target) for target in (9.5, 5.5, -20.0, -1e3)] == [1, 5, 40, 0]
+    assert len(tried) == len(set(tried))
+    tried.clear()
+    assert list(nfad_losses(None, "fast", [-1e3], 0.02)) == tried == [r.EPOCHS[-1]]
+
+
+def test_law_search(monkeypatch): law_search(r.nfad_losses, monkeypatch)
+
+
+def test_law_search_catches_a_coarse_one(monkeypatch):
+    def coarse(*arguments): return {epochs: 10.0 - epochs for epochs in (1, 10, 100)}
+    with pytest.raises(AssertionError): law_search(coarse, monkeypatch)
 
 
 # --- the rivals ------------------------------------------------------------------------------------------------
