@@ -198,7 +198,7 @@ def job_rival(
 
 # %% ../nbs/12a_rivals.ipynb #36949897
 @contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:  # a context manager
     "Child processes that start inside use one thread each."
     wanted = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     wanted["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
