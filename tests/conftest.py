@@ -13,7 +13,7 @@ needs_data = pytest.mark.skipif(not HAVE_DATA, reason=f"no real data in {REAL_DA
 
 
 # Files whose tests take long, the longest first: what begins last ends last, and two processes should end together.
-LONG = ("real", "commands", "adding", "training", "detector", "files", "transfer", "benchmark")
+LONG = ("real", "files", "commands", "detector", "training", "adding", "repository")
 
 
 def pytest_collection_modifyitems(items):
