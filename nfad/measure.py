@@ -17,9 +17,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 import numpy as np
 
@@ -189,6 +190,15 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
-def one_blas_thread() -> Any:  # a context manager
+_limited = threading.Lock()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:  # a context manager
     "Matrix products on one thread inside; as before outside."
-    return _blas().limit(limits=1)
+    if not _limited.acquire(blocking=False):  # somebody inside has seen to it, and will see to the end
+        yield
+        return
+    try:
+        with _blas().limit(limits=1): yield
+    finally: _limited.release()

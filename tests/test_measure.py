@@ -202,6 +202,36 @@ def test_law_one_thread_inside_catches_a_limit_that_stays():
     threadpool_limits(None)
 
 
+MANY_AT_ONCE = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+import numpy
+from threadpoolctl import ThreadpoolController
+from nfad.measure import one_blas_thread
+libraries = ThreadpoolController().select(user_api="blas")
+def threads(): return [library["num_threads"] for library in libraries.info()]
+def stay(i):
+    with GUARD: time.sleep(0.005 * (i % 3 + 1))
+before = threads()
+with ThreadPoolExecutor(4) as pool: list(pool.map(stay, range(8)))
+print("RESULT", int(threads() == before))
+"""
+
+
+def law_nothing_stays_after_many_at_once(guard, monkeypatch):
+    "Threads that come and go at different times leave as many BLAS threads as there were."
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert in_fresh_process(MANY_AT_ONCE.replace("GUARD", guard))[0] == 1
+
+
+def test_law_nothing_stays_after_many_at_once(monkeypatch): law_nothing_stays_after_many_at_once("one_blas_thread()", monkeypatch)
+
+
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)) < 2, reason="one core has one thread anyway")
+def test_law_nothing_stays_after_many_at_once_catches_limits_that_overlap(monkeypatch):
+    with pytest.raises(AssertionError): law_nothing_stays_after_many_at_once("libraries.limit(limits=1)", monkeypatch)
+
+
 @pytest.mark.parametrize("wanted, given", [("2", 2), ("17", 17)])
 def test_threads_can_be_set(monkeypatch, wanted, given):
     monkeypatch.setenv("NFAD_THREADS", wanted)
