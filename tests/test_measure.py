@@ -211,9 +211,10 @@ from nfad.measure import one_blas_thread
 libraries = ThreadpoolController().select(user_api="blas")
 def threads(): return [library["num_threads"] for library in libraries.info()]
 def stay(i):
-    with GUARD: time.sleep(0.005 * (i % 3 + 1))
+    time.sleep(0.1 * i)
+    with GUARD: time.sleep(0.25)
 before = threads()
-with ThreadPoolExecutor(4) as pool: list(pool.map(stay, range(8)))
+with ThreadPoolExecutor(3) as pool: list(pool.map(stay, range(3)))
 print("RESULT", int(threads() == before))
 """
 
