@@ -167,7 +167,7 @@ def _train(
     seed: int = 0,                # of the split, the initial weights and the batches
     label_column: str = "",       # of the user's own file; the well-known names are tried
     benign_label: str = "",       # of the user's own file; BENIGN, Normal, ... are known
-    out_dir: str = "runs",        # results go to <out_dir>/<dataset>/<feature_set>/
+    out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     quiet: bool = False,          # no progress and no summary
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
@@ -449,11 +449,11 @@ def _demo(
     quiet: bool = False,              # no progress and no summary
 ) -> Said:                            # the first alerts
     "Shows the whole way on simulated traffic: trains, scores a folder, ranks the alerts."
-    from nfad.core import atomic_path, repository_root
+    from nfad.core import atomic_path, from_here
     from nfad.runs import prepare
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, quiet=quiet)
     model = Path(trained.content["model"])
-    source = repository_root() / out_dir / "records"
+    source = from_here(out_dir) / "records"
     night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
     for i in range(2):
         with atomic_path(source / f"night-{i}.parquet") as temporary:
