@@ -21,7 +21,7 @@ from pzflow import Flow
 from .architectures import build_flow, terms_function
 from .baseline import (Arrival, OPPONENTS, Workload, arrival, build_opponent, heavy_tailed, make_workload,
                            opponent_record, processor, save_workload, workload_rows)
-from .core import package_versions, repository_root, require_choice, write_json
+from .core import from_here, package_versions, require_choice, write_json
 from .detector import FlowDetector
 from .engine import BLOCK, in_blocks
 from .measure import Cost, cost_of, in_fresh_process, interleave, peak_memory, peak_resident_memory
@@ -463,7 +463,7 @@ def measure_all(
     seed: int = 0,                   # of rows, weights and shuffling
 ) -> dict[str, Any]:                 # content of benchmark.json
     "Measures everything."
-    folder = repository_root() / folder
+    folder = from_here(folder)
     path = folder / ("benchmark.json" if dataset == "synthetic" else f"benchmark_{dataset}.json")
     for name in opponents: require_choice(name, list(OPPONENTS), "opponents")
     versions = package_versions(("nfad", "jax", "pzflow", "numpy", "optax"))

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.stats import studentized_range, t as student_t
 from tqdm import tqdm
 
-from .core import (atomic_path, fingerprint, package_versions, read_json, repository_root,
-                       require_between, require_choice)
+from .core import (atomic_path, fingerprint, from_here, package_versions, read_json, require_between,
+                       require_choice)
 from .measure import cost_of
 from .prep import FEATURE_SETS
 from .training import TrainingDiverged
@@ -419,12 +419,12 @@ def _flat_row(row: dict[str, Any]) -> dict[str, float]:
 
 
 def collect_detectors(
-    out_dir: str | Path = "runs",  # parent of all runs; relative to the repository root
+    out_dir: str | Path = "runs",  # parent of all runs, see `from_here` of 00_core
     n_seeds: int = 1,              # seeds that a record needs to be taken
 ) -> pd.DataFrame:  # a row per data set, feature set, split and detector, with its number of seeds
     "The figures of all `detect*.json` in one table."
     rows = []
-    folder = repository_root() / out_dir
+    folder = from_here(out_dir)
     for path in sorted(folder.glob("*/*/detect*.json")):
         record = read_json(path)
         if "detectors" not in record or record["n_seeds"] < n_seeds: continue

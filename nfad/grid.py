@@ -23,8 +23,8 @@ import pandas as pd
 from fastcore.basics import patch
 from tqdm import tqdm
 
-from .core import (atomic_path, read_json, repository_root, require_choice, require_positive_int,
-                       write_json)
+from .core import (atomic_path, from_here, read_json, repository_root, require_choice,
+                       require_positive_int, write_json)
 from .files import connect, disconnect
 from .metrics import collect_scores
 
@@ -105,8 +105,7 @@ def papermill(
     packed = b64encode(json.dumps(parameters).encode()).decode()
     options = ["-k", "python3", "--no-progress-bar", "-b", packed]
     run = subprocess.run([sys.executable, "-m", "papermill", str(notebook), str(out), *options],
-                         cwd=repository_root(), env=os.environ | own, stdin=subprocess.DEVNULL,
-                         capture_output=True, text=True)
+                         env=os.environ | own, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if run.returncode == 0: return
     said = re.sub(r"\x1b\[[0-9;]*m", "", run.stderr).strip().splitlines()
     raise RuntimeError(said[-1][:500] if said else f"papermill ended with {run.returncode}")
@@ -164,7 +163,7 @@ def plan_grid(
     known = set.union(*map(notebook_parameters, STEPS)) - {*Cell._fields}
     for name in parameters: require_choice(name, sorted(known), "a parameter of the grid")
     for seed in seeds: require_positive_int(seed, "seed", minimum=0)
-    root = (repository_root() / out_dir).resolve()
+    root = from_here(out_dir).resolve()
     cells = [Cell(dataset, chosen, seed, str(root / f"seed-{seed}"), parameters)
              for dataset in datasets for chosen in feature_sets for seed in seeds]
     twice = [str(folder) for folder, n in Counter(cell.folder for cell in cells).items() if n > 1]

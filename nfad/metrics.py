@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from .core import package_versions, read_json, repository_root, require_between, require_finite
+from .core import from_here, package_versions, read_json, require_between, require_finite
 
 # %% ../nbs/03a_metrics.ipynb #3bb7d9a6
 def require_scores(
@@ -267,11 +267,11 @@ _SHOWN = ("auroc", "auroc_low", "auroc_high", "macro_auroc", "min_auroc", "avera
 
 
 def collect_scores(
-    out_dir: str | Path = "runs",     # parent of all runs; relative to the repository root
+    out_dir: str | Path = "runs",     # parent of all runs, see `from_here` of 00_core
     columns: Sequence[str] = _SHOWN,  # keys of score.json to show
 ) -> pd.DataFrame:                    # index: data set and feature set; one row per run
     "The figures of all scored runs in one table."
-    folder = repository_root() / out_dir
+    folder = from_here(out_dir)
     files = sorted(folder.glob("*/*/score.json"))
     command = "papermill nbs/04_score.ipynb out.ipynb"
     if not files: raise FileNotFoundError(f"no score.json below {folder}; make one with: {command}")

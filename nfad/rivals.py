@@ -20,7 +20,7 @@ import pandas as pd
 
 from .baseline import (OPPONENTS, Workload, arrival, build_opponent, make_workload, opponent_record,
                            processor, save_workload, workload_rows)
-from .core import (fingerprint, package_versions, read_json, repository_root, require_choice,
+from .core import (fingerprint, from_here, package_versions, read_json, require_choice,
                        write_json)
 from .detector import FlowDetector
 from .measure import cost_of, in_fresh_process, interleave
@@ -492,7 +492,7 @@ def measure_rivals(
     feature_set: str = "ids2017",    # of a real data set
 ) -> dict[str, Any]:                 # processor, versions, and "flows": a list of flat rows
     "Measures flows, and writes after each step."
-    folder = repository_root() / folder
+    folder = from_here(folder)
     here, absent = rival_names(names)
     versions = package_versions(("nfad", "jax", "numpy", "pzflow", "flowjax", "zuko", "torch"))
     result = {"rows": dataset, "d": list(d), "n": n, "repeats": repeats, "budget": budget, "seed": seed,

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 
 from .core import (atomic_path, fingerprint, package_versions, read_json, require_file, run_dir,
                        write_json)
+from .catalog import DATASETS
 from .data import Dataset, load_dataset
 from .splits import Split, split_dataset
 from .prep import columns_to_load, default_feature_set, feature_names, index_base, set_slug
@@ -23,11 +24,12 @@ from .detector import FlowDetector
 def run_folder(
     dataset: str,                  # registered name or path
     feature_set: Any = "default",  # named set, names, indices; "default": the data set's own
-    out_dir: str = "runs",         # parent of all runs
+    out_dir: str = "runs",         # parent of all runs, see `from_here` of 00_core
 ) -> Path:                         # `<out_dir>/<dataset>/<feature_set>`; it need not exist
     "Run directory of a data set and a feature set."
     chosen = default_feature_set(dataset) if feature_set == "default" else feature_set
-    return run_dir(dataset, set_slug(chosen, index_base(dataset)), out_dir)
+    place = dataset if dataset in DATASETS else Path(dataset)
+    return run_dir(place, set_slug(chosen, index_base(dataset)), out_dir)
 
 # %% ../nbs/02f_runs.ipynb #76c5dd08
 class Prepared(NamedTuple):
@@ -50,7 +52,7 @@ def prepare(
     split: str = "random",         # random, grouped or temporal
     sizes: Any = "default",        # "default", or see `split_dataset`
     seed: int = 0,                 # of the split
-    out_dir: str = "runs",         # parent of all runs
+    out_dir: str = "runs",         # parent of all runs, see `from_here` of 00_core
     label_column: str | None = None,  # of a user's file
     benign_label: str | None = None,  # of a user's file
     progress: bool = True,         # show reading progress
@@ -66,6 +68,18 @@ def prepare(
     return Prepared(data, parts, names, folder)
 
 # %% ../nbs/02f_runs.ipynb #5a91c82a
+def placed(
+    settings: dict[str, Any],  # arguments of `prepare`
+) -> dict[str, Any]:           # the same, with absolute paths
+    "Settings that mean the same in every folder."
+    paths = {}
+    for name in ("dataset", "feature_set"):
+        value = settings.get(name)
+        is_file = isinstance(value, (str, Path)) and value not in DATASETS and Path(value).exists()
+        if is_file: paths[name] = str(Path(value).resolve())
+    return settings | paths
+
+
 def train_record(
     detector: FlowDetector,      # fitted and calibrated
     prepared: Prepared,          # what it was fitted on
@@ -74,7 +88,8 @@ def train_record(
     "Flat record of a training run, for `train.json`."
     history, data, split = detector.history_, prepared.dataset, prepared.split
     return {
-        "settings": settings, "features": prepared.features, "constant_features": detector.constant_,
+        "settings": placed(settings), "features": prepared.features,
+        "constant_features": detector.constant_,
         "parameters": detector.get_params(), "fingerprint": fingerprint(data.records),
         "versions": package_versions(), "n_train": detector.n_train_,
         "n_calibration": len(split.calibration), "n_features": len(prepared.features),

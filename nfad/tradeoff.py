@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .baseline import processor
-from .core import package_versions, repository_root, require_choice, write_json
+from .core import from_here, package_versions, require_choice, write_json
 from .detector import FlowDetector
 from .measure import cost_of, in_fresh_process, interleave
 from .metrics import class_metrics, ranking_metrics
@@ -140,7 +140,7 @@ def measure_detectors(
     result |= {f"n_{part}": len(getattr(prepared.split, part)) for part in PARTS}
     result |= {"absent": absent, "processor": processor(), "versions": versions}
     result |= {"detectors": medians.to_dict("records")}
-    write_json(repository_root() / folder / f"tradeoff_{dataset}.json", result)
+    write_json(from_here(folder) / f"tradeoff_{dataset}.json", result)
     return result
 
 # %% ../nbs/12b_tradeoff.ipynb #74ed16e8

@@ -2,8 +2,10 @@
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,6 +89,74 @@ def test_options_of_the_released_scripts(option, capsys):
         assert option in capsys.readouterr().out
 
 
+# ---------------------------------------------------------------- from any folder
+
+@pytest.fixture
+def elsewhere(trained, tmp_path, monkeypatch) -> SimpleNamespace:
+    "A current folder with relative names of a model and of records, that of a clone far away."
+    for name, source in {"in": trained.records, "model.safetensors": trained.model, "calibration.parquet": trained.model.parent / "calibration.parquet"}.items():
+        (tmp_path / name).symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    return SimpleNamespace(folder=tmp_path)
+
+
+RELATIVE = {  # words of a command -> what it leaves in the current folder
+    "train --benign-path calm.csv --feature-set all --epochs 1 --preset fast --quiet": "runs/*calm-csv-*/all/model.safetensors",
+    "train --benign-path calm.csv --feature-set all --epochs 1 --preset fast --quiet --out-dir own/results": "own/results/*calm-csv-*/all/model.safetensors",
+    "score model.safetensors in scores --quiet": "scores/calm.parquet",
+    "score model.safetensors in/calm.parquet calm.scored.parquet --quiet --reference calibration.parquet": "calm.scored.parquet",
+    "recalibrate model.safetensors calm.csv new.safetensors": "new.safetensors",
+    "evaluate model.safetensors --benign-path in/calm.parquet --attack-path in/night.parquet": "",
+    "info model.safetensors": "",
+    "demo --epochs 1 --out-dir own --quiet": "own/demo/timing/alerts.html",
+}
+
+
+@pytest.mark.parametrize("words", RELATIVE)
+def test_relative_paths_count_from_the_current_folder(words, elsewhere, here):
+    traffic(700, 9).to_csv("calm.csv", index=False)
+    status, _, error = here(*words.split())
+    assert status == 0, error
+    assert not RELATIVE[words] or len(list(elsewhere.folder.glob(RELATIVE[words]))) == 1
+
+
+def test_alerts_go_to_the_current_folder(elsewhere, here):
+    assert here("score", "model.safetensors", "in", "scores", "--quiet")[0] == 0
+    assert here("explain", "model.safetensors", "in", "scores", "--quick", "--quiet")[0] == 0
+    assert (elsewhere.folder / "alerts" / "alerts.html").is_file()
+
+
+def test_a_grid_is_planned_from_the_current_folder(elsewhere, here, monkeypatch):
+    seen = []
+    def pretend(cell):
+        seen.append(cell)
+        return {"dataset": cell.dataset, "status": "failed", "error": ""}
+    monkeypatch.setattr("nfad.grid.run_cell", pretend)
+    here("run", "mon/flows.csv,tue/flows.csv", "--feature-sets", "all", "--out-dir", "own", "--quiet")
+    assert len({cell.folder for cell in seen}) == 2 and {cell.folder.parents[2] for cell in seen} == {elsewhere.folder / "own"}
+
+
+def test_data_sets_are_looked_for_from_the_current_folder(elsewhere, here, monkeypatch):
+    monkeypatch.setenv("NFAD_DATA", "records")
+    assert json.loads(here("datasets", "--json")[1])["folder"] == str(elsewhere.folder / "records")
+
+
+def test_two_files_of_one_name_have_two_models(elsewhere, here):
+    for day, seed in (("mon", 1), ("tue", 2)):
+        Path(day).mkdir()
+        traffic(300, seed).to_csv(f"{day}/flows.csv", index=False)
+        assert here(*f"train --benign-path {day}/flows.csv --feature-set all --epochs 1 --preset fast --quiet --out-dir own".split())[0] == 0
+    found = sorted(elsewhere.folder.glob("own/*/all/train.json"))
+    assert [json.loads(path.read_text())["settings"]["dataset"] for path in found] == [str(elsewhere.folder / day / "flows.csv") for day in ("mon", "tue")]
+
+
+def test_a_home_that_cannot_be_written(trained, tmp_path):
+    words = f"train --benign-path {trained.folder / 'benign.csv'} --feature-set all --epochs 1 --preset fast --quiet --out-dir {tmp_path}".split()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NFAD_CACHE", "XDG_CACHE_HOME")}
+    run = nfad(*words, env=environment | {"HOME": "/dev/null"})
+    assert run.returncode == 0 and run.stderr.count("NFAD_CACHE") == 1 and len(list(tmp_path.glob("*/all/model.safetensors"))) == 1
+
+
 # ---------------------------------------------------------------- the way from records to alerts
 
 def test_train_leaves_a_model_and_says_so(trained):
@@ -139,7 +209,18 @@ def test_score_then_explain(trained, here, tmp_path):
     status, out, _ = here("explain", trained.model, trained.records, tmp_path / "out", "--out", tmp_path / "alerts", "--top", 5, "--json")
     alerts = json.loads(out)
     assert status == 0 and len(alerts["alerts"]) == 5 and {a["file"] for a in alerts["alerts"]} == {"night.parquet"}
+    assert alerts["n_anomalies"] == totals["alarms"] and all(a["is_anomaly"] for a in alerts["alerts"])
     assert (tmp_path / "alerts" / "alerts.html").is_file() and len(pd.read_parquet(tmp_path / "alerts" / "alerts.parquet")) == 5
+
+
+def test_explain_without_scores_says_what_is_missing(trained, here, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, out, said = here("explain", trained.model, trained.records, tmp_path / "empty")
+    assert status == 1 and out == "" and "holds no scores of nfad; make them with: nfad score" in said
+    traffic(5).assign(**{NAMES[0]: np.nan}).to_parquet(tmp_path / "bad.parquet")
+    assert here("score", trained.model, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--quiet")[0] == 0
+    status, out, _ = here("explain", trained.model, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--out", tmp_path / "alerts")
+    assert status == 3 and "No record has a score" in out and f"no number in '{NAMES[0]}' (5)" in out
 
 
 def test_evaluate_on_files(trained, here, tmp_path):

@@ -1,7 +1,10 @@
 """Laws of nfad.core: the container of model files loads what was written, or says in a ValueError that names the file why not."""
 import json
+import os
 import pickle
 import struct
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -161,10 +164,104 @@ def test_a_name_without_letters_names_no_folder(name):
     with pytest.raises(ValueError, match="must hold a letter or digit"): core.slug(name)
 
 
+def law_no_two_files_share_a_name(slug, folder):
+    "Different files have different slugs, a file has one from wherever it is named, and its own name is in it."
+    names = ["mon/flows.csv", "tue/flows.csv", "a/mon/flows.csv", "mon/flows-csv", "mon/flows csv", "mon.flows/csv", "demo", "x" * 90 + "/" + "y" * 200]
+    names += ["x" * 90 + "/" + "y" * 199, "\u00e4", "\u00f6", "mon"]
+    slugs = [slug(folder / name) for name in names]
+    assert len(set(slugs)) == len(names) and all(len(name) <= 80 and name.replace("-", "").replace("_", "").isalnum() for name in slugs), slugs
+    assert slugs[0].startswith("mon-flows-csv-") and slug(folder / "tue" / ".." / "mon" / "flows.csv") == slugs[0]
+
+
+def test_law_no_two_files_share_a_name(tmp_path): law_no_two_files_share_a_name(core.slug, tmp_path)
+
+
+@pytest.mark.parametrize("broken", [lambda path: core.slug(str(path)), lambda path: core.slug(f"{path.parent.name}-{path.name}"), lambda path: f"mon-flows-csv-{abs(hash(str(path)))}"])
+def test_law_no_two_files_share_a_name_catches(broken, tmp_path):
+    with pytest.raises((AssertionError, ValueError)): law_no_two_files_share_a_name(broken, tmp_path)
+
+
+def test_relative_paths_are_named_as_absolute_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert core.slug(Path("mon/flows.csv")) == core.slug(tmp_path / "mon" / "flows.csv") and core.slug(Path(".")) == core.slug(tmp_path)
+    assert len({core.slug("x" * 100 + ending) for ending in "ab"}) == 2
+
+
 @pytest.mark.parametrize("name", ["demo", "../../etc/passwd.csv", "a b\\c", "x" * 300, "C:\\data\\night.csv", "\u00e4pfel.csv"])
 def test_a_run_stays_below_its_parent(name, tmp_path):
     folder = core.run_dir(name, name, str(tmp_path))
     assert folder.resolve().parent.parent == tmp_path.resolve() and len(folder.name) <= 80
+
+
+# ---------------------------------------------------------------- where a path leads
+def clone(folder: Path) -> Path:
+    "What makes a folder a clone."
+    (folder / "nbs").mkdir(parents=True)
+    (folder / "settings.ini").write_text("lib_name = nfad\n")
+    return folder
+
+
+def law_a_path_counts_from_here(from_here, tmp_path, monkeypatch):
+    "What is relative counts from the current folder; `runs` and `figures` in nbs/ of a clone alone are the clone's."
+    root = clone(tmp_path / "clone")
+    for here in (tmp_path, root, root / "nbs"):
+        monkeypatch.chdir(here)
+        for path in ("out", "../out", "a/runs", "runs.old"): assert from_here(path) == here / path, (here, path)
+        for path in ("runs", "runs/grid", "figures"): assert from_here(path) == (root if here.name == "nbs" else here) / path, (here, path)
+        assert from_here(tmp_path / "runs") == tmp_path / "runs"
+
+
+def test_law_a_path_counts_from_here(tmp_path, monkeypatch): law_a_path_counts_from_here(core.from_here, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("broken", [lambda path: core.repository_root() / path, lambda path: Path.cwd() / path])
+def test_law_a_path_counts_from_here_catches_another_folder(broken, tmp_path, monkeypatch):
+    with pytest.raises(AssertionError): law_a_path_counts_from_here(broken, tmp_path, monkeypatch)
+
+
+def test_folders_of_the_environment(tmp_path, monkeypatch):
+    root = clone(tmp_path / "clone")
+    monkeypatch.setenv("NFAD_DATA", "own")
+    monkeypatch.setenv("NFAD_CACHE", "copies")
+    for here, at in ((tmp_path, tmp_path), (root, root), (root / "nbs", root)):
+        monkeypatch.chdir(here)
+        assert core.data_dir() == (at / "own").resolve() and core.cache_dir() == at / "copies" and core.cache_dir().is_dir()
+    monkeypatch.delenv("NFAD_DATA")
+    assert core.data_dir() == (root / "data").resolve()
+
+
+def law_a_cache_is_a_convenience(cache_dir, tmp_path, monkeypatch):
+    "Where the cache cannot be written, one warning names NFAD_CACHE, and copies have a folder all the same."
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in {"NFAD_CACHE": tmp_path / "file", "HOME": tmp_path / "file"}.items():
+        monkeypatch.delenv("NFAD_CACHE", raising=False)
+        monkeypatch.setenv(name, str(value))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            folders = [cache_dir() for _ in range(3)]
+        assert len(said) == 1 and "NFAD_CACHE" in str(said[0].message) and str(value) in str(said[0].message)
+        assert len(set(folders)) == 1
+        with core.atomic_path(folders[0] / "data" / "copy") as temporary: temporary.touch()
+
+
+def test_law_a_cache_is_a_convenience(tmp_path, monkeypatch): law_a_cache_is_a_convenience(core.cache_dir, tmp_path, monkeypatch)
+
+
+def test_law_a_cache_is_a_convenience_catches(tmp_path, monkeypatch):
+    def as_before(): return Path(os.environ.get("NFAD_CACHE") or Path(os.environ["HOME"]) / ".cache").absolute()
+    def nagging():
+        warnings.warn(f"NFAD_CACHE {as_before()} cannot be written")
+        return tmp_path
+    for broken in (as_before, nagging):
+        with pytest.raises((AssertionError, OSError)): law_a_cache_is_a_convenience(broken, tmp_path, monkeypatch)
+
+
+def test_a_user_without_a_home(monkeypatch):
+    monkeypatch.delenv("NFAD_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
+    with pytest.warns(UserWarning, match="NFAD_CACHE"): assert core.cache_dir().is_dir()
 
 
 CALLS = [

@@ -13,6 +13,7 @@ from nfad.runs import prepare, read_run, run_folder, train_run
 from nfad.training import TrainingDiverged
 
 from flows import quick
+from nights import traffic
 
 
 SETTINGS = dict(dataset="demo", feature_set=["Flow Duration", "Total Fwd Packets", "Flow IAT Max"], split="random", sizes=None, seed=3)
@@ -80,6 +81,20 @@ def test_divergence_leaves_the_earlier_run_alone(prepared, untrained, monkeypatc
 
 def test_a_run_is_found_where_it_was_made(prepared):
     assert run_folder(SETTINGS["dataset"], SETTINGS["feature_set"], prepared.folder.parent.parent) == prepared.folder
+
+
+def test_a_run_of_a_users_file_can_be_opened_from_any_folder(tmp_path, untrained, monkeypatch):
+    (tmp_path / "mon").mkdir()
+    monkeypatch.chdir(tmp_path)
+    traffic(400).to_csv("mon/flows.csv", index=False)
+    settings = dict(dataset="mon/flows.csv", feature_set="all", label_column="none")
+    prepared = prepare(**settings, out_dir="out", progress=False)
+    assert prepared.folder.relative_to(tmp_path).parts[:1] == ("out",) and prepared.folder.parent.name.startswith("mon-flows-csv-")
+    train_run(prepared, quick(epochs=1), settings)
+    monkeypatch.chdir(tmp_path / "mon")
+    assert run_folder("flows.csv", "all", "../out").resolve() == prepared.folder
+    opened = read_run(prepared.folder, progress=False).prepared
+    assert opened.part("test").equals(prepared.part("test")) and settings["dataset"] == "mon/flows.csv"
 
 
 def law_opened_as_trained(opened, prepared, detector):
