@@ -455,8 +455,8 @@ def two_rules(
     "The rules that mark a list, and why they may differ."
     return ("Two rules mark the list. The threshold judges each record alone: few of all benign records score "
             "above it. The false discovery rate judges the night as a whole: of the records that pass, at most "
-            f"{percent(fdr)} are benign, in the mean over nights. A record may pass one and not the other. On the cards, normal means "
-            "not above the threshold.")
+            f"{percent(fdr)} are benign, in the mean over nights. A record may pass one and not the other. "
+            "On the cards, normal means not above the threshold.")
 
 
 def verdicts(
