@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from .core import atomic_path, require_between, require_columns, require_positive_int
-from .files import read_scored
+from .files import find_sources, read_scored
 from .reasons import Explanation, explain_records
 from .report import html_page, sections_html
 from .serving import LoadedModel
@@ -207,6 +207,8 @@ class Alerts(NamedTuple):
     needed: Needed        # calibration records that it would take
     unscored: dict[str, int]  # why rows have no score -> rows
     model: str            # hash of the file of the model that scored
+    files: tuple[str, ...]    # that were scored
+    missing: tuple[str, ...] = ()  # files of the source without scores, once the source was looked at
     explanation: Explanation | None = None  # of the records of the table, once they were explained
 
     def __str__(self) -> str: return "\n".join(filter(None, (counted(self), missing_calibration(self), left_out(self))))
@@ -233,12 +235,13 @@ def find_alerts(
             unscored += batch.reasons
             first += len(batch.scores)
     k = p_value_limit(counts, fdr)
-    table = listed_rows([path for path, _ in found], [str(said["task"]["source"]) for _, said in found], kept)
+    names = tuple(str(said["task"]["source"]) for _, said in found)
+    table = listed_rows([path for path, _ in found], names, kept)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     table["passes_fdr"] = table["p_value"] <= ((k + 0.5) / (m + 1) if k else 0)  # between two possible values
     return Alerts(table, int(counts.sum()), int(counts[:k + 1].sum()), k / (m + 1), fdr, n_above,
                   float(task["threshold"]), m, needed_of_night(counts, n_above, fdr),
-                  dict(unscored.most_common()), str(task.get("model")))
+                  dict(unscored.most_common()), str(task.get("model")), names)
 
 # %% ../nbs/11c_alerts.ipynb #8fd31b07
 def percent(
@@ -295,23 +298,33 @@ def missing_calibration(
     return " ".join([for_the_first(alerts)] * first + [for_all_above(alerts)] * above)
 
 # %% ../nbs/11c_alerts.ipynb #6e05b92c
+def without_score(
+    n: int,            # how many
+    kind: str,         # row or file
+    told: list[str],   # names or reasons
+    most: int = 5,     # of them to tell
+) -> str:              # a sentence, "" if there are none
+    "What is not ranked."
+    if n == 0: return ""
+    are = f"{kind} has no score and is" if n == 1 else f"{kind}s have no scores and are"
+    more = [f"{len(told) - most:,} more"] if len(told) > most else []
+    return f"{n:,} {are} not ranked: {', '.join(told[:most] + more)}."
+
+
 def left_out(
     alerts: Alerts,  # from `find_alerts`
     most: int = 5,   # reasons to tell
 ) -> str:            # a sentence, "" if every row has a score
     "Which rows have no score, and why."
-    n = sum(alerts.unscored.values())
-    if n == 0: return ""
-    reasons = [f"{reason} ({rows:,})" for reason, rows in list(alerts.unscored.items())[:most]]
-    if len(alerts.unscored) > most: reasons.append(f"{len(alerts.unscored) - most} further reasons")
-    are = "row has no score and is" if n == 1 else "rows have no score and are"
-    return f"{n:,} {are} not ranked: {', '.join(reasons)}."
+    reasons = [f"{reason} ({rows:,})" for reason, rows in alerts.unscored.items()]
+    return without_score(sum(alerts.unscored.values()), "row", reasons, most)
 
 
 @patch
 def __str__(self: Alerts) -> str:
     "Sentences, one a line."
-    return "\n".join(filter(None, (counted(self), missing_calibration(self), left_out(self))))
+    files = without_score(len(self.missing), "file", list(self.missing))
+    return "\n".join(filter(None, (counted(self), missing_calibration(self), left_out(self), files)))
 
 # %% ../nbs/11c_alerts.ipynb #0573ffc5
 def alert_records(
@@ -384,6 +397,16 @@ def as_listed(
     frame = told.frame.assign(**facts).sort_values("alert", kind="stable", ignore_index=True)
     return replace(told, frame=frame, attributions=few, records=told.records.iloc[order])
 
+
+def files_without_scores(
+    source: str | Path,    # the file or folder that was scored
+    files: Sequence[str],  # names of its files that have scores
+) -> tuple[str, ...]:      # names of the others, but for files of scores
+    "Files of a folder that the list leaves out."
+    if not Path(source).is_dir(): return ()
+    others = {name: path for name, path in find_sources(source).items() if name not in files}
+    return tuple(name for name, path in others.items() if not read_scored(path))
+
 # %% ../nbs/11c_alerts.ipynb #1e985e57
 def explain_alerts(
     model: LoadedModel,                      # the model that scored
@@ -397,6 +420,7 @@ def explain_alerts(
     detector, names = model.detector, model.features
     if alerts.model != model.identity:
         raise ValueError(f"model must be the one that scored, {alerts.model}; got {model.identity}")
+    alerts = alerts._replace(missing=files_without_scores(source, alerts.files))
     if alerts.table.empty: return alerts
     told = None
     records = alert_records(alerts, source, names)
@@ -431,7 +455,8 @@ def two_rules(
     "The rules that mark a list, and why they may differ."
     return ("Two rules mark the list. The threshold judges each record alone: few of all benign records score "
             "above it. The false discovery rate judges the night as a whole: of the records that pass, at most "
-            f"{percent(fdr)} are benign, in the mean over nights. A record may pass one and not the other.")
+            f"{percent(fdr)} are benign, in the mean over nights. A record may pass one and not the other. "
+            "On the cards, normal means not above the threshold.")
 
 
 def verdicts(
@@ -492,7 +517,8 @@ def write_alerts(
 @patch
 def facts(self: Alerts) -> dict[str, Any]:  # plain values, also of each record
     "What is known of the list, for JSON."
-    names = ("n_records", "n_anomalies", "n_flagged", "p_limit", "fdr", "threshold", "n_calibration", "unscored")
+    names = ("n_records", "n_anomalies", "n_flagged", "p_limit", "fdr", "threshold",
+             "n_calibration", "unscored", "missing")
     plain = {name: getattr(self, name) for name in names}
     listed = json.loads(shown_table(self).to_json(orient="records", date_format="iso", double_precision=15))
     return plain | {"calibration_needed": self.needed._asdict(), "said": str(self), "alerts": listed}

@@ -268,7 +268,7 @@ def test_rates_outside_are_refused(night):
 
 ODD = {  # scores of a night, against the calibration 0, 1, ... 98 -> what is said
     "nothing": (np.zeros(0), "No record has a score, so there is nothing to rank."),
-    "no score": (np.full(3, np.nan), "3 rows have no score and are not ranked: no number in 'x' (3)."),
+    "no score": (np.full(3, np.nan), "3 rows have no scores and are not ranked: no number in 'x' (3)."),
     "one": (np.array([100.0]), "1 of 1 records is above the threshold, 1 passes"),
     "fewer": (np.array([0.0, 100.0, 1.0]), "1 of 3 records is above the threshold, 1 passes a false discovery rate of 10% (p <= 0.03); the 3 highest"),
     "all equal": (np.full(150, 50.0), "None of 150 records is above the threshold, none passes"),
@@ -381,9 +381,17 @@ def test_rows_without_a_score_are_told_and_do_not_shift_the_others(model, tmp_pa
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
     score_files(model, tmp_path / "a.csv", tmp_path / "out", progress=False)
     found = explain_alerts(model, find_alerts(tmp_path / "out", top=150), tmp_path / "a.csv")
-    assert found.n_records == 150 and sum(found.unscored.values()) == 3 and "3 rows have no score" in str(found)
+    assert found.n_records == 150 and sum(found.unscored.values()) == 3 and "3 rows have no scores" in str(found)
     values = found.table.sort_values("row")[[f"value: {name}" for name in NAMES]].to_numpy()
     np.testing.assert_allclose(values, good[NAMES].to_numpy())
+
+
+def test_files_without_scores_are_told(model, scored, tmp_path):
+    for i in range(2): pd.read_parquet(scored / "in" / f"{i}.parquet").to_parquet(tmp_path / f"{i}.parquet")
+    score_files(model, tmp_path / "0.parquet", tmp_path / "out" / "0.parquet", progress=False)
+    part = explain_alerts(model, find_alerts(tmp_path / "out" / "0.parquet", top=3), tmp_path)
+    assert part.missing == ("1.parquet",) and "1.parquet" in alerts_html(part) and part.facts()["missing"] == part.missing
+    assert explain_alerts(model, find_alerts(scored / "out", top=3), scored / "in").missing == ()
 
 
 def test_another_model_is_refused(model, scored):
