@@ -65,20 +65,56 @@ def _day_first(
     texts: pd.Series,  # dates with the year last
 ) -> tuple[bool, str]: # whether the day stands before the month; how that is known
     "The order of day and month in a column."
-    first, second = (pd.to_numeric(texts.str.extract(_YEAR_LAST)[i]) for i in (0, 1))
+    parts = texts.str.extract(_YEAR_LAST)
+    first, second = (pd.to_numeric(parts[i]) for i in (0, 1))
     n_first, n_second = int((first > 12).sum()), int((second > 12).sum())
     if n_first != n_second:
         which = "first" if n_first > n_second else "second"
         return n_first > n_second, f"a {which} part is above 12"
-    spans = [np.ptp(_year_last(texts, order).dropna().astype("int64")) for order in (True, False)]
+    orders = [["day", "month", "year"], ["month", "day", "year"]]
+    moments = [_put_together(parts.set_axis([*names, *_TIME_PARTS], axis=1)) for names in orders]
+    spans = [np.ptp(found.dropna().astype("int64")) for found in moments]
     closer = "so the times lie closer together" if spans[0] != spans[1] else "as flow meters write"
     return bool(spans[0] <= spans[1]), f"no part is above 12, {closer}"
 
+# %% ../nbs/01b_roles.ipynb #8f8f1485
+_YEAR_FIRST_NAMES = ["year", "month", "day", *_TIME_PARTS]
 
-def _year_last(texts: pd.Series, day_first: bool) -> pd.Series:
-    "Moments of dates with the year last, in one order of day and month."
-    names = ["day", "month", "year"] if day_first else ["month", "day", "year"]
-    return _put_together(texts.str.extract(_YEAR_LAST).set_axis([*names, *_TIME_PARTS], axis=1))
+
+def _format_of(
+    text: str,         # a date, whose parts `pattern` finds
+    pattern: str,      # `_YEAR_FIRST` or `_YEAR_LAST`
+    names: list[str],  # of the parts
+) -> str:              # as `strptime` wants it; "" where it has an odd form
+    "The format of one date."
+    found = re.match(pattern, text)
+    if not found or "," in text: return ""
+    codes = {"year": "%Y", "month": "%m", "day": "%d"}
+    ends = [found.end(i) for i in (1, 2)]
+    date = text[ends[0]].join(codes[name] for name in names[:3])
+    if text[ends[0]] != text[ends[1]] or len(found[1 + names.index("year")]) < 4: return ""
+    if not found[4]: return date
+    between = text[found.end(3):found.start(4)]
+    seconds = ":%S" * bool(found[6]) + ".%f" * ("." in (found[6] or ""))
+    half = text[found.end(6 if found[6] else 5):found.start(7)] + "%p" if found[7] else ""
+    zone = " " * text[:found.start(8)].endswith(" ") + "%z" if found[8] else ""
+    return f"{date}{between}{'%I' if found[7] else '%H'}:%M{seconds}{half}{zone}"
+
+
+def _read_dates(
+    texts: pd.Series,  # (n,) dates in one order of day, month and year, or anything else
+    pattern: str,      # `_YEAR_FIRST` or `_YEAR_LAST`
+    names: list[str],  # of the eight parts
+) -> pd.Series:        # (n,) datetime64[ns], equal to the plain way
+    "The moments of dates, most of them by one fixed format."
+    texts = texts.str.strip()
+    way = _format_of(str(texts.iloc[0]), pattern, names) if len(texts) else ""
+    nothing = pd.Series(pd.NaT, texts.index, dtype="datetime64[ns]")
+    if way: nothing = pd.to_datetime(texts, format=way, errors="coerce", utc=True).dt.tz_localize(None)
+    quick = nothing.dt.round("us").astype("datetime64[ns]")
+    left = quick.isna()
+    plain = _put_together(texts[left].str.extract(pattern).set_axis(names, axis=1))
+    return quick.where(~left, plain.reindex(texts.index))
 
 # %% ../nbs/01b_roles.ipynb #c7d19e3b
 def times_of(
@@ -100,10 +136,11 @@ def times_of(
     texts = pd.Series(texts, dtype="str")
     if texts.str.match(_YEAR_LAST).sum() > texts.str.match(_YEAR_FIRST).sum():
         order, why = _day_first(texts) if day_first is None else (day_first, "as told")
-        moments, layout = _year_last(texts, order), f"{'day' if order else 'month'} first: {why}"
+        names = ["day", "month", "year"] if order else ["month", "day", "year"]
+        moments = _read_dates(texts, _YEAR_LAST, [*names, *_TIME_PARTS])
+        layout = f"{names[0]} first: {why}"
     else:
-        names = ["year", "month", "day", *_TIME_PARTS]
-        moments = _put_together(texts.str.extract(_YEAR_FIRST).set_axis(names, axis=1))
+        moments = _read_dates(texts, _YEAR_FIRST, _YEAR_FIRST_NAMES)
         layout = "year first" if moments.notna().any() else "no times"
     moments = moments.reindex(codes).set_axis(cells.index)  # -1, a missing cell, becomes NaT
     return _with_layout(moments, layout)

@@ -61,6 +61,35 @@ def test_odd_cells_are_no_times():
     assert times_of(pd.Series([1.0, 2.0, 3.0])).isna().all()
 
 
+def law_quick(read):
+    "Most dates by one fixed format: the same moments as all of them by their parts, whatever stands between and first."
+    rng = np.random.default_rng(0)
+    ways = [f"{date}{time}{zone}" for date in ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d") for zone in ("", "Z", " +0200", "-03:30", " UTC")
+            for time in ("", "T%H:%M", " %H:%M:%S", "  %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S.%f%p")]
+    odd = ["", "never", "2020-13-01", "2020-01-01 25:00", "2020-1-2 3:04", "20-01-01", "2020-01/02", "2020-02-30", "2020-01-01 10:00:60", "2020-01-01 00:30 AM"]
+    for way in ways:
+        times = pd.to_datetime(pd.Series(rng.integers(10**9, 2 * 10**9, 40)) * 10**6 + rng.integers(0, 10**6, 40), unit="us")
+        texts = times.dt.strftime(way)
+        texts[::5] = [times[i].strftime(ways[rng.integers(len(ways))]) for i in range(0, 40, 5)]
+        texts[3::7] = rng.choice(odd, 6)
+        plain = roles._put_together(texts.str.extract(roles._YEAR_FIRST).set_axis(roles._YEAR_FIRST_NAMES, axis=1))
+        pd.testing.assert_series_equal(read(texts, roles._YEAR_FIRST, roles._YEAR_FIRST_NAMES), plain, check_names=False)
+        late = [*roles._YEAR_FIRST_NAMES[2:0:-1], *roles._YEAR_FIRST_NAMES[:1], *roles._TIME_PARTS]
+        texts = times.dt.strftime(way.replace("%Y", "*").replace("%d", "%Y").replace("*", "%d"))
+        plain = roles._put_together(texts.str.extract(roles._YEAR_LAST).set_axis(late, axis=1))
+        assert plain.notna().all()
+        pd.testing.assert_series_equal(read(texts, roles._YEAR_LAST, late), plain, check_names=False)
+
+
+def test_quick(): law_quick(roles._read_dates)
+
+
+@pytest.mark.parametrize("wrong", ["%d/%m/%Y", "%Y-%m-%d", "%Y-%d-%m %H:%M:%S"])
+def test_quick_law_catches(wrong):
+    loose = lambda texts, pattern, names: pd.to_datetime(texts.str.slice(0, 10), errors="coerce", format=wrong).astype("datetime64[ns]")
+    with pytest.raises(AssertionError): law_quick(loose)
+
+
 # ---------------------------------------------------------------- roles by value
 def own_table(seed: int, n: int = 400) -> tuple[pd.DataFrame, dict[str, str]]:
     "A table of one's own under names that say little, and what its columns are."
