@@ -6,6 +6,10 @@
 __all__ = ['find_alerts', 'explain_alerts', 'write_alerts']
 
 # %% ../nbs/11c_alerts.ipynb #deae8e4b
+import json
+import math
+from collections import Counter
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
@@ -13,11 +17,11 @@ from typing import Any, Iterator, NamedTuple, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fastcore.basics import patch
 
 from .core import atomic_path, require_between, require_columns, require_positive_int
-from .files import read_scored
+from .files import find_sources, read_scored
 from .reasons import Explanation, explain_records
 from .report import html_page, sections_html
 from .serving import LoadedModel
@@ -27,8 +31,8 @@ from .tables import BATCH, RESULT, open_table
 # %% ../nbs/11c_alerts.ipynb #494f09db
 def p_value_limit(
     counts: np.ndarray,  # (m + 2,) how many records have p = k / (m + 1), at position k
-    fdr: float = 0.1,    # allowed share of false alarms among the flagged, in (0, 1)
-) -> int:                # flag p-values up to this many times 1 / (m + 1); 0: none
+    fdr: float = 0.1,    # allowed share of false alarms among those that pass, in (0, 1)
+) -> int:                # p-values up to this many times 1 / (m + 1) pass; 0: none
     "The rule of Benjamini and Hochberg, from counts."
     require_between(fdr, 0, 1, "fdr")
     k = np.arange(len(counts))
@@ -37,10 +41,69 @@ def p_value_limit(
     passed = (below > 0) & (p * (below[-1] / np.maximum(below, 1)) <= fdr)
     return int(k[passed].max(initial=0))
 
+# %% ../nbs/11c_alerts.ipynb #c83e51aa
+def calibration_needed(
+    rank: int,           # of a record by its score, from 1: those before it pass with it
+    n_records: int,      # scored records
+    fdr: float = 0.1,    # allowed share of false alarms among those that pass, in (0, 1)
+    share: float = 0.0,  # of calibration records that score at least as high, in [0, 1]
+) -> int | None:         # the fewest calibration records; None: no number is enough
+    "Calibration records that it takes for the records up to a rank to pass."
+    line = require_between(fdr, 0, 1, "fdr") * rank / n_records
+    if share >= line: return None
+    return math.ceil(round((1 - line) / (line - share), 6))
+
+# %% ../nbs/11c_alerts.ipynb #46be8d10
+class Needed(NamedTuple):
+    "Calibration records that it takes to pass, at least; None: no number is enough."
+    alone: int | None = None  # for a record that alone scores higher than all of them
+    first: int | None = None  # for the first records of the night
+    n_first: int = 0          # how many these are
+    above: int | None = None  # for all records above the threshold
+    chance: float = 0.0       # benign records that score as high as these by chance
+
+
+def needed_of_night(
+    counts: np.ndarray,  # (m + 2,) as for `p_value_limit`
+    n_above: int,        # records above the threshold
+    fdr: float = 0.1,    # allowed share of false alarms among those that pass, in (0, 1)
+) -> Needed:             # all None without a record
+    "How many calibration records a night takes."
+    below = np.cumsum(counts)
+    n, m = int(below[-1]), len(counts) - 2
+    if n == 0: return Needed()
+    at = lambda k: calibration_needed(int(below[k]), n, fdr, (k - 1) / m)
+    line = fdr * below / n
+    possible = np.flatnonzero((counts > 0) & (line > (np.arange(m + 2) - 1) / m))
+    found = Needed(calibration_needed(1, n, fdr))
+    if len(possible):
+        best = min(possible, key=at)
+        found = found._replace(first=at(best), n_first=int(below[best]))
+    if n_above == 0: return found
+    last = int(np.searchsorted(below, n_above))
+    return found._replace(above=at(last), chance=n * (last - 1) / m)
+
 # %% ../nbs/11c_alerts.ipynb #9602d1d5
+def require_one_night(
+    target: Path,                 # where the scores are, for errors
+    tasks: list[dict[str, Any]],  # what each file says about its making
+) -> None:
+    "Refuses scores that cannot be ranked together."
+    different = {"models": "model", "thresholds": "threshold", "calibrations": "n_calibration"}
+    for what, key in different.items():
+        values = sorted({str(task.get(key)) for task in tasks})
+        if len(values) == 1: continue
+        raise ValueError(f"{target} holds scores of {len(values)} {what} {values}; "
+                         "they cannot be ranked together, score all files again")
+    name, n = Counter(str(task.get("source")) for task in tasks).most_common(1)[0]
+    if n > 1:
+        raise ValueError(f"{target} holds scores of {n} files that are called {name!r}; "
+                         "score the folder above them, so that each has a name of its own")
+
+
 def scored_files(
     target: str | Path,                  # file or folder of scores
-) -> list[tuple[Path, dict[str, Any]]]:  # path and what it says about itself, sorted
+) -> list[tuple[Path, dict[str, Any]]]:  # path and what it says about itself, sorted by source
     "The files of scores below a folder, all by one model."
     target = Path(target)
     hint = "with: nfad score MODEL SOURCE TARGET"
@@ -49,74 +112,219 @@ def scored_files(
     described = [(path, read_scored(path)) for path in paths if not path.name.startswith(".")]
     found = [(path, said) for path, said in described if said]
     if not found: raise FileNotFoundError(f"{target} holds no scores of nfad; make them {hint}")
-    models = sorted({str(said["task"].get("model")) for _, said in found})
-    if len(models) == 1: return found
-    raise ValueError(f"{target} holds scores of {len(models)} models {models}; "
-                     "p-values of different models cannot be ranked together")
+    found.sort(key=lambda entry: str(entry[1]["task"].get("source")))
+    require_one_night(target, [said["task"] for _, said in found])
+    return found
+
+# %% ../nbs/11c_alerts.ipynb #b5a0c7d2
+class ScoredBatch(NamedTuple):
+    "What is counted of some rows of a file of scores."
+    scores: np.ndarray   # (n,) anomaly scores, NaN where there is none
+    counts: np.ndarray   # (m + 2,) how many rows have p = k / (m + 1), at position k
+    n_above: int         # rows above the threshold
+    reasons: Counter     # why rows have no score -> rows
 
 
-def count_p_values(
-    path: Path,     # file of scores
-    m: int,         # calibration records of the model
-) -> np.ndarray:    # (m + 2,)
-    "How many records of a file have p = k / (m + 1), at position k."
-    counts = np.zeros(m + 2, np.int64)
-    for batch in pq.ParquetFile(path).iter_batches(columns=["p_value"]):
-        k = batch.column(0).drop_null().to_numpy() * (m + 1)
-        if len(k) and not (k.min() > 0.5 and k.max() < m + 1.5):
-            raise ValueError(f"{path} holds p-values that {m} calibration records cannot give")
-        counts += np.bincount(np.rint(k).astype(np.int64), minlength=m + 2)
-    return counts
+def scored_batches(
+    path: Path,               # file of scores
+    m: int,                   # calibration records of the model
+) -> Iterator[ScoredBatch]:   # every row, in order
+    "Reads a file of scores without the columns that were passed through."
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=list(RESULT)):
+            frame = batch.to_pandas()
+            scored = frame[frame["anomaly_score"].notna()]
+            k = scored["p_value"].to_numpy() * (m + 1)
+            if len(k) and not (k.min() > 0.5 and k.max() < m + 1.5):
+                raise ValueError(f"{path} holds p-values that {m} calibration records cannot give")
+            reasons = frame["reason"][frame["anomaly_score"].isna()].fillna("no reason was given")
+            yield ScoredBatch(frame["anomaly_score"].to_numpy(),
+                              np.bincount(np.rint(k).astype(np.int64), minlength=m + 2),
+                              int(scored["is_anomaly"].sum()), Counter(reasons))
+
+# %% ../nbs/11c_alerts.ipynb #d2e94f58
+def keep_highest(
+    kept: pd.DataFrame,  # (k, 3) file, row, anomaly_score of earlier batches, the highest first
+    scores: np.ndarray,  # (n,) of the next batch, NaN where there is none
+    file: int,           # its file
+    first: int,          # row of its first record
+    top: int,            # how many to keep
+) -> pd.DataFrame:       # (min(k + n, top), 3)
+    "The highest scores so far; earlier ones come first among equals, NaN never enters."
+    enters = ~np.isnan(scores)
+    if len(kept) == top: enters &= scores > kept["anomaly_score"].iloc[-1]
+    rows = np.flatnonzero(enters)
+    new = pd.DataFrame({"file": file, "row": rows + first, "anomaly_score": scores[rows]})
+    both = pd.concat([kept, new]) if len(kept) else new
+    return both.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)[:top]
+
+# %% ../nbs/11c_alerts.ipynb #a86f1250
+OWN = ("rank", "file", "row", "passes_fdr", "surprising")  # columns that the list adds
+
+
+def rows_of_file(
+    path: Path,        # file of scores
+    rows: np.ndarray,  # (k,) ascending
+) -> pd.DataFrame:     # (k, ...) all columns, and `row`
+    "Chosen rows of a file; a column that is called like one of the list gets `record: ` before its name."
+    parts = []
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        group = np.searchsorted(starts, rows, side="right") - 1
+        for i in np.unique(group):
+            within = rows[group == i] - starts[i]
+            parts.append(file.read_row_group(i).take(pa.array(within)).to_pandas())
+    frame = pd.concat(parts, ignore_index=True)
+    return frame.rename(columns={name: f"record: {name}" for name in OWN}).assign(row=rows)
+
+
+def listed_rows(
+    paths: Sequence[Path],  # files of scores
+    names: Sequence[str],   # of their sources
+    kept: pd.DataFrame,     # (k, 3) from `keep_highest`
+) -> pd.DataFrame:          # (k, ...) in the same order: file, row, columns passed through, results
+    "Everything about the records that were kept."
+    parts = [pd.DataFrame()]
+    for i, group in kept.sort_values("row").groupby("file"):
+        found = rows_of_file(paths[i], group["row"].to_numpy())
+        parts.append(found.assign(file=names[i]).set_index(group.index))
+    both = pd.concat(parts).sort_index()
+    further = [name for name in both.columns if name not in ("file", "row", *RESULT)]
+    return both.reindex(columns=["file", "row", *further, "anomaly_score", "p_value", "is_anomaly"])
 
 # %% ../nbs/11c_alerts.ipynb #7b6f895d
 class Alerts(NamedTuple):
     "The records to read first."
-    table: pd.DataFrame  # rank, file, row (from 0), further columns, anomaly_score, p_value; the worst first
-    n_records: int       # records that were scored
-    n_flagged: int       # of them flagged by the rule; the table may hold fewer
-    p_limit: float       # largest p-value that is flagged, 0 if none
-    fdr: float           # allowed share of false alarms among the flagged
+    table: pd.DataFrame   # rank, file, row (from 0), further columns, anomaly_score, p_value, is_anomaly, passes_fdr
+    n_records: int        # records that were scored
+    n_flagged: int        # of them pass the false discovery rate; the table may hold fewer
+    p_limit: float        # largest p-value that passes, 0 if none
+    fdr: float            # allowed share of false alarms among those that pass
+    n_anomalies: int      # records above the threshold
+    threshold: float      # scores above it are anomalies
+    n_calibration: int    # calibration records of the model
+    needed: Needed        # calibration records that it would take
+    unscored: dict[str, int]  # why rows have no score -> rows
+    model: str            # hash of the file of the model that scored
+    files: tuple[str, ...]    # that were scored
+    missing: tuple[str, ...] = ()  # files of the source without scores, once the source was looked at
     explanation: Explanation | None = None  # of the records of the table, once they were explained
 
-    def __str__(self) -> str:
-        return (f"{self.n_flagged:,} of {self.n_records:,} records are alerts at a false discovery rate "
-                f"of {self.fdr:.0%} (p <= {self.p_limit:.2g}); {len(self.table)} of them follow")
-
-
-def _flagged(path: Path, name: str, limit: float) -> Iterator[pd.DataFrame]:
-    "Flagged records of a file, with their row numbers."
-    first = 0
-    for batch in pq.ParquetFile(path).iter_batches():
-        below = pc.fill_null(pc.less_equal(batch.column("p_value"), limit), False)
-        chosen = np.flatnonzero(below.to_numpy(zero_copy_only=False))
-        if len(chosen):
-            frame = batch.take(pa.array(chosen)).to_pandas()
-            yield frame.assign(file=name, row=chosen + first)
-        first += len(batch)
+    def __str__(self) -> str: return "\n".join(filter(None, (counted(self), missing_calibration(self), left_out(self))))
 
 # %% ../nbs/11c_alerts.ipynb #c073c067
 def find_alerts(
     target: str | Path,  # file or folder of scores
-    fdr: float = 0.1,    # allowed share of false alarms among the flagged, in (0, 1)
+    fdr: float = 0.1,    # allowed share of false alarms among those that pass, in (0, 1)
     top: int = 100,      # how many to keep
-) -> Alerts:             # most anomalous first
-    "Ranks the flagged records of all files; memory grows with `top` only."
+) -> Alerts:             # the highest scores first
+    "Ranks the highest scores of all files and marks which pass; memory grows with `top` only."
     found = scored_files(target)
     top = require_positive_int(top, "top")
     task = found[0][1]["task"]
     m = require_positive_int(task.get("n_calibration"), "n_calibration of the scores")
-    counts = sum(count_p_values(path, m) for path, _ in found)
+    counts, n_above, unscored = np.zeros(m + 2, np.int64), 0, Counter()
+    kept = pd.DataFrame(columns=["file", "row", "anomaly_score"])
+    for i, (path, _) in enumerate(found):
+        first = 0
+        for batch in scored_batches(path, m):
+            kept = keep_highest(kept, batch.scores, i, first, top)
+            counts += batch.counts
+            n_above += batch.n_above
+            unscored += batch.reasons
+            first += len(batch.scores)
     k = p_value_limit(counts, fdr)
-    best = pd.DataFrame()
-    limit = (k + 0.5) / (m + 1) if k else 0.0  # between two values that p-values can take
-    for path, said in found:
-        for frame in _flagged(path, str(said["task"]["source"]), limit):
-            best = pd.concat([best, frame])
-            best = best.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)[:top]
-    kept = [name for name in best.columns if name not in ("file", "row", *RESULT)]
-    table = best.reindex(columns=["file", "row", *kept, "anomaly_score", "p_value"])
+    names = tuple(str(said["task"]["source"]) for _, said in found)
+    table = listed_rows([path for path, _ in found], names, kept)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
-    return Alerts(table, int(counts.sum()), int(counts[:k + 1].sum()), k / (m + 1), fdr)
+    table["passes_fdr"] = table["p_value"] <= ((k + 0.5) / (m + 1) if k else 0)  # between two possible values
+    return Alerts(table, int(counts.sum()), int(counts[:k + 1].sum()), k / (m + 1), fdr, n_above,
+                  float(task["threshold"]), m, needed_of_night(counts, n_above, fdr),
+                  dict(unscored.most_common()), str(task.get("model")), names)
+
+# %% ../nbs/11c_alerts.ipynb #8fd31b07
+def percent(
+    share: float,  # in [0, 1]
+) -> str: return f"{100 * share:.3g}%"
+
+
+def counted(
+    alerts: Alerts,  # from `find_alerts`
+) -> str:            # a sentence
+    "How many records pass which rule."
+    n, above, passing = alerts.n_records, alerts.n_anomalies, alerts.n_flagged
+    if n == 0: return "No record has a score, so there is nothing to rank."
+    high = f"{above:,} of {n:,} records {'is' if above == 1 else 'are'} above the threshold"
+    if above == 0: high = f"None of {n:,} records is above the threshold"
+    rule = f"a false discovery rate of {percent(alerts.fdr)}"
+    some = f"{passing:,} {'passes' if passing == 1 else 'pass'} {rule} (p <= {alerts.p_limit:.2g})"
+    shown = len(alerts.table)
+    follow = f"the {shown:,} highest scores follow" if shown > 1 else "the highest score follows"
+    return f"{high}, {some if passing else 'none passes ' + rule}; {follow}."
+
+# %% ../nbs/11c_alerts.ipynb #9c41e7d6
+def for_the_first(
+    alerts: Alerts,  # of which none passes
+) -> str:            # a sentence
+    "What it would take for the first to pass."
+    needed = alerts.needed
+    like = f"calibration records like the present {alerts.n_calibration:,}"
+    if needed.first is None:
+        return f"No number of {like} lets one pass: no record scores higher than all of these."
+    few = f"the first {needed.n_first:,}" if needed.n_first > 1 else "the first"
+    alone = f", and {needed.alone:,} for a record that stands alone" if needed.n_first > 1 else ""
+    return f"It takes at least {needed.first:,} {like} for {few} to pass{alone}."
+
+
+def for_all_above(
+    alerts: Alerts,  # of which fewer pass than are above the threshold
+) -> str:            # a sentence
+    "What it would take for all records above the threshold to pass."
+    needed, above = alerts.needed, alerts.n_anomalies
+    these = f"all {above:,} above the threshold" if above > 1 else "the one above the threshold"
+    if needed.above: return f"It takes at least {needed.above:,} for {these}."
+    return (f"No number lets {these} pass: about {needed.chance:,.0f} benign records score as high by chance, "
+            f"and at most {percent(alerts.fdr)} of {above:,} may.")
+
+
+def missing_calibration(
+    alerts: Alerts,  # from `find_alerts`
+) -> str:            # "" if at least one passes, and as many as are above the threshold
+    "How many calibration records it would take."
+    if alerts.n_records == 0: return ""
+    first, above = alerts.n_flagged == 0, alerts.n_flagged < alerts.n_anomalies
+    if first and (alerts.needed.first is None or alerts.needed.n_first == alerts.n_anomalies): above = False
+    return " ".join([for_the_first(alerts)] * first + [for_all_above(alerts)] * above)
+
+# %% ../nbs/11c_alerts.ipynb #6e05b92c
+def without_score(
+    n: int,            # how many
+    kind: str,         # row or file
+    told: list[str],   # names or reasons
+    most: int = 5,     # of them to tell
+) -> str:              # a sentence, "" if there are none
+    "What is not ranked."
+    if n == 0: return ""
+    are = f"{kind} has no score and is" if n == 1 else f"{kind}s have no scores and are"
+    more = [f"{len(told) - most:,} more"] if len(told) > most else []
+    return f"{n:,} {are} not ranked: {', '.join(told[:most] + more)}."
+
+
+def left_out(
+    alerts: Alerts,  # from `find_alerts`
+    most: int = 5,   # reasons to tell
+) -> str:            # a sentence, "" if every row has a score
+    "Which rows have no score, and why."
+    reasons = [f"{reason} ({rows:,})" for reason, rows in alerts.unscored.items()]
+    return without_score(sum(alerts.unscored.values()), "row", reasons, most)
+
+
+@patch
+def __str__(self: Alerts) -> str:
+    "Sentences, one a line."
+    files = without_score(len(self.missing), "file", list(self.missing))
+    return "\n".join(filter(None, (counted(self), missing_calibration(self), left_out(self), files)))
 
 # %% ../nbs/11c_alerts.ipynb #0573ffc5
 def alert_records(
@@ -173,6 +381,32 @@ def surprising_features(
         told.append(", ".join((found + most)[:n_names]))
     return told
 
+# %% ../nbs/11c_alerts.ipynb #47f2ad90
+def as_listed(
+    told: Explanation,    # of the records of the list, in whatever order
+    table: pd.DataFrame,  # (k, ...) of `Alerts`
+    labels: pd.Index,     # (k,) names of the records, in the order of the list
+) -> Explanation:         # in the order of the list, with its scores, p-values and decisions
+    "An explanation that says nothing else of a record than the list."
+    order = told.records.index.get_indexer(labels)
+    few = told.attributions
+    parts = ("values", "base_values", "standard_errors", "scores", "n_evaluations")
+    few = replace(few, **{name: getattr(few, name)[order] for name in parts})
+    listed = table[["rank", "anomaly_score", "p_value", "is_anomaly"]].set_axis(labels)
+    facts = listed.loc[told.frame["record"]].reset_index(drop=True).rename(columns={"rank": "alert"})
+    frame = told.frame.assign(**facts).sort_values("alert", kind="stable", ignore_index=True)
+    return replace(told, frame=frame, attributions=few, records=told.records.iloc[order])
+
+
+def files_without_scores(
+    source: str | Path,    # the file or folder that was scored
+    files: Sequence[str],  # names of its files that have scores
+) -> tuple[str, ...]:      # names of the others, but for files of scores
+    "Files of a folder that the list leaves out."
+    if not Path(source).is_dir(): return ()
+    others = {name: path for name, path in find_sources(source).items() if name not in files}
+    return tuple(name for name, path in others.items() if not read_scored(path))
+
 # %% ../nbs/11c_alerts.ipynb #1e985e57
 def explain_alerts(
     model: LoadedModel,                      # the model that scored
@@ -182,10 +416,12 @@ def explain_alerts(
     n_background: int = 1000,                # of them in use
     progress: bool = False,                  # show bars
 ) -> Alerts:                                 # with columns `surprising`, `value: ...`, `attribution: ...`
-    "Says of each alert what is strange about it."
+    "Says of each listed record what is strange about it."
+    detector, names = model.detector, model.features
+    if alerts.model != model.identity:
+        raise ValueError(f"model must be the one that scored, {alerts.model}; got {model.identity}")
+    alerts = alerts._replace(missing=files_without_scores(source, alerts.files))
     if alerts.table.empty: return alerts
-    detector = model.detector
-    names = model.features
     told = None
     records = alert_records(alerts, source, names)
     known = alerts.table["anomaly_score"].to_numpy()
@@ -197,13 +433,38 @@ def explain_alerts(
     values = records.add_prefix("value: ")
     if background is not None:
         require_columns(background, names, "the background of attributions")
-        few = summarize_background(background[names], n_background)
-        benign = Background(detector.anomaly_score, few)
-        known = detector.calibration_scores_
-        records.index = table["file"] + table["row"].map(", row {:,}".format)
-        told = explain_records(benign, records, known, model.reference.fpr, len(records), progress=progress)
+        benign = Background(detector.anomaly_score, summarize_background(background[names], n_background))
+        records.index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
+        told = explain_records(benign, records, detector.calibration_scores_, n_alerts=len(records),
+                               progress=progress, threshold=alerts.threshold)
+        told = as_listed(told, table, records.index)
         table[[f"attribution: {name}" for name in names]] = told.attributions.values
     return alerts._replace(table=pd.concat([table, values], axis=1), explanation=told)
+
+# %% ../nbs/11c_alerts.ipynb #b0f3518d
+VERDICTS = {  # (above the threshold, passes the false discovery rate) -> what to say
+    (True, True): "above the threshold, passes the false discovery rate",
+    (True, False): "above the threshold, does not pass the false discovery rate",
+    (False, True): "passes the false discovery rate, not above the threshold",
+    (False, False): "listed for its rank only, passes neither rule"}
+
+
+def two_rules(
+    fdr: float,  # allowed share of false alarms among those that pass
+) -> str:        # sentences
+    "The rules that mark a list, and why they may differ."
+    return ("Two rules mark the list. The threshold judges each record alone: few of all benign records score "
+            "above it. The false discovery rate judges the night as a whole: of the records that pass, at most "
+            f"{percent(fdr)} are benign, in the mean over nights. A record may pass one and not the other. "
+            "On the cards, normal means not above the threshold.")
+
+
+def verdicts(
+    table: pd.DataFrame,  # (k, ...) of `Alerts`
+) -> list[str]:           # (k,)
+    "What the rules say of each record."
+    pairs = zip(table["is_anomaly"], table["passes_fdr"], strict=True)
+    return [VERDICTS[bool(above), bool(passes)] for above, passes in pairs]
 
 # %% ../nbs/11c_alerts.ipynb #f0a3932b
 def shown_table(
@@ -226,12 +487,16 @@ def alerts_html(
     warning: str = "",      # about drift
 ) -> str:                   # a page without external resources or scripts
     "A page to read alerts in."
-    shown = shown_table(alerts)
-    table = shown.to_html(index=False, border=0, escape=True, float_format="{:.4g}".format)
-    parts = [f"<p>{escape(str(alerts))}.</p>"]
+    parts = [f"<p>{escape(line)}</p>" for line in str(alerts).splitlines()]
     if warning: parts.append(f"<p><b>{escape(warning)}</b></p>")
-    parts.append(table)
-    if alerts.explanation: parts.append(sections_html(alerts.explanation))
+    if alerts.table.empty: return html_page(title, *parts)
+    parts.append(f"<p><small>{escape(two_rules(alerts.fdr))}</small></p>")
+    words = {"is_anomaly": "above the threshold", "passes_fdr": "passes the false discovery rate"}
+    yes_no = dict.fromkeys(words.values(), {True: "yes", False: "no"}.get)
+    shown = shown_table(alerts).rename(columns=words)
+    parts.append(shown.to_html(index=False, border=0, formatters=yes_no, float_format="{:.4g}".format))
+    if alerts.explanation:
+        parts.append(sections_html(alerts.explanation, name="Rank", verdicts=verdicts(alerts.table)))
     return html_page(title, *parts)
 
 # %% ../nbs/11c_alerts.ipynb #14a71a9b
@@ -247,3 +512,13 @@ def write_alerts(
     text = alerts_html(alerts, title, warning)
     with atomic_path(page) as temporary: temporary.write_text(text, encoding="utf-8")
     return page
+
+# %% ../nbs/11c_alerts.ipynb #c5913f7a
+@patch
+def facts(self: Alerts) -> dict[str, Any]:  # plain values, also of each record
+    "What is known of the list, for JSON."
+    names = ("n_records", "n_anomalies", "n_flagged", "p_limit", "fdr", "threshold",
+             "n_calibration", "unscored", "missing")
+    plain = {name: getattr(self, name) for name in names}
+    listed = json.loads(shown_table(self).to_json(orient="records", date_format="iso", double_precision=15))
+    return plain | {"calibration_needed": self.needed._asdict(), "said": str(self), "alerts": listed}

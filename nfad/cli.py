@@ -294,14 +294,14 @@ def _explain(
     source: str,            # the file or folder that was scored
     target: str,            # the file or folder of scores
     out: str = "alerts",    # folder for alerts.html and alerts.parquet
-    fdr: float = 0.1,       # share of false alarms allowed among the flagged
-    top: int = 100,         # alerts to list
+    fdr: float = 0.1,       # share of false alarms allowed among the records that pass
+    top: int = 100,         # records to list, the highest scores first
     # file of benign records to compare with; calibration.parquet beside the model is found by itself
     background: str = "",
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
     quiet: bool = False,    # no progress and no summary
-) -> Said:                  # where the page is, and the first alerts
-    "Ranks the alerts of all scored files and says what is strange about each."
+) -> Said:                  # where the page is, and the first records
+    "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
     from nfad.alerts import explain_alerts, find_alerts, write_alerts
     from nfad.serving import load_model
     loaded = load_model(model)
@@ -309,13 +309,11 @@ def _explain(
     found = find_alerts(target, fdr, top)
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet)
     page = write_alerts(alerts, out, title=f"Alerts in {Path(source).name}")
-    columns = ("rank", "file", "row", "anomaly_score", "p_value", "surprising")
+    columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising")
     shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
-    said = {"page": str(page), "n_records": alerts.n_records, "n_flagged": alerts.n_flagged,
-            "p_limit": alerts.p_limit, "fdr": fdr,
-            "alerts": json.loads(shown.to_json(orient="records"))}
-    listed = shown.to_string(index=False, float_format="{:.4g}".format)
-    return Said(said, f"{alerts}\n{listed}\n{page}")
+    listed = shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
+    text = "\n".join(filter(None, (str(alerts), listed, str(page))))
+    return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #19079393
 @command("recalibrate")

@@ -86,11 +86,12 @@ def explain_records(
     background: Background,    # benign records, score function
     records: pd.DataFrame,     # (n, d), columns as in the background
     calibration: np.ndarray,   # (m,) benign scores
-    fpr: float = 0.01,         # false-alarm rate of the threshold, in (0, 1)
+    fpr: float = 0.01,         # of the threshold, in (0, 1)
     n_alerts: int = 10,        # the most anomalous records, at most
     game: str = DEFAULT_GAME,  # one of `GAMES`
     seed: int = 0,             # of the walks
     progress: bool = False,    # show a bar
+    threshold: float | None = None,  # scores above it are anomalies
     **budget,                  # further arguments of `shapley_values`
 ) -> Explanation:              # of min(n, n_alerts) records
     "Explains the most anomalous records."
@@ -105,7 +106,7 @@ def explain_records(
         raise ValueError("the marginal game needs a small background, at most 200 records, "
                          f"got {len(background.records)}; see summarize_background")
     told = shapley_values(background, few, game, seed=seed, progress=progress, **budget)
-    threshold = threshold_at_fpr(calibration, fpr)
+    if threshold is None: threshold = threshold_at_fpr(calibration, fpr)
     facts = pd.DataFrame({
         "alert": np.arange(1, len(top) + 1), "record": few.index.astype(str),
         "anomaly_score": scores, "p_value": conformal_p_values(scores, calibration),

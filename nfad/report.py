@@ -10,7 +10,7 @@ from base64 import b64encode
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import numpy as np
 import pandas as pd
@@ -124,6 +124,8 @@ def alert_html(
     table: pd.DataFrame,       # rows of one alert, from `explain_records`
     explanation: Explanation,  # for the scores of benign records
     n_features: int = 8,       # shown
+    name: str = "Alert",       # what its number counts
+    verdict: str = "",         # of it, in words; "": by the threshold
 ) -> str:                      # a section
     "The report of one alert."
     first = table.iloc[0]
@@ -133,12 +135,12 @@ def alert_html(
     eased = [f"{escape(row.feature)} ({row.attribution:+.2f})"
              for row in table[table["attribution"] < 0].head(3).itertuples()]
     lowered = f"Lowered the score: {', '.join(eased)}." if eased else "Nothing lowered the score."
-    verdict = "an anomaly" if first.is_anomaly else "below the threshold"
+    by_threshold = "an anomaly" if first.is_anomaly else "below the threshold"
     heads = "".join(f"<th>{name}</th>" for name in _HEADS)
     rows = "".join(_feature_row(row, largest) for row in shown.itertuples())
     strip = _score_strip(first.anomaly_score, explanation.calibration, explanation.threshold)
-    return (f"<section><h2>Alert {first.alert}: record {escape(first.record)}, "
-            f"score {first.anomaly_score:.1f}, p = {first.p_value:.2g}, {verdict}</h2>"
+    return (f"<section><h2>{escape(name)} {first.alert}: record {escape(first.record)}, "
+            f"score {first.anomaly_score:.1f}, p = {first.p_value:.2g}, {escape(verdict or by_threshold)}</h2>"
             f"{strip}<p>{_sentence(table)}</p><table><tr>{heads}</tr>{rows}</table>"
             f"<p><small>{len(rest)} further features: {rest['attribution'].sum():+.2f} nats "
             f"together. Base value {first.base_value:.2f}. {lowered}</small></p></section>")
@@ -148,10 +150,14 @@ def sections_html(
     explanation: Explanation,  # from `explain_records`
     n_features: int = 8,       # shown for each alert
     most: int | None = None,   # alerts; None: all
+    name: str = "Alert",       # what their numbers count
+    verdicts: Sequence[str] = (),  # (n,) of each alert, in words; (): by the threshold
 ) -> str:                      # a piece of HTML for `html_page`
     "The sections of all alerts, without a style."
     tables = [table for _, table in explanation.frame.groupby("alert")]
-    sections = [alert_html(table, explanation, n_features) for table in tables[:most]]
+    words = verdicts or [""] * len(tables)
+    told = list(zip(tables, words, strict=True))
+    sections = [alert_html(table, explanation, n_features, name, verdict) for table, verdict in told[:most]]
     if len(sections) < len(tables): sections.append(f"<p><small>{len(tables)} alerts in all</small></p>")
     return "".join(sections)
 

@@ -231,7 +231,18 @@ def test_score_then_explain(trained, here, tmp_path):
     status, out, _ = here("explain", trained.model, trained.records, tmp_path / "out", "--out", tmp_path / "alerts", "--top", 5, "--json")
     alerts = json.loads(out)
     assert status == 0 and len(alerts["alerts"]) == 5 and {a["file"] for a in alerts["alerts"]} == {"night.parquet"}
+    assert alerts["n_anomalies"] == totals["alarms"] and all(a["is_anomaly"] for a in alerts["alerts"])
     assert (tmp_path / "alerts" / "alerts.html").is_file() and len(pd.read_parquet(tmp_path / "alerts" / "alerts.parquet")) == 5
+
+
+def test_explain_without_scores_says_what_is_missing(trained, here, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, out, said = here("explain", trained.model, trained.records, tmp_path / "empty")
+    assert status == 1 and out == "" and "holds no scores of nfad; make them with: nfad score" in said
+    traffic(5).assign(**{NAMES[0]: np.nan}).to_parquet(tmp_path / "bad.parquet")
+    assert here("score", trained.model, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--quiet")[0] == 0
+    status, out, _ = here("explain", trained.model, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--out", tmp_path / "alerts")
+    assert status == 3 and "No record has a score" in out and f"no number in '{NAMES[0]}' (5)" in out
 
 
 def test_evaluate_on_files(trained, here, tmp_path):

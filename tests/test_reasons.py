@@ -94,6 +94,13 @@ def test_same_values_as_the_engine(explained, background):
     assert np.array_equal(told.values, explained.attributions.values)
 
 
+def test_a_threshold_comes_before_a_rate(background, benign):
+    middle = float(np.median(background.scores))
+    told = explain_records(background, benign[:8], background.scores, 0.05, threshold=middle)
+    assert told.threshold == middle and (told.frame["is_anomaly"] == (told.frame["anomaly_score"] > middle)).all()
+    assert 0 < told.frame["is_anomaly"].mean() and told.frame["counterfactual_score"].max() <= middle
+
+
 def test_bad_input_is_named(background, benign):
     with pytest.raises(ValueError, match="calibration"): explain_records(background, benign[:1], np.array([]))
     with pytest.raises(TypeError, match="shapley_values for groups"):

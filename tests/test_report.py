@@ -41,6 +41,21 @@ def test_a_part_of_the_alerts_says_how_many_there_are(explained):
     assert few.count("<section>") == 2 and "3 alerts in all" in few and "in all" not in explained_html(explained)
 
 
+def law_verdicts(sections, explained):
+    "Given verdicts stand on the cards, one each, instead of the threshold's."
+    page = sections(explained, name="Rank", verdicts=["odd <i>", "even", "odd"])
+    assert [page.count(f", {word}</h2>") for word in ("odd &lt;i&gt;", "even", "odd", "an anomaly")] == [1, 1, 1, 0]
+    assert page.count("<h2>Rank ") == 3 and "<h2>Alert " not in page
+    with pytest.raises(ValueError): sections(explained, verdicts=["only one"])
+
+
+def test_law_verdicts(explained): law_verdicts(sections_html, explained)
+
+
+def test_law_verdicts_catches_cards_that_keep_their_own(explained):
+    with pytest.raises(AssertionError): law_verdicts(lambda explained, **_: sections_html(explained), explained)
+
+
 def law_escaped(make):
     "Names of features, records and titles are text, whatever they hold."
     rng = np.random.default_rng(0)

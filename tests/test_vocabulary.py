@@ -1,4 +1,5 @@
 """Laws of nfad.vocabulary: the one table of columns, and what is derived from it; names of classes; the repaired rows of ISCXTor2016."""
+import re
 import types
 from pathlib import Path
 
@@ -9,23 +10,29 @@ import pytest
 from conftest import needs_data
 from nfad import vocabulary
 from nfad.vocabulary import (COLUMNS, FEATURES, FLOW_COLUMNS, FLOW_FEATURES, IOT_COLUMNS, MARKS, ON_REQUEST, canonical_columns, class_name,
-                             column_key, column_role, families, find_vocabulary, is_attempted, repair_tor_rows)
+                             column_key, column_role, families, find_vocabulary, is_attempted, is_background,
+                             repair_tor_rows)
 from samples import law_min_mean_max
 
-ROLES = {"feature", "code", "port", "time", "identifier", "label", "mark"}
+ROLES = {"feature", "word", "letters", "code", "port", "testbed", "time", "identifier", "counter", "text", "label", "mark"}
+CIC = COLUMNS[COLUMNS.vocabulary.isin(["cicflowmeter", "ciciot2023"])]
 
 
 # ---------------------------------------------------------------- the table
 def law_table(columns):
-    "Every column has a name of its own and is described; no spelling leads to two columns."
-    assert columns.name.is_unique and set(columns.role) == ROLES
+    "Every column of a tool has a name of its own and is described; no spelling leads to two columns; one name, one unit."
+    assert not columns.duplicated(["vocabulary", "name"]).any() and set(columns.role) == ROLES
     assert not (columns.drop(columns="aliases") == "").any(axis=None)
-    for dialect in ("cicflowmeter", "tor_arff"):
+    cic = columns.vocabulary.isin(["cicflowmeter", "ciciot2023"])
+    assert columns.name[cic].is_unique
+    for dialect in ("cicflowmeter", "tor_arff", "lycos", "zeek", "argus", "nfdump"):
         words = [word for aliases in columns.aliases for word in aliases.get(dialect, ())]
-        assert len(set(words)) == len(words) > 20 and "" not in words
-    own = columns[(columns.vocabulary == "cicflowmeter") | (columns.role != "feature")]
-    keys = [(column_key(word), name) for name, aliases in zip(own.name, own.aliases) for word in (name, *aliases.get("cicflowmeter", ()))]
-    assert len(dict(keys)) == len({key for key, _ in keys}) and all(dict(keys)[key] == name for key, name in keys)
+        assert len(set(words)) == len(words) >= 7 and "" not in words
+    for tool in set(columns.vocabulary) - {"ciciot2023"}:
+        own = columns[(columns.vocabulary == tool) | (cic & (columns.role != "feature") & (tool == "cicflowmeter"))]
+        keys = [(column_key(word), name) for name, aliases in zip(own.name, own.aliases) for word in (name, *aliases.get(tool, ()))]
+        assert all(dict(keys)[key] == name for key, name in keys), tool
+    assert (columns[columns.role == "feature"].groupby("name").unit.nunique() == 1).all()
 
 
 def test_table(): law_table(COLUMNS)
@@ -35,6 +42,9 @@ def test_table(): law_table(COLUMNS)
     lambda t: t.assign(name=t.name.replace("Idle Min", "Idle Max")), lambda t: t.assign(unit=t.unit.replace("us", "")),
     lambda t: t.assign(role=t.role.replace("port", "feature")),
     lambda t: t.assign(aliases=[a | {"cicflowmeter": ("Tot Fwd Pkts",)} if n == "Idle Min" else a for n, a in zip(t.name, t.aliases)]),
+    lambda t: t.assign(unit=t.unit.mask((t.name == "duration") & (t.vocabulary == "zeek"), "ms")),
+    lambda t: t.assign(name=t.name.mask((t.name == "resp_pkts") & (t.vocabulary == "zeek"), "orig_pkts")),
+    lambda t: t.assign(aliases=[{"zeek": ("orig_pkts",)} if n == "missed_bytes" else a for n, a in zip(t.name, t.aliases)]),
     lambda t: t.assign(aliases=[{"cicflowmeter": ("idle_max",)} if n == "Idle Min" else a for n, a in zip(t.name, t.aliases)])])
 def test_table_law_catches(spoil):
     with pytest.raises(AssertionError): law_table(spoil(COLUMNS))
@@ -42,8 +52,12 @@ def test_table_law_catches(spoil):
 
 def test_parts_of_the_table():
     assert (len(FLOW_FEATURES), len(FLOW_COLUMNS), len(IOT_COLUMNS)) == (77, 79, 37)
-    assert set(FEATURES.name) == {*FLOW_COLUMNS, *IOT_COLUMNS, "Protocol", "ICMP Code", "ICMP Type", "Protocol Type", "Number"}
-    assert set(ON_REQUEST) == {"Protocol", "Source Port", "Destination Port", "ICMP Code", "ICMP Type", "Protocol Type", "Number"}
+    on_request = {"Protocol", "Source Port", "Destination Port", "ICMP Code", "ICMP Type", "Protocol Type", "Number"}
+    known = set(FEATURES.name[FEATURES.vocabulary.isin(["cicflowmeter", "ciciot2023"])])
+    assert known == {*FLOW_COLUMNS, *IOT_COLUMNS, *on_request} - {"Source Port", "Destination Port"}
+    assert set(ON_REQUEST) & set(CIC.name) == on_request and {"sttl", "MIN_TTL", "sTos"} <= set(ON_REQUEST)
+    assert FEATURES.name.is_unique and {"duration", "IN_BYTES", "orig_pkts", "TotBytes", "flow.age"} <= set(FEATURES.name)
+    assert not {"Timestamp", "conn_state", "history", "stcpb", "expiration_id_"} & set(FEATURES.name)
     assert set(FLOW_FEATURES) - {"Protocol"} <= set(FLOW_COLUMNS) and all(column_role(name) == "mark" for name in MARKS)
 
 
@@ -60,6 +74,7 @@ def edited(old: str, new: str) -> types.ModuleType:
     source = Path(vocabulary.__file__).read_text(encoding="utf-8")
     assert source.count(old) == 1
     module = types.ModuleType("edited")
+    module.__package__ = "nfad"
     exec(compile(source.replace(old, new), "edited.py", "exec"), module.__dict__)
     return module
 
@@ -132,7 +147,7 @@ REAL = ["cicids2017/cicids2017", "cicids2017/cicids2017_improved", "tor2016/tor2
 def test_every_real_column_is_known(data_dir, name):
     import pyarrow.parquet as pq
     names = canonical_columns(pq.read_schema(data_dir / f"{name}.parquet").names)
-    unknown = set(names) - set(COLUMNS.name) - {"class1", "label"}
+    unknown = set(names) - set(CIC.name) - {"class1", "label"}
     assert not unknown, unknown
     assert sum(column_role(name) == "feature" for name in names) >= 20
 
@@ -141,14 +156,45 @@ def test_every_real_column_is_known(data_dir, name):
 @pytest.mark.parametrize("label, name", [
     ("nonTOR", "benign"), ("BENIGN", "benign"), ("0", "benign"), ("FTP-Patator", "FTP Brute Force"), ("DDOS attack-HOIC", "DDoS HOIC"),
     ("Web Attack \u2013 XSS", "Web Attack XSS"), ("Web Attack \ufffd XSS", "Web Attack XSS"),
-    ("'TOR'", "TOR"), ("My new_attack", "My new attack")])
+    ("'TOR'", "TOR"), ("My new_attack", "My new attack"), ("Normal Traffic", "benign"), ("Benign_Final", "benign"), ("Legitimate", "benign"),
+    ("False", "benign"), ("Bots", "Botnet"), ("Port Scanning", "PortScan"), ("Web Attacks", "Web Attack"), ("Backdoor", "Backdoors"),
+    ("PartOfAHorizontalPortScan", "Horizontal PortScan"), ("C&C", "Command and Control"), ("C&C-HeartBeat", "C&C-HeartBeat")])
 def test_class_names(label, name): assert class_name(label) == name and class_name(name) == name
+
+
+def law_ctu13(name, is_background):
+    "CTU-13: normal is benign, a botnet an attack, and background neither; other tools' labels keep what they say."
+    for way in ("", "From-", "To-"):
+        assert name(f"flow={way}Normal-V42-Grill") == "benign" and name(f"flow={way}Botnet-V42-UDP-DNS") == "Botnet"
+        assert name(f"flow={way}Background-UDP-Established") == "Background" and is_background(f"flow={way}Background")
+    assert not any(map(is_background, ["flow=From-Normal-V42-Grill", "flow=From-Botnet-V42-TCP", "BENIGN", "Background-noise attack "]))
+    assert name("Normal-looking flood") != "benign" and name("From-Normal-V1") != "benign"
+
+
+def test_ctu13():
+    law_ctu13(class_name, lambda label: is_background(label) if label.startswith("flow=") else False)
+    assert is_background("Background") and class_name("From-Normal-V1", "argus") == "benign"
+
+
+@pytest.mark.parametrize("name, background", [
+    (lambda label: class_name(label, "argus"), is_background), (lambda label: re.sub("Background", "benign", class_name(label)), is_background),
+    (class_name, lambda label: "flow=" in label), (lambda label: label, is_background)])
+def test_ctu13_law_catches(name, background):
+    with pytest.raises(AssertionError): law_ctu13(name, background)
+
+
+def test_an_empty_attack_column_is_benign_where_the_tool_says_so():
+    assert [class_name("-", tool) for tool in (None, "own", "netflow", "zeek", "unswnb15")] == ["-", "-", "-", "benign", "benign"]
+    assert class_name(" Fuzzers ", "unswnb15") == "Fuzzers" and class_name("Malicious", "zeek") == "Malicious"
 
 
 @pytest.mark.parametrize("name, family", [
     ("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"),
     ("Botnet", "bot"), ("Infiltration", "infiltration"),
-    ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration")])
+    ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration"),
+    ("Exploits", "exploit"), ("Fuzzers", "exploit"), ("Generic", "exploit"), ("Shellcode", "exploit"), ("Reconnaissance", "scan"), ("Analysis", "scan"),
+    ("Backdoors", "infiltration"), ("Backdoor Malware", "infiltration"), ("Theft", "infiltration"), ("Worms", "malware"), ("Background", "background"),
+    ("Horizontal PortScan", "scan"), ("C&C-HeartBeat", "bot"), ("Mirai-greeth flood", "DoS/DDoS"), ("Malware", "other")])
 def test_families(name, family): assert families(np.array([name])).tolist() == [family]
 
 
