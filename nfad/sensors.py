@@ -129,7 +129,7 @@ _SURICATA_REST = """
 flow.alerted | label | true/false | whether a rule fired | label
 tcp.tcp_flags{,_ts,_tc} | flags | hexadecimal
     | TCP flags {of both directions,to the server,to the client} | word
-tcp.{syn,fin,rst,psh,ack,urg,ece,cwr} | flags | true/false
+tcp.{syn,fin,rst,psh,ack,urg,ece,ecn,cwr} | flags | true/false
     | whether a packet had this TCP flag | word
 tcp.state | state | text | state of the TCP connection at the end | word
 tcp.{ts,tc}_max_regions | count | gaps | most pieces out of order at once to the {server,client}

@@ -453,9 +453,8 @@ _ROLES = dict(zip(zip(COLUMNS.vocabulary, COLUMNS.name), COLUMNS.role, strict=Tr
 _CIC_ROLES = {name: role for (tool, name), role in _ROLES.items() if tool not in _TOOLS}
 _OF_THE_DEMO = {"service"}  # a label there alone
 _LABELS_ANYWHERE = set("""
-    class class1 label labels label1 label2 detailedlabel binarylabel multiclasslabel groundtruth
-    attack attacktype attacklabel attackcat attackcategory attackname attackclass isattack ismalicious
-    traffictype
+    class class1 attack attacktype attackcat attackcategory attackname attackclass isattack ismalicious
+    traffictype groundtruth
 """.split())
 
 
@@ -467,7 +466,8 @@ def column_role(
     if (vocabulary, name) in _ROLES: return _ROLES[vocabulary, name]
     elsewhere = name in _OF_THE_DEMO and vocabulary not in (None, "cicflowmeter")
     if name in _CIC_ROLES and not elsewhere: return _CIC_ROLES[name]
-    if column_key(name) in _LABELS_ANYWHERE: return "label"
+    key = column_key(name)
+    if "label" in key or key in _LABELS_ANYWHERE: return "label"
     first = re.sub(r"\.\d+$", "", name)  # of a repeated column
     return "feature" if first == name else column_role(first, vocabulary)
 
