@@ -189,11 +189,12 @@ def _train(
 def _trained(record: dict[str, Any], folder: Path) -> Said:
     "What a training has to say."
     keys = ("n_train", "n_calibration", "n_features", "n_epochs", "validation_nll", "threshold",
-            "train_seconds")
+            "train_seconds", "weak_promise")
     said = {"model": str(folder / "model.safetensors")} | {key: record[key] for key in keys}
     text = ("{model}\n{n_train:,} benign records, {n_features} features, {n_epochs} epochs, "
             "{train_seconds:.1f} s; validation {validation_nll:.3f} nats, "
             "threshold {threshold:.3f} from {n_calibration:,} records")
+    if record["weak_promise"]: text += "\nWARNING: {weak_promise}"
     return Said(said, text.format(**said))
 
 # %% ../nbs/13_cli.ipynb #109eca5f
@@ -274,7 +275,7 @@ def _score(
 def _scored(report: Any) -> Said:
     "What a run over files has to say."
     from nfad.measure import peak_resident_memory
-    totals = report.totals() | {"warning": report.warning, "reasons": report.reasons,
+    totals = report.totals() | {"warning": report.warning, "note": report.note, "reasons": report.reasons,
                                 "peak_memory_mb": peak_resident_memory()}
     failed = report.files.query("status == 'failed'")
     lines = [("{rows:,} records of {files} files, {alarms:,} above the threshold, "
@@ -282,6 +283,7 @@ def _scored(report: Any) -> Said:
     lines += [f"  {n:,} rows: {reason}" for reason, n in list(report.reasons.items())[:5]]
     lines += [f"failed: {row.file}: {row.error}" for row in failed.itertuples()]
     if report.warning: lines.append(f"WARNING: {report.warning}")
+    if report.note: lines.append(report.note)
     content = totals | {"failed_files": failed[["file", "error"]].to_dict("records")}
     return Said(content, "\n".join(lines), 3 if len(failed) else 0)
 
@@ -326,6 +328,7 @@ def _recalibrate(
     said = recalibrate(model, source, target, fpr)
     text = ("threshold {old_threshold:.3f} -> {threshold:.3f} from {n_calibration:,} records "
             "({alarm_rate_before:.2%} of them were above the old one)")
+    if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
     return Said(said, f"{target}: {text.format(**said)}")
 
 # %% ../nbs/13_cli.ipynb #24b7f0bc

@@ -22,9 +22,10 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .core import atomic_path, cache_dir, fingerprint, require_between, require_positive_int
-from .drift import WINDOW, compare_batch, drift_warning, judge_windows
+from .drift import WINDOW, compare_batch, drift_note, drift_warning, judge_windows
 from .measure import in_fresh_process, n_threads, peak_resident_memory
 from .serving import LoadedModel, load_model, model_bytes, restore_model, score_rows
+from .seen import write_seen
 from .tables import BATCH, RECORD_ENDINGS, RESULT, Records, number_matrix, open_table, plan_columns
 
 # %% ../nbs/11_files.ipynb #a6f6bd54
@@ -179,6 +180,7 @@ class FilesReport(NamedTuple):
     reasons: dict[str, int]  # why rows could not be scored -> rows
     warning: str             # about drift; "" if there is none
     seconds: float           # wall time of the whole run
+    note: str = ""           # what the comparison with the calibration could not see; "" if nothing
 
 
 @patch
@@ -195,10 +197,11 @@ def totals(self: FilesReport) -> dict[str, Any]:  # plain numbers
 
 @patch
 def _repr_html_(self: FilesReport) -> str:
-    "The files as a table, and the warning."
+    "The files as a table, the warning and the note."
     formats = {"rows": "{:,}".format, "seconds": "{:.2f}".format}
-    warning = f"<div><b>Warning:</b> {html.escape(self.warning)}</div>" if self.warning else ""
-    return self.files.to_html(index=False, border=0, formatters=formats) + warning
+    said = {"Warning": self.warning, "Note": self.note}
+    lines = [f"<div><b>{kind}:</b> {html.escape(text)}</div>" for kind, text in said.items() if text]
+    return self.files.to_html(index=False, border=0, formatters=formats) + "".join(lines)
 
 # %% ../nbs/11_files.ipynb #8286f6f4
 # what a file may do wrong; anything else is an error of nfad
@@ -238,7 +241,8 @@ def account(
     files = pd.DataFrame([{"error": ""} | r for r in results])[columns]
     reasons = sum((Counter(r["reasons"]) for r in results), Counter())
     warning = drift_warning(judged, model.reference.fpr)
-    return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds)
+    note = drift_note(judged, model.reference)
+    return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds, note)
 
 # %% ../nbs/11_files.ipynb #6f36e4ae
 def _here(model: LoadedModel, jobs: Sequence[Job], bar: tqdm) -> Iterator[dict[str, Any]]:
@@ -393,17 +397,21 @@ def score_frame(
     return frame.map_partitions(score_partition, there, keep, meta=empty)
 
 # %% ../nbs/11_files.ipynb #616b260c
-def _benign_scores(detector: Any, source: str | Path, limit: int) -> tuple[np.ndarray, int]:
-    "Sorted scores of the first `limit` records of files; and how many rows have none."
-    features = list(map(str, detector.feature_names_in_))
+def _benign_scores(
+    model: LoadedModel, source: str | Path, limit: int,
+) -> tuple[np.ndarray, dict[str, int]]:
+    "Sorted scores of the first `limit` fresh records of files; and how many rows are bad, and were seen."
     parts = []
-    bad = 0
+    left_out = {"bad": 0, "seen": 0}
     for path in find_sources(source).values():
-        for batch in open_table(path).records(features, "none", BATCH):
+        for batch in open_table(path).records(model.features, "none", BATCH):
             good = np.isfinite(batch.X).all(axis=1) & np.equal(batch.faults, None).astype(bool)
-            if sum(map(len, parts)) < limit: parts.append(detector.anomaly_score(batch.X[good]))
-            bad += int((~good).sum())
-    return np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0), bad
+            X = batch.X[good]
+            new = np.ones(len(X), bool) if model.seen is None else model.seen.places(X) < 0
+            if sum(map(len, parts)) < limit: parts.append(model.detector.anomaly_score(X[new]))
+            left_out["bad"] += int((~good).sum())
+            left_out["seen"] += int((~new).sum())
+    return np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0), left_out
 
 
 def recalibrate(
@@ -412,18 +420,21 @@ def recalibrate(
     target: str | Path,        # the new model file
     fpr: float | None = None,  # false-alarm rate; None: the model's own
     limit: int = 200_000,      # records in use, from the beginning of the files
-) -> dict[str, Any]:           # new and old threshold, how many records made it, alarms before
+) -> dict[str, Any]:           # both thresholds, records that made it, were bad, were seen; alarms before
     "Sets calibration scores and threshold from new benign records."
-    detector = load_model(model).detector
-    scores, bad = _benign_scores(detector, source, limit)
+    loaded = load_model(model)
+    detector = loaded.detector
+    scores, left_out = _benign_scores(loaded, source, limit)
     if len(scores) < 100:
-        wanted = "at least 100 benign records to calibrate on"
-        raise ValueError(f"source must hold {wanted}, got {len(scores)}")
+        wanted = "at least 100 benign records to calibrate on that the model has not seen"
+        also = f" and {left_out['seen']:,} that it was trained on" if left_out["seen"] else ""
+        raise ValueError(f"source must hold {wanted}, got {len(scores)}{also}")
     old = detector.threshold_
     if fpr is not None: detector.fpr = fpr
-    detector.set_calibration(scores).save(target)
+    with atomic_path(target) as temporary:
+        write_seen(detector.set_calibration(scores).save(temporary), loaded.seen)
     return {"n_calibration": len(scores), "threshold": detector.threshold_, "old_threshold": old,
-            "fpr": detector.fpr, "alarm_rate_before": float((scores > old).mean()), "bad": bad}
+            "fpr": detector.fpr, "alarm_rate_before": float((scores > old).mean()), **left_out}
 
 # %% ../nbs/11_files.ipynb #f4fe5f49
 def capacity_plan(

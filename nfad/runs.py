@@ -6,9 +6,11 @@
 __all__ = ['run_folder', 'Prepared', 'prepare', 'train_run', 'Run', 'read_run']
 
 # %% ../nbs/02f_runs.ipynb #b2edd64e
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
@@ -19,6 +21,7 @@ from .data import Dataset, load_dataset
 from .splits import Split, split_dataset
 from .prep import columns_to_load, default_feature_set, feature_names, index_base, set_slug
 from .detector import FlowDetector
+from .seen import Seen, remember, write_seen
 
 # %% ../nbs/02f_runs.ipynb #ea59bffd
 def run_folder(
@@ -46,6 +49,9 @@ class Prepared(NamedTuple):
         return self.dataset.records.iloc[getattr(self.split, name)][self.features]
 
 # %% ../nbs/02f_runs.ipynb #9926b70e
+_FEWEST = 37  # different benign records: 60 % of them train, and 20 stay when a tenth of these is held out
+
+
 def prepare(
     dataset: str,                  # registered name or path
     feature_set: Any = "default",  # named set, names, indices; "default": the data set's own
@@ -63,9 +69,23 @@ def prepare(
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label,
                         progress=progress)
+    n_benign = len(data) - int(data.is_attack.sum())
+    if sizes in ("default", None) and n_benign < _FEWEST:
+        raise ValueError(f"{dataset} must hold at least {_FEWEST} different benign records, got {n_benign}")
     parts = split_dataset(data, split, sizes=None if sizes == "default" else sizes, seed=seed)
     names = feature_names(columns or "all", available=data.records.columns)
     return Prepared(data, parts, names, folder)
+
+# %% ../nbs/02f_runs.ipynb #59de7ba0
+def weak_promise(
+    m: int,      # calibration records, >= 1
+    fpr: float,  # false-alarm rate that is wished for, in (0, 1)
+) -> str:        # "" if they are enough
+    "What too few calibration records can promise, in plain words."
+    needed = math.ceil(round(1 / fpr, 6)) - 1
+    if m >= needed: return ""
+    return (f"{m} calibration records can promise a false-alarm rate of {1 / (m + 1):.2%} at best, "
+            f"not {fpr:.2%}: that needs at least {needed:,}")
 
 # %% ../nbs/02f_runs.ipynb #5a91c82a
 def placed(
@@ -97,6 +117,7 @@ def train_record(
         "n_epochs": len(history.train_loss), "train_loss": history.train_loss,
         "validation_loss": history.validation_loss, "train_seconds": history.seconds,
         "constant_cost": detector.constant_cost_, "threshold": detector.threshold_,
+        "weak_promise": weak_promise(len(split.calibration), detector.fpr),
         "data_report": data.report.to_dict(), "split_report": split.report}
 
 # %% ../nbs/02f_runs.ipynb #ebcb00d9
@@ -105,6 +126,15 @@ def _validation_part(prepared: Prepared, detector: FlowDetector, settings: dict[
     if settings.get("sizes") == "paper": return "calibration"  # its 1,000 validation records serve for both
     enough = detector.statistic == "profile" and len(prepared.split.reference) >= 20
     return "reference" if enough else None
+
+
+def _seen(prepared: Prepared, part: str | None) -> Seen:
+    "Fingerprints of the records that the weights and the statistic were fitted on."
+    data, split = prepared.dataset, prepared.split
+    rows = np.concatenate([split.train, split.reference]) if part == "reference" else split.train
+    copies = np.ones(len(data), np.int64) if data.copies is None else data.copies
+    records = data.records.iloc[rows][prepared.features]
+    return remember(records, copies[rows], int(copies[~data.is_attack].sum()))
 
 
 def train_run(
@@ -124,7 +154,8 @@ def train_run(
     write_json(folder / "train.json", record)
     with atomic_path(folder / "calibration.parquet") as temporary:
         calibration[:5000].to_parquet(temporary, index=False)
-    detector.save(folder / "model.safetensors")
+    with atomic_path(folder / "model.safetensors") as temporary:
+        write_seen(detector.save(temporary), _seen(prepared, part))
     return record
 
 # %% ../nbs/02f_runs.ipynb #0dad8f9f

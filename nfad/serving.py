@@ -7,9 +7,10 @@ __all__ = ['model_bytes', 'restore_model', 'LoadedModel', 'load_model', 'find_re
 
 # %% ../nbs/10b_serving.ipynb #567ed524
 import tempfile
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ import pandas as pd
 from .core import require_columns, require_model_size
 from .drift import Reference, make_reference
 from .score import conformal_p_values, threshold_at_fpr
+from .seen import Seen, read_seen
 from .tables import RESULT
 
 # %% ../nbs/10b_serving.ipynb #e3c6925e
@@ -29,17 +31,23 @@ def model_bytes(
         return model.save(Path(folder) / "model.safetensors").read_bytes()
 
 
+@contextmanager
+def _as_file(content: bytes, name: str) -> Iterator[Path]:
+    "Content as a file for a while; errors call it `name`."
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        path.write_bytes(content)
+        try: yield path
+        except ValueError as error: raise ValueError(str(error).replace(str(path), name)) from None
+
+
 def restore_model(
     content: bytes,           # what `model_bytes` gave
     name: str = "the model",  # for errors
 ) -> Any:                     # a fitted FlowDetector
     "A detector from the content of its file."
     from nfad.detector import FlowDetector  # brings jax
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        path.write_bytes(content)
-        try: return FlowDetector.load(path)
-        except ValueError as error: raise ValueError(str(error).replace(str(path), name)) from None
+    with _as_file(content, name) as path: return FlowDetector.load(path)
 
 # %% ../nbs/10b_serving.ipynb #cd68346d
 class LoadedModel(NamedTuple):
@@ -50,6 +58,9 @@ class LoadedModel(NamedTuple):
 
     @property
     def threshold(self) -> float: return self.reference.threshold  # flag scores > it
+
+    @property
+    def seen(self) -> Seen | None: return self.reference.seen  # what the model was made from
 
     @property
     def features(self) -> list[str]: return list(map(str, self.detector.feature_names_in_))
@@ -63,7 +74,9 @@ def load_model(
 ) -> LoadedModel:                           # ready to score
     "Reads a model and settles its threshold."
     content = model if isinstance(model, bytes) else model_bytes(model)
-    detector = restore_model(content, str(model) if isinstance(model, (str, Path)) else "the model")
+    name = str(model) if isinstance(model, (str, Path)) else "the model"
+    detector = restore_model(content, name)
+    with _as_file(content, name) as path: seen = read_seen(path)
     known = detector.calibration_scores_
     names = list(detector.feature_names_in_)
     threshold = detector.threshold_ if fpr is None else threshold_at_fpr(known, fpr)
@@ -74,7 +87,7 @@ def load_model(
         step = max(len(reference) // n_reference, 1)
         records = reference[names].iloc[::step].to_numpy(np.float64)
         scores = detector.anomaly_score(records)
-    calm = make_reference(known, float(threshold), promised, list(map(str, names)), records, scores)
+    calm = make_reference(known, float(threshold), promised, list(map(str, names)), records, scores, seen)
     return LoadedModel(detector, sha256(content).hexdigest()[:16], calm)
 
 # %% ../nbs/10b_serving.ipynb #c992f27b

@@ -157,6 +157,28 @@ def test_a_home_that_cannot_be_written(trained, tmp_path):
     assert run.returncode == 0 and run.stderr.count("NFAD_CACHE") == 1 and len(list(tmp_path.glob("*/all/model.safetensors"))) == 1
 
 
+# ---------------------------------------------------------------- few records, and records that were trained on
+
+def test_few_benign_records_are_trained_scored_and_explained(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pd.concat([traffic(45).assign(Label="BENIGN"), strange(15).assign(Label="PortScan")]).to_csv("flows.csv", index=False)
+    status, out, _ = here("train", "flows.csv", "--preset", "fast", "--epochs", 2, "--out-dir", "own")
+    assert status == 0 and "WARNING: 6 calibration records can promise a false-alarm rate of 14.29% at best, not 1.00%: that needs at least 99" in out
+    model = out.splitlines()[0]
+    status, out, error = here("score", model, "flows.csv", "scores.parquet")
+    assert status == 0 and "60 records" in out and "drift cannot be judged: 6 calm" in out and "WARNING" not in out, error
+    assert here("explain", model, "flows.csv", "scores.parquet", "--top", 5)[0] == 0
+
+
+def test_the_training_records_are_known(here, trained, tmp_path):
+    benign = trained.folder / "benign.csv"
+    status, out, _ = here("score", trained.model, benign, tmp_path / "scores.parquet")
+    known = 800 + 150  # train and reference
+    assert status == 0 and f"{known} of 1,500 records are ones that the model was trained on" in out and "WARNING" not in out
+    status, out, _ = here("recalibrate", trained.model, benign, tmp_path / "new.safetensors")
+    assert status == 0 and f"from 550 records" in out and f"{known} that the model was trained on were left out" in out
+
+
 # ---------------------------------------------------------------- the way from records to alerts
 
 def test_train_leaves_a_model_and_says_so(trained):

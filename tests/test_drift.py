@@ -1,8 +1,10 @@
 """Laws of the comparison with the calibration: the same kind of records is no drift, another kind is, attacks are not."""
 import numpy as np
+import pandas as pd
 import pytest
 
-from nfad.drift import compare_batch, compare_window, drift_warning, judge_windows, ks_test, make_reference
+from nfad.drift import compare_batch, compare_window, drift_note, drift_warning, judge_windows, ks_test, make_reference
+from nfad.seen import remember
 from nfad.serving import LoadedModel, load_model
 from nights import small_detector, strange, traffic
 
@@ -81,11 +83,67 @@ def test_rows_are_numbered_and_bad_ones_left_out():
 def test_no_windows_are_no_drift():
     table = judge_windows([], gaussian_reference())
     assert table.empty and table["drifted"].sum() == 0 and drift_warning(table, 0.01) == ""
+    assert drift_note(table, gaussian_reference()) == "drift cannot be judged: no stretch of 200 records with a score"
 
 
 def test_the_reference_is_calm():
     records = np.arange(100.0)[:, None]
     reference = gaussian_reference(names=["x"], records=records, scores=np.arange(930.0, 1030.0))
     assert len(reference.scores) == 990 and reference.n_calibration == 1000 and len(reference.records) == 60
-    with pytest.raises(ValueError, match="at least 50 benign records below the threshold, got 9"):
-        gaussian_reference(names=["x"], records=records, scores=np.arange(981.0, 1081.0))
+    few = gaussian_reference(names=["x"], records=records, scores=np.arange(981.0, 1081.0))
+    assert few.records is None and len(few.scores) == 990 and few.lacking.startswith("drift is judged by the score alone: 9 calm records")
+
+
+@pytest.mark.parametrize("m", [1, 9, 49])
+def test_few_calibration_records_cannot_tell(m):
+    reference = make_reference(np.arange(float(m)), m - 1.0, 0.01)
+    for scores in (np.arange(1000.0), np.full(1000, 1e6)):
+        judged = judge_windows(compare_batch(reference, scores, np.zeros((1000, 1))), reference)
+        assert drift_warning(judged, 0.01) == "" and drift_note(judged, reference).startswith(f"drift cannot be judged: {m} calm")
+
+
+# ---------------------------------------------------------------- records that the model was made from
+
+def nearest(X: np.ndarray, training: np.ndarray) -> np.ndarray: return np.linalg.norm(X[:, None] - training, axis=2).min(axis=1)
+
+
+def law_in_sample(seen_by):
+    "Training records raise no warning and are named; other records beside them, of the same kind or another, are judged as ever."
+    rng = np.random.default_rng(0)
+    training, calibration, fresh = rng.normal(size=(1000, 2)), rng.normal(size=(1000, 2)), rng.normal(size=(1000, 2))
+    scores = nearest(calibration, training)
+    threshold = float(np.quantile(scores, 0.99))
+    reference = make_reference(scores, threshold, 0.01, "ab", calibration, scores, seen_by(training))
+    def judge(*parts):
+        X = rng.permutation(np.concatenate(parts))
+        found = judge_windows(compare_batch(reference, nearest(X, training), X), reference)
+        assert len(found) == 1
+        return drift_warning(found, 0.01), drift_note(found, reference)
+    assert judge(training) == ("", "1,000 of 1,000 records are ones that the model was trained on: they are scored as always, and say nothing about drift")
+    assert judge(fresh) == ("", "")
+    warning, note = judge(training, fresh[:500])
+    assert warning == "" and note.startswith("1,000 of 1,500")
+    assert "recalibrate" in judge(training[:600], fresh + [0.7, 0])[0] and "recalibrate" in judge(np.repeat(training[:1], 3000, axis=0))[0]
+
+
+def test_law_in_sample(): law_in_sample(lambda training: remember(pd.DataFrame(training)))
+
+
+class Blind:
+    "Leaves out all that was seen, however often it comes."
+    def __init__(self, seen): self.seen = seen
+    def places(self, X): return self.seen.places(X)
+    def expected(self, X): return self.seen.places(X) >= 0
+
+
+@pytest.mark.parametrize("broken", [lambda training: None, lambda training: remember(pd.DataFrame(training[:500])), lambda training: Blind(remember(pd.DataFrame(training)))])
+def test_law_in_sample_catches(broken):
+    with pytest.raises(AssertionError): law_in_sample(broken)
+
+
+def test_a_reference_of_training_records_is_none():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 2))
+    reference = make_reference(np.arange(300.0), 290.0, 0.01, "ab", X, np.arange(300.0), remember(pd.DataFrame(X[:200])))
+    assert len(reference.records) == 91
+    assert make_reference(np.arange(300.0), 290.0, 0.01, "ab", X, np.arange(300.0), remember(pd.DataFrame(X))).records is None

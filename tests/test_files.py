@@ -23,6 +23,7 @@ from nfad.detector import FlowDetector
 from nfad.files import (FAILURES, capacity_plan, connect, disconnect, measure_files, plan_jobs, read_scored, recalibrate,
                         score_files, score_frame, score_partition, worker_settings, write_many)
 from nfad.measure import n_threads
+from nfad.seen import remember, write_seen
 from nfad.serving import load_model
 from nfad.tables import RESULT, open_table
 from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, records, traffic, write_folder
@@ -308,6 +309,30 @@ def test_recalibrating_keeps_the_promise_again(detector, model_path, tmp_path):
 def _few(folder: Path) -> Path:
     traffic(20).to_parquet(folder / "few.parquet")
     return folder / "few.parquet"
+
+
+def test_records_that_the_model_was_made_from_are_no_drift_and_no_calibration(detector, tmp_path):
+    training, fresh = traffic(1000), traffic(600, 21)
+    path = write_seen(detector.save(tmp_path / "model.safetensors"), remember(training))
+    for name, frame in {"training": training, "both": pd.concat([training, fresh]), "fresh": fresh, "moved": pd.concat([training, fresh * [1, 1, 1, 4]])}.items():
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    def score(name): return score_files(path, tmp_path / f"{name}.parquet", tmp_path / f"{name}.scores.parquet", progress=False)
+    assert score("training").note.startswith("1,000 of 1,000 records") and score("training").warning == "" and score("training").drift["known"].sum() == 1000
+    assert score("both").note.startswith("1,000 of 1,600") and score("both").warning == "" and (score("fresh").note, score("fresh").warning) == ("", "")
+    assert "recalibrate" in score("moved").warning
+    assert np.array_equal(pd.read_parquet(tmp_path / "training.scores.parquet")["anomaly_score"], detector.anomaly_score(training))
+    with pytest.raises(ValueError, match="at least 100 .* got 0 and 1,000 that it was trained on"): recalibrate(path, tmp_path / "training.parquet", tmp_path / "n.safetensors")
+    said = recalibrate(path, tmp_path / "both.parquet", tmp_path / "new.safetensors")
+    alone = recalibrate(path, tmp_path / "fresh.parquet", tmp_path / "alone.safetensors")
+    assert said["n_calibration"] == 600 and said["seen"] == 1000 and alone["seen"] == 0 and said["threshold"] == alone["threshold"]
+    assert np.array_equal(load_model(tmp_path / "new.safetensors").seen.rows, remember(training).rows)
+
+
+def test_scores_of_an_earlier_version_are_reported(model):
+    window = {"first_row": 0, "n": 300, "alarm_rate": 0.0, "score_distance": 0.0, "score_p": 1.0, "feature": "", "feature_distance": 0.0, "feature_p": 1.0}
+    result = {"file": "a", "status": "was done", "rows": 300, "bad": 0, "alarms": 0, "reasons": {}, "seconds": 0.0}
+    report = files.account([result | {"windows": [window]}, result | {"file": "b", "windows": [window | {"known": 300}]}], model, 1.0)
+    assert report.note == "" and report.drift["known"].tolist() == [0, 300]
 
 
 # ---------------------------------------------------------------- untrusted input and plans

@@ -10,6 +10,7 @@ from nfad import runs
 from nfad.core import write_json
 from nfad.detector import FlowDetector
 from nfad.runs import prepare, read_run, run_folder, train_run
+from nfad.seen import read_seen, remember
 from nfad.training import TrainingDiverged
 
 from flows import quick
@@ -55,6 +56,56 @@ def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
     assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
     assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
     assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
+
+
+def law_a_run_remembers(seen, prepared):
+    "A model has seen the records of train and reference, as often as they were read, and none of the others."
+    for part in ("train", "reference"): assert (seen.places(prepared.part(part).to_numpy()) >= 0).all(), part
+    for part in ("calibration", "test"): assert not (seen.places(prepared.part(part).to_numpy()) >= 0).any(), part
+    data = prepared.dataset
+    assert seen.total == data.copies[~data.is_attack].sum() and seen.copies.sum() == data.copies[np.concatenate([prepared.split.train, prepared.split.reference])].sum()
+
+
+def test_law_a_run_remembers(prepared, untrained):
+    train_run(prepared, quick(epochs=1, statistic="profile"), SETTINGS)
+    seen = read_seen(prepared.folder / "model.safetensors")
+    law_a_run_remembers(seen, prepared)
+    for broken in (remember(prepared.part("train")), remember(prepared.dataset.records[prepared.features]), seen._replace(total=1)):
+        with pytest.raises(AssertionError): law_a_run_remembers(broken, prepared)
+
+
+def test_validation_records_that_calibrate_are_not_seen(tmp_path, untrained):
+    settings = SETTINGS | {"sizes": "paper"}
+    small = prepare("demo", SETTINGS["feature_set"], sizes={"train": 300, "reference": 0, "calibration": 200}, out_dir=str(tmp_path), progress=False)
+    train_run(small, quick(epochs=1), settings)
+    seen = read_seen(small.folder / "model.safetensors")
+    assert (seen.places(small.part("train").to_numpy()) >= 0).all() and not (seen.places(small.part("calibration").to_numpy()) >= 0).any()
+
+
+@pytest.mark.parametrize("n, word", [(36, "at least 37 different benign records, got 36"), (8, "got 8"), (37, None), (60, None)])
+def test_few_benign_records(tmp_path, untrained, n, word):
+    traffic(n).to_csv(tmp_path / "few.csv", index=False)
+    settings = dict(dataset=str(tmp_path / "few.csv"), feature_set="all", label_column="none")
+    make = lambda: prepare(**settings, out_dir=str(tmp_path), progress=False)
+    if word:
+        with pytest.raises(ValueError, match=word): make()
+        return
+    record = train_run(make(), quick(epochs=1), settings)
+    m = record["n_calibration"]
+    assert record["weak_promise"] == f"{m} calibration records can promise a false-alarm rate of {1 / (m + 1):.2%} at best, not 1.00%: that needs at least 99"
+
+
+def law_weak_promise(weak):
+    "Something is said exactly where 1 / (m + 1) passes the rate."
+    for fpr in (0.5, 1 / 3, 0.29, 0.1, 0.05, 0.01, 0.005, 0.001, 1e-4):
+        for m in {*range(1, 40), *(max(round(1 / fpr) + k, 1) for k in (-3, -2, -1, 0, 1))}:
+            assert bool(weak(m, fpr)) == (1 / (m + 1) > fpr * (1 + 1e-9)), (m, fpr)
+
+
+def test_law_weak_promise():
+    law_weak_promise(runs.weak_promise)
+    for broken in (lambda m, fpr: m < 1 / fpr, lambda m, fpr: m < int(1 / fpr) - 1, lambda m, fpr: m < 99):
+        with pytest.raises(AssertionError): law_weak_promise(broken)
 
 
 def test_a_failed_run_leaves_no_model_of_another(prepared, monkeypatch, untrained):

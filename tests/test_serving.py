@@ -1,9 +1,11 @@
 """Laws of a model in service: only what was saved is loaded, and every row gets a score or a reason."""
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 
 from nfad.detector import FlowDetector
+from nfad.seen import remember, write_seen
 from nfad.serving import find_reasons, load_model, model_bytes, restore_model, score_rows
 from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, records, traffic
 
@@ -47,7 +49,17 @@ def test_the_reference_of_drift(detector):
     assert 90 < len(thin.reference.records) <= 100 and thin.reference.names == tuple(NAMES)
     assert (detector.anomaly_score(thin.reference.records) <= thin.threshold).all()
     with pytest.raises(KeyError, match="the reference of drift needs"): load_model(detector, reference=traffic(80)[NAMES[:2]])
-    with pytest.raises(ValueError, match="at least 50"): load_model(detector, reference=traffic(30))
+    few = load_model(detector, reference=traffic(30)).reference
+    assert few.records is None and "by the score alone" in few.lacking
+
+
+def test_what_a_model_has_seen_comes_with_its_file(detector, tmp_path):
+    assert load_model(detector).seen is None
+    path = write_seen(detector.save(tmp_path / "m.safetensors"), remember(traffic(1000)))
+    loaded = load_model(path, reference=pd.concat([traffic(1000), traffic(800, 3)]))
+    assert np.array_equal(loaded.seen.rows, remember(traffic(1000)).rows) and load_model(path.read_bytes()).seen.total == 1000
+    assert (loaded.seen.places(loaded.reference.records) < 0).all() and len(loaded.reference.records) > 700
+    assert np.array_equal(loaded.detector.anomaly_score(traffic(20, 4)), detector.anomaly_score(traffic(20, 4)))
 
 
 # ---------------------------------------------------------------- any rows
