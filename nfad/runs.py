@@ -34,6 +34,30 @@ def run_folder(
     place = dataset if dataset in DATASETS else Path(dataset)
     return run_dir(place, set_slug(chosen, index_base(dataset)), out_dir)
 
+# %% ../nbs/02f_runs.ipynb #a2447313
+_LEAST = 22  # training records
+
+
+def few_sizes(
+    n: int,            # different benign records, fewer than 200
+) -> dict[str, int]:   # rows of train, reference and calibration; the rest is the test
+    "How few benign records are cut."
+    if n < _LEAST + 2:
+        raise ValueError(f"dataset must hold at least {_LEAST + 2} different benign records, got {n}")
+    train = max(int(0.6 * n), _LEAST)
+    return {"train": train, "reference": 0, "calibration": min(n // 4, (n - train + 1) // 2)}
+
+
+def sizes_for(
+    data: Dataset,  # to be split
+    method: str,    # of `split_dataset`
+    sizes: Any,     # of `prepare`
+) -> Any:           # of `split_dataset`
+    "Sizes of a split: those asked for, else the usual ones, else those for few records."
+    if sizes not in ("default", None): return sizes
+    n_benign = len(data) - int(data.is_attack.sum())
+    return few_sizes(n_benign) if method == "random" and n_benign < 200 else None
+
 # %% ../nbs/02f_runs.ipynb #76c5dd08
 class Prepared(NamedTuple):
     "What a run works on."
@@ -49,9 +73,6 @@ class Prepared(NamedTuple):
         return self.dataset.records.iloc[getattr(self.split, name)][self.features]
 
 # %% ../nbs/02f_runs.ipynb #9926b70e
-_FEWEST = 37  # different benign records: 60 % of them train, and 20 stay when a tenth of these is held out
-
-
 def prepare(
     dataset: str,                  # registered name or path
     feature_set: Any = "default",  # named set, names, indices; "default": the data set's own
@@ -69,10 +90,7 @@ def prepare(
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label,
                         progress=progress)
-    n_benign = len(data) - int(data.is_attack.sum())
-    if sizes in ("default", None) and n_benign < _FEWEST:
-        raise ValueError(f"{dataset} must hold at least {_FEWEST} different benign records, got {n_benign}")
-    parts = split_dataset(data, split, sizes=None if sizes == "default" else sizes, seed=seed)
+    parts = split_dataset(data, split, sizes=sizes_for(data, split, sizes), seed=seed)
     names = feature_names(columns or "all", available=data.records.columns)
     return Prepared(data, parts, names, folder)
 
@@ -192,7 +210,7 @@ def set_aside(
 ) -> Prepared:        # benign parts as in training
     "The same records, with some labelled attacks set aside."
     settings = self.record["settings"]
-    sizes, method = settings.get("sizes"), settings.get("split", "random")
-    split = split_dataset(self.prepared.dataset, method, sizes=None if sizes == "default" else sizes,
-                          n_labelled=n_labelled, seed=settings.get("seed", 0))
+    data, method = self.prepared.dataset, settings.get("split", "random")
+    sizes = sizes_for(data, method, settings.get("sizes"))
+    split = split_dataset(data, method, sizes=sizes, n_labelled=n_labelled, seed=settings.get("seed", 0))
     return self.prepared._replace(split=split)

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nfad import runs
@@ -14,7 +15,7 @@ from nfad.seen import read_seen, remember
 from nfad.training import TrainingDiverged
 
 from flows import quick
-from nights import traffic
+from nights import strange, traffic
 
 
 SETTINGS = dict(dataset="demo", feature_set=["Flow Duration", "Total Fwd Packets", "Flow IAT Max"], split="random", sizes=None, seed=3)
@@ -82,7 +83,7 @@ def test_validation_records_that_calibrate_are_not_seen(tmp_path, untrained):
     assert (seen.places(small.part("train").to_numpy()) >= 0).all() and not (seen.places(small.part("calibration").to_numpy()) >= 0).any()
 
 
-@pytest.mark.parametrize("n, word", [(36, "at least 37 different benign records, got 36"), (8, "got 8"), (37, None), (60, None)])
+@pytest.mark.parametrize("n, word", [(23, "at least 24 different benign records, got 23"), (8, "got 8"), (24, None), (37, None), (60, None)])
 def test_few_benign_records(tmp_path, untrained, n, word):
     traffic(n).to_csv(tmp_path / "few.csv", index=False)
     settings = dict(dataset=str(tmp_path / "few.csv"), feature_set="all", label_column="none")
@@ -93,6 +94,31 @@ def test_few_benign_records(tmp_path, untrained, n, word):
     record = train_run(make(), quick(epochs=1), settings)
     m = record["n_calibration"]
     assert record["weak_promise"] == f"{m} calibration records can promise a false-alarm rate of {1 / (m + 1):.2%} at best, not 1.00%: that needs at least 99"
+
+
+def law_few_sizes(sizes):
+    "Every part but the reference has its records, training at least 22, and calibration no fewer than the usual share where there is room."
+    for n in range(24, 200):
+        parts = sizes(n)
+        test = n - sum(parts.values())
+        assert parts["train"] >= max(22, int(0.6 * n)) and parts["reference"] == 0 and parts["calibration"] >= 1 and test >= 1, n
+        assert parts["calibration"] >= min(0.15 * n, test) - 1, n
+
+
+def test_law_few_sizes():
+    law_few_sizes(runs.few_sizes)
+    for broken in (lambda n: {"train": int(0.6 * n), "reference": 0, "calibration": int(0.15 * n)}, lambda n: {"train": max(22, int(0.6 * n)), "reference": 0, "calibration": n // 4}):
+        with pytest.raises(AssertionError): law_few_sizes(broken)
+
+
+def test_few_records_are_split_alike_when_the_run_is_opened(tmp_path, untrained):
+    pd.concat([traffic(60).assign(Label="BENIGN"), strange(20).assign(Label="PortScan")]).to_csv(tmp_path / "few.csv", index=False)
+    settings = dict(dataset=str(tmp_path / "few.csv"), feature_set="all", sizes="default")
+    prepared = prepare(**settings, out_dir=str(tmp_path), progress=False)
+    train_run(prepared, quick(epochs=1), settings)
+    aside = read_run(prepared.folder, progress=False).set_aside(5)
+    assert len(prepared.split.calibration) == 12 and len(aside.split.labelled) == 5
+    for part in ("train", "calibration"): assert aside.part(part).equals(prepared.part(part))
 
 
 def law_weak_promise(weak):
