@@ -12,6 +12,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from itertools import chain
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
@@ -521,15 +522,17 @@ def main(
     words = list(sys.argv[1:] if words is None else words)
     given = vars(build_parser(words).parse_args(words))
     name, as_json, verbose = given.pop("command"), given.pop("json"), given.pop("verbose")
-    try: return _tell(COMMANDS[name](**given), as_json, given)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
-        if verbose: raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"nfad {name}: {text or type(error).__name__}", file=sys.stderr)
-        return 1
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where: print(f"WARNING: {message}", file=sys.stderr)
+        try: return _tell(COMMANDS[name](**given), as_json, given)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on where it was", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader of our output is gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
+            if verbose: raise
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            print(f"nfad {name}: {text or type(error).__name__}", file=sys.stderr)
+            return 1

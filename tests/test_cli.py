@@ -154,7 +154,7 @@ def test_a_home_that_cannot_be_written(trained, tmp_path):
     words = f"train --benign-path {trained.folder / 'benign.csv'} --feature-set all --epochs 1 --preset fast --quiet --out-dir {tmp_path}".split()
     environment = {name: value for name, value in os.environ.items() if name not in ("NFAD_CACHE", "XDG_CACHE_HOME")}
     run = nfad(*words, env=environment | {"HOME": "/dev/null"})
-    assert run.returncode == 0 and run.stderr.count("NFAD_CACHE") == 1 and len(list(tmp_path.glob("*/all/model.safetensors"))) == 1
+    assert run.returncode == 0 and run.stderr.startswith("WARNING: the cache folder /dev/null") and run.stderr.count("NFAD_CACHE") == 1 and "engine.py" not in run.stderr and len(list(tmp_path.glob("*/all/model.safetensors"))) == 1
 
 
 # ---------------------------------------------------------------- few records, and records that were trained on
@@ -176,7 +176,7 @@ def test_the_training_records_are_known(here, trained, tmp_path):
     known = 800 + 150  # train and reference
     assert status == 0 and f"{known} of 1,500 records are ones that the model was trained on" in out and "WARNING" not in out
     status, out, _ = here("recalibrate", trained.model, benign, tmp_path / "new.safetensors")
-    assert status == 0 and f"from 550 records" in out and f"{known} that the model was trained on were left out" in out
+    assert status == 0 and "from 550 records" in out and f"{known} that the model was trained on were left out" in out
 
 
 # ---------------------------------------------------------------- the way from records to alerts
