@@ -56,23 +56,30 @@ Timestamp | identity | s | when the connection began, in seconds since 1970 | ti
 Flow ID | identity | text | Zeek's name of the connection | identifier
     = uid
 Source IP | identity | address | who opened the connection | identifier
-    = id.orig_h
+    = id.orig_h, src_ip
 Source Port | identity | port | port of the originator | port
-    = id.orig_p
+    = id.orig_p, src_port
 Destination IP | identity | address | who was asked | identifier
-    = id.resp_h
+    = id.resp_h, dst_ip
 Destination Port | identity | port | port that was asked | port
-    = id.resp_p
+    = id.resp_p, dst_port
 Protocol | protocol | text | transport protocol: tcp, udp, icmp | word
     = proto
 service | protocol | text | application protocol that Zeek recognized | word
 duration | timing | s | time from the first to the last packet
 {orig,resp}_bytes | size | bytes | payload sent by the {originator,responder}
+    = {src,dst}_bytes
 {orig,resp}_pkts | count | packets | packets sent by the {originator,responder}
+    = {src,dst}_pkts
 {orig,resp}_ip_bytes | size | bytes | bytes of the IP packets sent by the {originator,responder}
+    = {src,dst}_ip_bytes
 missed_bytes | size | bytes | bytes that the capture missed
 conn_state | state | text | how the connection ended: S0 no answer, REJ refused, SF complete | word
 history | state | letters | events in order, in capitals those of the originator | letters
+"""
+
+# %% ../nbs/00a_sensors.ipynb #b579f7c1
+_ZEEK_REST = """
 local_{orig,resp} | recording | T/F
     | whether the {originator,responder} belongs to the site | testbed
 ip_proto | protocol | IP protocol number | transport protocol | code
@@ -86,6 +93,17 @@ community_id | identity | text
 _path | recording | text | which log the line is from | identifier
 _write_ts | recording | s | when the line was written | time
 detailed-label | label | text | kind of attack, in labelled captures | label
+type | label | text | kind of attack, in ToN-IoT | label
+dns_{qclass,qtype,rcode} | protocol | code | DNS: {class asked for,type asked for,answer} | word
+dns_{AA,RD,RA,rejected} | protocol | T/F | DNS: {authoritative,recursion wanted,recursion given,refused} | word
+ssl_{version,cipher,resumed,established} | protocol | text | TLS: {version,cipher,taken up again,set up} | word
+http_{method,version,status_code} | protocol | text | HTTP: {method,version,answer} | word
+http_{orig,resp}_mime_types | protocol | text | HTTP: type of what was {sent,received} | word
+http_trans_depth | protocol | requests | how deep the HTTP requests are chained
+http_{request,response}_body_len | size | bytes | HTTP: content of the {request,response}
+weird_{name,addl,notice} | state | text | what Zeek found odd: {name,more,whether told} | word
+{dns_query,http_uri,http_user_agent,http_referrer} | identity | text | {name asked for,path,program,page before} | text
+ssl_{subject,issuer} | identity | text | certificate: {of whom,by whom} | text
 """
 
 # %% ../nbs/00a_sensors.ipynb #52d46051
@@ -252,6 +270,7 @@ Pkts_P_State_P_Protocol_P_{DestIP,SrcIP} | window | packets
     | packets by state, protocol and {destination,source}
 attack | label | 0/1 | whether the record is an attack, in BoT-IoT | label
 {,sub}category | label | text | kind of attack, {coarse,fine}, in BoT-IoT | label
+Family | label | text | kind of bot, in copies of CTU-13 | label
 """
 
 # %% ../nbs/00a_sensors.ipynb #9305b527
@@ -608,7 +627,7 @@ mean_per{16,32}bytes_bientropy | content | bits | binary entropy of the payload
 
 # %% ../nbs/00a_sensors.ipynb #ad761cf1
 _BLOCKS = {
-    "zeek": _ZEEK, "suricata": _SURICATA + _SURICATA_REST, "argus": _ARGUS + _ARGUS_MORE + _ARGUS_REST,
+    "zeek": _ZEEK + _ZEEK_REST, "suricata": _SURICATA + _SURICATA_REST, "argus": _ARGUS + _ARGUS_MORE + _ARGUS_REST,
     "netflow": _NETFLOW + _NETFLOW_MORE, "nfstream": _NFSTREAM + _NFSTREAM_MORE,
     "unswnb15": _UNSW + _UNSW_REST, "nfdump": _NFDUMP + _NFDUMP_REST, "lycos": _LYCOS,
     "ntlflowlyzer": _NTL + _NTL_SIZES + _NTL_PAUSES}

@@ -406,7 +406,7 @@ _BY_KEY = _by_key(_CIC.name, "cicflowmeter")
 _NO_FEATURES = _CIC[~_CIC.role.isin(["feature", "code"])].name
 _EVERYWHERE = {key: name for key, name in _BY_KEY.items() if name in set(_NO_FEATURES)}
 
-# %% ../nbs/00a_vocabulary.ipynb #b058b163
+# %% ../nbs/00a_vocabulary.ipynb #e41a6d08
 _TOOLS = list(SENSOR_COLUMNS.vocabulary.unique())
 _OWN_WORDS = {tool: _by_key(COLUMNS.name[COLUMNS.vocabulary == tool], tool) for tool in _TOOLS}
 _WORDS = {tool: _EVERYWHERE | words for tool, words in _OWN_WORDS.items()}
@@ -414,10 +414,17 @@ _WORDS = {"cicflowmeter": _BY_KEY} | _WORDS | {"lycos": _BY_KEY | _OWN_WORDS["ly
 
 _KNOWN_TO = Counter(key for words in [_BY_KEY, *_OWN_WORDS.values()] for key in words)
 _KNOWN_TO.update(column_key(name) for name in [*_IOT_NAMES, *_TOR_NAMES])
-_TELLING = {
-    tool: {key for key in words if _KNOWN_TO[key] == 1} for tool, words in _OWN_WORDS.items()}
 
 
+def _speaks_for(
+    keys: set[str],  # of a header
+    tool: str,       # a sensor
+) -> bool:           # True if two names are the tool's alone, and all its names make up three
+    "Whether a header is one of a tool's; a name that k tools know counts 1 / k."
+    known = [_KNOWN_TO[key] for key in keys & set(_OWN_WORDS[tool])]
+    return known.count(1) >= 2 and sum(1 / k for k in known) >= 3
+
+# %% ../nbs/00a_vocabulary.ipynb #b058b163
 def find_vocabulary(
     columns: Sequence[str],  # header of a file
 ) -> str:                    # "cicflowmeter", "tor_arff", "ciciot2023", a sensor's name, or "own"
@@ -428,7 +435,7 @@ def find_vocabulary(
     keys = {column_key(name) for name in names}
     flow_columns = {_BY_KEY.get(key) for key in keys} & set(FLOW_COLUMNS)
     fitting = ["cicflowmeter"] if len(flow_columns) >= 5 else []
-    fitting += [tool for tool in _TOOLS if len(keys & _TELLING[tool]) >= 3]
+    fitting += [tool for tool in _TOOLS if _speaks_for(keys, tool)]
     return max(fitting, key=lambda tool: len(keys & set(_WORDS[tool])), default="own")
 
 
@@ -453,8 +460,8 @@ _ROLES = dict(zip(zip(COLUMNS.vocabulary, COLUMNS.name), COLUMNS.role, strict=Tr
 _CIC_ROLES = {name: role for (tool, name), role in _ROLES.items() if tool not in _TOOLS}
 _OF_THE_DEMO = {"service"}  # a label there alone
 _LABELS_ANYWHERE = set("""
-    class class1 attack attacktype attackcat attackcategory attackname attackclass isattack ismalicious
-    traffictype groundtruth
+    class class1 attack attacktype attackcat attackcategory attackname attackclass attacktool
+    isattack ismalicious traffictype groundtruth
 """.split())
 
 
