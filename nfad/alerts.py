@@ -26,7 +26,10 @@ from .reasons import Explanation, explain_records
 from .report import html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
-from .tables import BATCH, RESULT, open_table
+from .contents import on_disk
+from .lines import BATCH
+from .recipes import Feature
+from .tables import RESULT, open_table
 
 # %% ../nbs/11c_alerts.ipynb #494f09db
 def p_value_limit(
@@ -330,25 +333,27 @@ def __str__(self: Alerts) -> str:
 def alert_records(
     alerts: Alerts,           # from `find_alerts`
     source: str | Path,       # the file or folder that was scored
-    features: Sequence[str],  # names of the model's features
-) -> pd.DataFrame:            # (n, d) in the order of the alerts
+    recipe: Sequence[Feature],  # of the model
+    header: Sequence[str] = (),  # names of the columns, for texts without a header
+) -> pd.DataFrame:              # (n, d) in the order of the alerts
     "Fetches the records of alerts from their files."
     root = Path(source).resolve()
-    X = np.full((len(alerts.table), len(features)), np.nan)
+    X = np.full((len(alerts.table), len(recipe)), np.nan)
     for name, group in alerts.table.groupby("file"):
-        path = root if root.is_file() else (root / str(name)).resolve()
+        inside = root.is_dir() or root.suffix.lower() == ".zip"
+        path = (root / str(name)).resolve() if inside else root
         if path != root and root not in path.parents:
             raise ValueError(f"file {name!r} of the scores lies outside {root}")
-        if not path.is_file():
+        if not on_disk(path).is_file():
             raise FileNotFoundError(f"{path} does not exist; source must be what was scored")
         start = 0
         wanted = group["row"].to_numpy()
-        for batch in open_table(path).records(features, "none", BATCH):
+        for batch in open_table(path, header=header).records(list(recipe), "none", BATCH):
             here = (wanted >= start) & (wanted < start + len(batch.X))
             X[group.index[here]] = batch.X[wanted[here] - start]
             start += len(batch.X)
             if start > wanted.max(): break
-    return pd.DataFrame(X, columns=list(features))
+    return pd.DataFrame(X, columns=[feature.name for feature in recipe])
 
 # %% ../nbs/11c_alerts.ipynb #25a7acfa
 def constants_not_kept(
@@ -415,6 +420,7 @@ def explain_alerts(
     background: pd.DataFrame | None = None,  # (m, d) benign records for attributions; None: none
     n_background: int = 1000,                # of them in use
     progress: bool = False,                  # show bars
+    header: Sequence[str] = (),              # names of the columns, for texts without a header
 ) -> Alerts:                                 # with columns `surprising`, `value: ...`, `attribution: ...`
     "Says of each listed record what is strange about it."
     detector, names = model.detector, model.features
@@ -423,7 +429,7 @@ def explain_alerts(
     alerts = alerts._replace(missing=files_without_scores(source, alerts.files))
     if alerts.table.empty: return alerts
     told = None
-    records = alert_records(alerts, source, names)
+    records = alert_records(alerts, source, model.recipe, header)
     known = alerts.table["anomaly_score"].to_numpy()
     finite = np.isfinite(records).all(axis=None)
     if not finite or not np.allclose(detector.anomaly_score(records), known, rtol=1e-3, atol=1e-3):
@@ -508,7 +514,9 @@ def write_alerts(
 ) -> Path:                  # the page
     "Writes alerts as a page and as Parquet."
     table, page = Path(folder) / "alerts.parquet", Path(folder) / "alerts.html"
-    with atomic_path(table) as temporary: alerts.table.to_parquet(temporary, index=False)
+    mixed = alerts.table.select_dtypes(include="object").columns  # columns of files of several kinds
+    plain = alerts.table.astype({name: "str" for name in mixed})
+    with atomic_path(table) as temporary: plain.to_parquet(temporary, index=False)
     text = alerts_html(alerts, title, warning)
     with atomic_path(page) as temporary: temporary.write_text(text, encoding="utf-8")
     return page

@@ -6,16 +6,15 @@
 __all__ = ['main']
 
 # %% ../nbs/13_cli.ipynb #19c40a1e
-import csv
 import inspect
 import json
 import math
 import os
 import sys
 import warnings
-from itertools import chain
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 # %% ../nbs/13_cli.ipynb #41c4a001
 COMMANDS: dict[str, Callable] = {}  # name -> function
@@ -104,7 +103,8 @@ def model_facts(
     header = read_header(path)
     kind = header["format"].rpartition("-")[0]
     if kind not in ("nfad-flow", "nfad-network"):
-        raise ValueError(f"{path} has the format {header['format']!r}; known are nfad-flow-N and nfad-network-N")
+        raise ValueError(
+            f"{path} has the format {header['format']!r}; known are nfad-flow-N and nfad-network-N")
     shapes = header["shapes"]
     is_flow = header["format"].startswith("nfad-flow")
     own = ("flow.",) if is_flow else ("w.", "b.")  # a flow, or a network of 07b_network
@@ -134,6 +134,26 @@ def _info(
     number = lambda value: f"{value:,}" if isinstance(value, int) else value
     return Said(said, "\n".join(f"{key:<14}{number(value)}" for key, value in shown.items()))
 
+# %% ../nbs/13_cli.ipynb #4ca29334
+def names_of(
+    text: str,     # separated by commas
+) -> list[str]:    # without padding
+    "Names as the command line gives them."
+    return [name.strip() for name in text.split(",")] if text.strip() else []
+
+# %% ../nbs/13_cli.ipynb #d04d533b
+@command("inspect")
+def _inspect(
+    path: str,               # a table of any kind, a folder of tables, or a registered name
+    label_column: str = "",  # the well-known names are tried; none: all records are benign
+    header: str = "",        # names of the columns, separated by commas, of a text without a header
+    missing: str = "auto",   # rows in which a number is missing: drop, indicate or auto, see `nfad train`
+) -> Said:                   # an overview
+    "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing, what looks wrong."
+    from nfad.overview import look_at
+    seen = look_at(path, label_column or None, names_of(header), missing)
+    return Said(seen.to_dict(), str(seen))
+
 # %% ../nbs/13_cli.ipynb #579f5a96
 def split_sizes(
     train_size: int,        # benign training records; 0: the usual number, here and below
@@ -144,17 +164,29 @@ def split_sizes(
     given = {"train": train_size, "calibration": val_size, "test": test_size, "attack": test_size}
     return {part: n for part, n in given.items() if n} or None
 
+# %% ../nbs/13_cli.ipynb #6b919fcf
+def _own_file(label_column: str, benign_label: str, missing: str, header: str) -> dict[str, Any]:
+    "What the command line says of a user's own file, for `prepare`."
+    return {"label_column": label_column or None,
+            "benign_label": benign_label.split(",") if benign_label else None,
+            "missing": missing, "header": names_of(header)}
+
+
+def _features(feature_set: str, feature_indexes: str) -> str:
+    "The features that one of two options names."
+    if feature_indexes and feature_set != "default":
+        raise ValueError("give feature_set or feature_indexes, not both")
+    return feature_indexes or feature_set
+
 # %% ../nbs/13_cli.ipynb #6c0ee7ef
 @command("train")
 def _train(
-    # argument: a registered name (see `nfad datasets`), or a CSV, Parquet or ARFF file or a folder of them
+    # argument: a registered name (see `nfad datasets`), or a table of any kind, or a folder of tables
     dataset: str = "demo",
-    # file or folder of benign records without labels, instead of a data set
-    benign_path: str = "",
+    benign_path: str = "",        # table or folder of benign records without labels, instead of a data set
     # a named set, names or indices separated by commas, or a JSON file; default: the data set's own
     feature_set: str = "default",
-    # positions in the feature set of the data set, such as 31,13,35; instead of --feature-set
-    feature_indexes: str = "",
+    feature_indexes: str = "",    # positions in the data set's feature set, such as 31,13,35; instead of --feature-set
     preset: str = "default",      # default, fast, paper (the released protocol) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
     train_size: int = 0,          # benign training records; 0: 60 %, at most 5,000
@@ -166,29 +198,43 @@ def _train(
     transform: str | None = None, # standard, robust, log, quantile or none; as in the preset
     fpr: float = 0.01,            # false-alarm rate that the threshold promises
     seed: int = 0,                # of the split, the initial weights and the batches
-    label_column: str = "",       # of the user's own file; the well-known names are tried
-    benign_label: str = "",       # of the user's own file; BENIGN, Normal, ... are known
+    label_column: str = "",       # of the user's own file; the well-known names are tried; none: all records are benign
+    benign_label: str = "",       # of the user's own file, several separated by commas; BENIGN, Normal, ... are known
+    # rows in which a number is missing: drop, or indicate (they stay, and it is marked);
+    # auto: drop in the public sets of CICFlowMeter, else indicate
+    missing: str = "auto",
+    header: str = "",             # names of the columns, separated by commas, of a text without a header
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     quiet: bool = False,          # no progress and no summary
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
     from nfad.runs import prepare, train_run
-    if feature_indexes and feature_set != "default": raise ValueError("give feature_set or feature_indexes, not both")
     usual = "paper" if preset == "paper" else "default"
-    settings = {"dataset": benign_path or dataset, "feature_set": feature_indexes or feature_set, "split": split,
-                "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
-                "label_column": "none" if benign_path else label_column or None,
-                "benign_label": benign_label or None}
+    settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
+                "split": split, "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
+                **_own_file("none" if benign_path else label_column, benign_label, missing, header)}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(
         preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer, transform=transform, fpr=fpr,
         seed=seed, progress=not quiet)
-    return _trained(train_run(prepared, detector, settings), prepared.folder)
+    return _trained(train_run(prepared, detector, settings), prepared)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
-def _trained(record: dict[str, Any], folder: Path) -> Said:
+def _understood(report: Any) -> list[str]:
+    "What was read and what was made of it, in a few lines."
+    told = lambda counts: ", ".join(f"{n:,} {why}" for why, n in counts)
+    lines = [f"{report.rows_read:,} rows of {len(report.files)} files, columns of {report.vocabulary}"]
+    if report.dropped: lines.append(f"rows left out: {told(report.dropped.items())}")
+    lines.append(f"records: {told(list(report.classes.items())[:6])}" + " ..." * (len(report.classes) > 6))
+    unused = Counter(report.columns_dropped.values()).most_common()
+    if unused: lines.append(f"columns not used: {told(unused)}")
+    return [*lines, *report.notes[:5]]
+
+
+def _trained(record: dict[str, Any], prepared: Any) -> Said:
     "What a training has to say."
+    folder = prepared.folder
     keys = ("n_train", "n_calibration", "n_features", "n_epochs", "validation_nll", "threshold",
             "train_seconds", "weak_promise")
     said = {"model": str(folder / "model.safetensors")} | {key: record[key] for key in keys}
@@ -196,60 +242,60 @@ def _trained(record: dict[str, Any], folder: Path) -> Said:
             "{train_seconds:.1f} s; validation {validation_nll:.3f} nats, "
             "threshold {threshold:.3f} from {n_calibration:,} records")
     if record["weak_promise"]: text += "\nWARNING: {weak_promise}"
-    return Said(said, text.format(**said))
+    lines = [text.format(**said), *_understood(prepared.dataset.report)]
+    return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #109eca5f
-def as_json_lines(
-    lines: Iterator[bytes | None],  # from `read_lines`
-) -> Iterator[Any]:                 # lines of JSON, or None for one that was too long
-    "Lines as they are if they begin like JSON; else they are CSV, and each row becomes JSON."
-    first = next((line for line in lines if line is None or line.strip()), b"")
-    if first == b"": return
-    if first is None or first.lstrip().startswith(b"{"):
-        yield first
-        yield from lines
-        return
-    text = ((line or b"").decode("utf-8", "replace") for line in chain([first], lines))
-    header = next(text).lstrip("\ufeff").strip()
-    names = next(csv.reader([header], skipinitialspace=True))
-    for row in csv.reader(text, skipinitialspace=True): yield json.dumps(dict(zip(names, row)))
-
-
-def _from_standard_input(model: str, fpr: float | None, sensor: str, alerts_only: bool) -> Said:
+def _from_standard_input(
+    model: str,         # path of a model file
+    fpr: float | None,  # false-alarm rate of the threshold; None: as in the model
+    sensor: str,        # of `CONVERTERS`
+    alerts_only: bool,  # True: only flagged records are answered
+    header: str,        # names of the columns, separated by commas
+) -> Said:              # counts
     "Scores lines of standard input to standard output."
     from nfad.core import require_choice
     from nfad.streams import CONVERTERS, Scorer, read_lines, score_lines
-    convert = CONVERTERS[require_choice(sensor, list(CONVERTERS), "sensor")]
+    from nfad.vocabulary import find_vocabulary
     scorer = Scorer(model, fpr)
-    counts = {"records": 0, "bad": 0, "alarms": 0}
-    for said in score_lines(scorer, as_json_lines(read_lines(sys.stdin.buffer)), convert):
+    require_choice(sensor, list(CONVERTERS), "sensor")
+    own = find_vocabulary([feature.column for feature in scorer.recipe])
+    convert = CONVERTERS["none" if own == sensor else sensor]  # none: trained on the sensor's own records
+    reasons = Counter()
+    n_scored = n_alarms = 0
+    for said in score_lines(scorer, read_lines(sys.stdin.buffer), convert, tuple(names_of(header))):
         answer = said["nfad"]
-        counts["records"] += 1
-        counts["bad"] += answer["reason"] is not None
-        counts["alarms"] += bool(answer["is_anomaly"])
+        if answer["reason"] is None: n_scored += 1
+        else: reasons[answer["reason"]] += 1
+        n_alarms += bool(answer["is_anomaly"])
         if alerts_only and not answer["is_anomaly"]: continue
         sys.stdout.write(json.dumps(said) + "\n")
         sys.stdout.flush()
-    return Said(counts, "")
+    counts = {"records": n_scored + reasons.total(), "bad": reasons.total(), "alarms": n_alarms}
+    text = "{records:,} records, {alarms:,} above the threshold, {bad:,} without a score"
+    lines = [text.format(**counts)]
+    lines += [f"  {n:,} lines: {reason}" for reason, n in reasons.most_common(5)]
+    print("\n".join(lines), file=sys.stderr)
+    status = 0 if n_scored or not reasons else 3
+    return Said(counts | {"reasons": dict(reasons.most_common(20))}, "", status)
 
 # %% ../nbs/13_cli.ipynb #ddc36334
-def _benign_records(model: str, path: str) -> Any:
-    "The records of a named file, else those beside the model; None if there are none."
-    import pandas as pd
+def _benign_path(model: str, path: str) -> Path | None:
+    "The named file of benign records, else the one beside the model; None if there is none."
     beside = Path(model).parent / "calibration.parquet"
-    return pd.read_parquet(path or beside) if path or beside.is_file() else None
+    return Path(path) if path else beside if beside.is_file() else None
 
 # %% ../nbs/13_cli.ipynb #c9a18c0c
 @command("score")
 def _score(
     model: str,                  # path of a model file
-    # Parquet or CSV file, a folder of them, or - for lines of standard input
+    # table of any kind, a folder of tables, or - for lines of standard input
     source: str,
     target: str = "",            # argument: .parquet file for one file, else a folder; not with -
     fpr: float | None = None,    # false-alarm rate of the threshold; as in the model
     # columns to pass through: identifiers, all, none, or names separated by commas
     keep: str = "identifiers",
-    # file of benign records to compare the stream with;
+    # table of benign records to compare the stream with;
     # calibration.parquet beside the model is found by itself
     reference: str = "",
     # local for a Dask cluster on this machine, or the address of a scheduler
@@ -259,17 +305,19 @@ def _score(
     strict: bool = False,        # stop at the first file that cannot be scored
     sensor: str = "none",        # of standard input: none (names of the features), zeek or suricata
     alerts_only: bool = False,   # of standard input: answer only with records that are flagged
+    header: str = "",            # names of the columns, separated by commas, of texts without a header
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
-    if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only)
+    if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only, header)
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
     from nfad.serving import load_model
-    loaded = load_model(model, fpr, _benign_records(model, reference))
+    loaded = load_model(model, fpr, _benign_path(model, reference))
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
-    report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet)
+    report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
+                         names_of(header))
     return _scored(report)
 
 # %% ../nbs/13_cli.ipynb #2139a949
@@ -282,10 +330,14 @@ def _scored(report: Any) -> Said:
     lines = [("{rows:,} records of {files} files, {alarms:,} above the threshold, "
               "{bad:,} without a score; {seconds:.1f} s").format(**totals)]
     lines += [f"  {n:,} rows: {reason}" for reason, n in list(report.reasons.items())[:5]]
+    lines += [f"looks wrong: {doubt}" for doubt in report.doubts[:5]]
+    lines += [f"  left out: {name} ({why})" for name, why in list(report.left_out.items())[:5]]
     lines += [f"failed: {row.file}: {row.error}" for row in failed.itertuples()]
     if report.warning: lines.append(f"WARNING: {report.warning}")
     if report.note: lines.append(report.note)
-    content = totals | {"failed_files": failed[["file", "error"]].to_dict("records")}
+    content = totals | {
+        "failed_files": failed[["file", "error"]].to_dict("records"),
+        "left_out": report.left_out, "doubts": list(report.doubts)}
     return Said(content, "\n".join(lines), 3 if len(failed) else 0)
 
 # %% ../nbs/13_cli.ipynb #0f2e739a
@@ -299,16 +351,18 @@ def _explain(
     top: int = 100,         # records to list, the highest scores first
     # file of benign records to compare with; calibration.parquet beside the model is found by itself
     background: str = "",
+    header: str = "",       # names of the columns, separated by commas, of texts without a header
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
     quiet: bool = False,    # no progress and no summary
 ) -> Said:                  # where the page is, and the first records
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
     from nfad.alerts import explain_alerts, find_alerts, write_alerts
-    from nfad.serving import load_model
+    from nfad.serving import benign_records, load_model
     loaded = load_model(model)
-    benign = None if quick else _benign_records(model, background)
+    beside = None if quick else _benign_path(model, background)
+    benign = benign_records(beside, loaded.recipe) if beside else None
     found = find_alerts(target, fdr, top)
-    alerts = explain_alerts(loaded, found, source, benign, progress=not quiet)
+    alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
     page = write_alerts(alerts, out, title=f"Alerts in {Path(source).name}")
     columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising")
     shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
@@ -334,16 +388,12 @@ def _recalibrate(
 
 # %% ../nbs/13_cli.ipynb #24b7f0bc
 def _scores_of(loaded: Any, source: str) -> Any:
-    "(n,) anomaly scores of all records of a file or folder, NaN for bad ones."
+    "(n,) anomaly scores of all records of a table or folder, NaN for bad ones."
     import numpy as np
-    from nfad.files import find_sources
-    from nfad.serving import score_rows
-    from nfad.tables import open_table
-    parts = [np.zeros(0)]
-    for path in find_sources(source).values():
-        for batch in open_table(path).records(loaded.features, "none"):
-            parts.append(score_rows(loaded, batch.X, batch.faults)["anomaly_score"])
-    return np.concatenate(parts)
+    from nfad.serving import score_rows, table_numbers
+    rows = table_numbers(source, loaded.recipe)
+    parts = [score_rows(loaded, X, faults)["anomaly_score"] for X, faults in rows]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float | None) -> dict:
@@ -475,8 +525,8 @@ def _demo(
 _MORE = """examples:
   nfad demo                                                the whole way in a minute
   nfad train tor2016 --feature-set all --epochs 30         a model in runs/tor2016/all/
-  nfad score MODEL /data/flows /data/scores                a folder of Parquet and CSV files
-  tail -f conn.log | nfad score MODEL - --sensor zeek --alerts-only
+  nfad score MODEL /data/flows /data/scores                a folder of tables of any kind
+  tail -f conn.log | nfad score MODEL - --alerts-only
   nfad explain MODEL /data/flows /data/scores --top 50     alerts.html, most anomalous first
   nfad run tor2016,cicids2017 --seeds 0,1,2 --jobs 2       a grid, with one table
 

@@ -9,10 +9,11 @@ __all__ = ['Dataset', 'row_ids', 'load_dataset']
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,13 +23,17 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .core import (
-    atomic_path, cache_dir, data_dir, fingerprint, require_columns, require_positive_int, suggest)
-from .vocabulary import (
-    BENIGN_LABELS, FEATURES, MARKS, canonical_columns, class_name, column_key, column_role, find_vocabulary,
-    is_attempted, label_of_file)
-from .tables import (
-    BATCH, PICKLE_ENDINGS, TEXT_ENDINGS, Batch, ReadReport, Table, frame_table, open_table, pickled_frame)
-from .catalog import DATASETS, DatasetSource, Repair, locate
+    atomic_path, cache_dir, data_dir, fingerprint, require_columns, require_positive_int)
+from nfad.vocabulary import (
+    BENIGN_LABELS, MARKS, canonical_columns, class_name, column_key, is_attempted, is_background,
+    label_of_file)
+from .contents import on_disk
+from .lines import BATCH, Batch
+from .recipes import Feature, chosen_features, learn_recipe, make_numbers, plain_recipe
+from .roles import telling_columns, times_of
+from .tables import PICKLE_ENDINGS, ReadReport, Table, frame_table, open_table, pickled_frame
+from .catalog import DatasetSource, locate
+from .columns import SENSORS, Plan, make_plan
 
 # %% ../nbs/01c_data.ipynb #3eca8884
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class LoadReport:
     "What was read, what was dropped and why."
     name: str                         # data set or file
     files: tuple[str, ...]            # sources, relative to where data is looked for
-    vocabulary: str                   # "cicflowmeter", "tor_arff", "ciciot2023" or "own"
+    vocabulary: str                   # whose names the columns have: "zeek", ... or "own"
     rows_read: int                    # rows in the sources
     dropped: dict[str, int]           # reason -> rows, in the order of the checks
     rows_kept: int                    # rows of the data set
@@ -85,6 +90,7 @@ class Dataset:
     day: np.ndarray | None     # (n,) str, "YYYY-MM-DD" or "" where unknown, or None
     report: LoadReport         # what was read and dropped
     copies: np.ndarray | None = None  # (n,) how often each record was read, >= 1; None: not counted
+    recipe: list[Feature] = field(default_factory=list)  # how `records` are made from a table
 
 
 @patch
@@ -128,151 +134,58 @@ def _from_packets(path: Path) -> pd.DataFrame:
 
 
 def _open_source(
-    source: DatasetSource | None, path: Path, report: ReadReport, cache: bool, allow_pickle: bool,
+    source: DatasetSource | None, path: Path, report: ReadReport,
+    cache: bool, allow_pickle: bool, header: Sequence[str],
 ) -> Table:
     "One file as a table, whatever it is."
     if source and source.name == "demo": return frame_table(_demo(cache), path, report)
     if path.suffix.lower() in PICKLE_ENDINGS:
         return frame_table(pickled_frame(path, allow_pickle), path, report)
-    table = open_table(path, report)
+    table = open_table(path, report, header)
     packets = path.suffix.lower() == ".parquet" and "direction_length" in table.names
     return frame_table(_from_packets(path), path, report) if packets else table
 
-# %% ../nbs/01c_data.ipynb #9e66487c
-_CONTEXT = {  # columns read for labels, conversations, days and checks, where a file has them
-    "Source IP", "Destination IP", "Source Port", "Destination Port", "Protocol", "Timestamp",
-    "conversation", "day", "source_file", "Flow Duration", *MARKS}
+# %% ../nbs/01c_data.ipynb #f2280857
+def _open_all(
+    source: DatasetSource | None,  # its entry, if it has one
+    paths: Sequence[Path],         # of the files
+    *how: Any,                     # report, cache, allow_pickle and header, as for `_open_source`
+) -> tuple[list[Table], dict[str, str]]:
+    "The tables at all paths, and the files that are none with the reason."
+    tables, left_out = [], {}
+    for path in paths:
+        try: tables.append(_open_source(source, path, *how))
+        except ValueError as error:
+            if len(paths) == 1 or path.suffix.lower() in PICKLE_ENDINGS: raise
+            left_out[path.name] = str(error)
+    if tables: return tables, left_out
+    raise ValueError(f"none of {len(paths)} files is a table of records: {dict(list(left_out.items())[:3])}")
+
+# %% ../nbs/01c_data.ipynb #56800974
+_MANY = 100  # tables; beyond that nobody compares them
 
 
-@dataclass(frozen=True)
-class _Plan:
-    "What to read from which column."
-    vocabulary: str
-    features: tuple[str, ...]   # canonical names that may be asked for, as in the first file
-    labels: tuple[str, ...]     # per file: canonical column, or "file name" or "none"
-    subclass: str = ""          # column that says more about an attack than its label
-    skipped: tuple[tuple[str, str], ...] = ()  # (canonical name, why it is no feature)
-    days: tuple[tuple[str, str], ...] = ()     # as in `DatasetSource`
-    entry: str = ""             # entry of `DATASETS` whose repair holds here
+def _first_rows(table: Table, most: int = 300) -> set[tuple[str, ...]]:
+    "The first rows, numbers to six digits, in the order of the names of their columns."
+    sample = table.sample(most).set_axis(canonical_columns(table.names), axis=1).astype(str)
+    numbers = sample.apply(pd.to_numeric, errors="coerce")
+    shown = numbers.map("{:.5e}".format).where(numbers.notna(), sample)
+    return set(map(tuple, shown[sorted(shown)].to_numpy()))
 
 
-@patch(as_prop=True)
-def repair(self: _Plan) -> Repair | None: return DATASETS[self.entry].repair if self.entry else None
-
-
-@patch
-def positions(self: _Plan, header: Sequence[str], wanted: Iterable[str]) -> dict[int, str]:
-    "Position -> canonical name of the columns to read: the `wanted` ones, and what else is needed."
-    names = {*wanted, *self.labels, self.subclass, *_CONTEXT}
-    if self.repair: names |= {*self.features, *self.repair.needs}
-    return {i: name for i, name in enumerate(canonical_columns(header)) if name in names}
-
-# %% ../nbs/01c_data.ipynb #bda33213
-_LABELS = ("Label", "class1", "class", "label_multiclass", "label_name", "attack_cat")  # in any file
-
-
-def _entry_for(vocabulary: str, source: DatasetSource | None) -> DatasetSource | None:
-    "The entry whose repair and labels hold: the source, or the first with the same vocabulary."
-    if source and source.vocabulary == vocabulary: return source
-    fitting = [entry for entry in DATASETS.values() if entry.vocabulary == vocabulary != "own"]
-    return fitting[0] if fitting else source
-
-
-def _find_label(
-    header: Sequence[str], label_column: str | None, entries: Sequence[DatasetSource], where: Path,
-) -> str:
-    "Canonical name of the label column, or \"file name\" or \"none\"."
-    if label_column in ("file name", "none"): return label_column
-    names = canonical_columns(header)
-    known = [*(label for entry in entries[:1] for label in entry.label_columns), *_LABELS]
-    for wish in [label_column] if label_column else known:
-        for raw, name in zip(header, names, strict=True):
-            if wish in (str(raw).strip(), name) or column_key(wish) == column_key(raw): return name
-    if label_column:
-        hint = suggest(label_column, names)
-        raise KeyError(f"label_column {label_column!r} is not in {where}; it has {names}{hint}")
-    for entry in entries:
-        if entry.label_fallback: return entry.label_fallback
-    raise KeyError(f"no label column in {where}: pass label_column, one of {names}; or \"file name\" where each file "
-                   "is one class; or \"none\" where all records are benign")
-
-# %% ../nbs/01c_data.ipynb #c768633a
-def _text_columns(sample: pd.DataFrame) -> set[str]:
-    "Columns of words: most of their values are no numbers."
-    words = set()
-    for name in sample.columns:
-        if pd.api.types.is_numeric_dtype(sample[name]) or pd.api.types.is_bool_dtype(sample[name]):
-            continue
-        values = sample[name].dropna()
-        if len(values) and pd.to_numeric(values, errors="coerce").isna().mean() > 0.5:
-            words.add(name)
-    return words
-
-
-def _sample(table: Table) -> pd.DataFrame:
-    "The first rows of a table under canonical names; they are not counted."
-    names = dict(enumerate(canonical_columns(table.names)))
-    batches = replace(table, report=ReadReport()).batches((), guessed=names, rows=1000)
-    nothing = pd.DataFrame(columns=list(names.values()))
-    return next((batch.frame(names) for batch in batches), nothing)
-
-# %% ../nbs/01c_data.ipynb #884bf5cf
-def _why_no_feature(name: str, vocabulary: str, misleading: Sequence[str], everywhere: bool) -> str:
-    "Why a column may not be asked for, or \"\"."
-    role = column_role(name)
-    if role not in ("feature", "code", "port"): return "identifier"
-    if not everywhere: return "not in every file"
-    if name in misleading: return "mislabelled"
-    known = vocabulary == "own" or role != "feature" or name in set(FEATURES.name)
-    return "" if known else "unknown"
-
-
-def _make_plan(
-    tables: Sequence[Table], source: DatasetSource | None, label_column: str | None,
-) -> _Plan:
-    "Settles vocabulary, features and label from the headers."
-    first = tables[0]
-    vocabulary = find_vocabulary(first.names)
-    if source and vocabulary == "own" != source.vocabulary:
-        raise ValueError(
-            f"columns of {first.path} belong to no vocabulary known here; {source.name} needs CICFlowMeter, "
-            f"ISCXTor2016 or CIC-IoT2023 names, got {list(first.names[:5])} ...")
-    entry = _entry_for(vocabulary, source)
-    entries = [source] * bool(source) + [entry] * bool(entry)
-    labels = [_find_label(table.names, label_column, entries, table.path) for table in tables]
-    words = _text_columns(_sample(first)) if vocabulary == "own" else set()
-    misleading = entry.repair.needs if entry and entry.repair else ()
-    names = [canonical_columns(table.names) for table in tables]
-    skipped = {}
-    for name in dict.fromkeys(sum(names, [])):
-        why = _why_no_feature(name, vocabulary, misleading, all(name in other for other in names))
-        if not why and name in words: why = "text"
-        if why and name not in labels: skipped[name] = why
-    features = tuple(name for name in names[0] if name not in labels and name not in skipped)
-    subclass = source.subclass if source and all(source.subclass in other for other in names) else ""
-    days = source.days if source else ()
-    named = entry.name if entry else ""
-    return _Plan(vocabulary, features, tuple(labels), subclass, tuple(skipped.items()), days, named)
-
-# %% ../nbs/01c_data.ipynb #eee8ef60
-def _to_numbers(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    "All columns as float64, or an error that names the first text."
-    columns = {}
-    for name in frame.columns:
-        values = frame[name]
-        if not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)):
-            numbers = pd.to_numeric(values, errors="coerce")
-            nothing = values.astype(str).str.strip().str.lower().isin(["nan", ""])
-            words = numbers.isna() & values.notna() & ~nothing
-            if words.any():
-                line = words.idxmax()
-                unit = "line" if path.suffix.lower() in TEXT_ENDINGS else "row"
-                raise ValueError(
-                    f"column {name!r} must be numeric, got {values[line]!r} in {unit} {line} of {path.name} "
-                    f"({int(words.sum())} such values)")
-            values = numbers
-        columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.DataFrame(columns, index=frame.index)
+def _without_twins(tables: Sequence[Table]) -> tuple[list[Table], dict[str, str]]:
+    "Tables without those that begin with the rows of a larger one, which are named."
+    if len(tables) > _MANY: return list(tables), {}
+    kept, left_out = [], {}
+    size_of = lambda table: on_disk(table.path).stat().st_size if on_disk(table.path).is_file() else 0
+    for table in sorted(tables, key=size_of, reverse=True):
+        rows = _first_rows(table)
+        is_twin = lambda known: rows and len(rows & known) > 0.9 * len(rows)
+        of = next((other for other, known in kept if is_twin(known)), None)
+        if of is None: kept.append((table, rows))
+        else: left_out[table.path.name] = f"holds the rows of {of.path.name}"
+    stay = {id(table) for table, _ in kept}
+    return [table for table in tables if id(table) in stay], left_out
 
 # %% ../nbs/01c_data.ipynb #1b4e054c
 def _conversations(frame: pd.DataFrame) -> pd.Series:
@@ -297,8 +210,11 @@ def _days(frame: pd.DataFrame, path: Path, hints: Sequence[tuple[str, str]]) -> 
     if "Timestamp" in frame and frame["Timestamp"].notna().any():
         pattern = r"^\s*(?:(\d{4})-(\d\d)-(\d\d)|(\d{1,2})/(\d{1,2})/(\d{4}))"
         parts = frame["Timestamp"].astype(str).str.extract(pattern)
-        year, month, day = (parts[i].fillna(parts[j]).str.zfill(2) for i, j in ((0, 5), (1, 4), (2, 3)))
-        return (year + "-" + month + "-" + day).fillna("").astype(str)
+        either = lambda i, j: parts[i].fillna(parts[j]).str.zfill(2)
+        year, month, day = either(0, 5), either(1, 4), either(2, 3)
+        found = (year + "-" + month + "-" + day).fillna("").astype(str)
+        if (found != "").any(): return found
+        return times_of(frame["Timestamp"]).dt.strftime("%Y-%m-%d").fillna("")
     given = [frame[column].astype(str) for column in ("day", "source_file") if column in frame]
     texts = given[0] if given else pd.Series(str(path), index=frame.index)
     if not hints: return texts if "day" in frame else pd.Series("", index=frame.index)
@@ -306,59 +222,70 @@ def _days(frame: pd.DataFrame, path: Path, hints: Sequence[tuple[str, str]]) -> 
     return texts.map({text: date_of(text) for text in texts.unique()})
 
 # %% ../nbs/01c_data.ipynb #f1608491
-def _labels(frame: pd.DataFrame, path: Path, plan: _Plan, label: str) -> pd.Series:
+def _labels(frame: pd.DataFrame, path: Path, plan: Plan, label: str) -> pd.Series:
     "(n,) raw label of each record, \"\" where there is none."
     if label == "none": return pd.Series("BENIGN", index=frame.index)
     if label == "file name": return pd.Series(label_of_file(path.name), index=frame.index)
     labels = frame[label].astype("str").str.strip()
     labels = labels.str.replace(r"^(-?\d+)\.0$", r"\1", regex=True).fillna("")
     if not plan.subclass: return labels
-    return labels.where(labels.map(class_name) == "benign", frame[plan.subclass].astype("str"))
+    classes = frame[plan.subclass].astype("str").str.strip()
+    classes = classes.replace(["", "-", "nan", "None"], pd.NA).fillna(labels)
+    is_benign = labels.map(partial(class_name, vocabulary=plan.vocabulary)) == "benign"
+    return labels.where(is_benign, classes)
 
 
-def _without_headers(frame: pd.DataFrame, plan: _Plan, report: ReadReport) -> pd.DataFrame:
-    "`frame` without lines that repeat the header."
-    texts = [n for n in plan.features if n in frame and not pd.api.types.is_numeric_dtype(frame[n])]
-    if not texts: return frame
-    column = frame[texts[0]]
-    words = [value for value in column.unique() if isinstance(value, str)]
-    headers = [word for word in words if canonical_columns([word]) == texts[:1]]
-    return report.drop(frame, column.isin(headers), "repeated header line")
+def _without_headers(frame: pd.DataFrame, report: ReadReport) -> pd.DataFrame:
+    "`frame` without lines that repeat the header: a cell of words holds the name of its column."
+    for name in frame.select_dtypes(include=["object", "string"]).columns:
+        words = [word for word in frame[name].unique() if isinstance(word, str) and word.strip()]
+        is_name = lambda word: word.strip() == name or canonical_columns([word]) == [name]
+        headers = [word for word in words if is_name(word)]
+        if headers: return report.drop(frame, frame[name].isin(headers), "repeated header line")
+    return frame
+
+
+def _is_true(cells: pd.Series) -> pd.Series:
+    "(n,) bool, from truth values, numbers or words."
+    return cells.astype(str).str.strip().str.lower().isin(["true", "1", "1.0", "yes"])
 
 # %% ../nbs/01c_data.ipynb #0b188248
 _TEXTS = ("_label", "_group", "_day", "_mark")
 
 
 def _normalise(
-    frame: pd.DataFrame, path: Path, plan: _Plan, label: str, wanted: Sequence[str], report: ReadReport,
+    frame: pd.DataFrame, path: Path, plan: Plan, label: str, wanted: Sequence[str], report: ReadReport,
 ) -> pd.DataFrame:
-    "Numeric columns and the four texts of each record."
-    frame = _without_headers(frame, plan, report)
-    kept = {*wanted, "Flow Duration"}
+    "Columns of numbers, columns of words, and the four texts of each record."
+    frame = _without_headers(frame, report)
+    kept = {*wanted, "Flow Duration"} - {*plan.words}
     needed = kept | {*plan.features, *plan.repair.needs} if plan.repair else kept
-    numbers = _to_numbers(frame[[name for name in frame.columns if name in needed]], path)
+    numbers = frame[[name for name in frame.columns if name in needed]]
+    words = frame[[name for name in plan.words if name in wanted]]
     mark = pd.Series("", index=frame.index)
     for column, why in MARKS.items():
-        if column in frame: mark = mark.mask(frame[column].astype(bool), why)
+        if column in frame: mark = mark.mask(_is_true(frame[column]), why)
     if plan.repair:
         numbers, was_wrong, stays_wrong = plan.repair.mend(numbers)
         report.notes[plan.repair.mended] += int(was_wrong.sum())
         mark = mark.mask(stays_wrong, plan.repair.unfit)
         numbers = numbers[[name for name in numbers if name in kept]]
-    texts = [_labels(frame, path, plan, label), _conversations(frame), _days(frame, path, plan.days), mark]
-    named = dict(zip(_TEXTS, texts, strict=True))
-    return numbers.assign(**{name: values.astype("str") for name, values in named.items()})
+    labels, days = _labels(frame, path, plan, label), _days(frame, path, plan.days)
+    named = dict(zip(_TEXTS, (labels, _conversations(frame), days, mark), strict=True))
+    told = {name: words[name].map(str, na_action="ignore").fillna("") for name in words}
+    return numbers.assign(**told, **{name: values.astype("str") for name, values in named.items()})
 
 # %% ../nbs/01c_data.ipynb #7da084d4
-READER_VERSION = 2  # goes up whenever a reader gives another result
+READER_VERSION = 3  # goes up whenever a reader gives another result
 
 
-def _cache_path(paths: Sequence[Path], plan: _Plan) -> Path:
+def _cache_path(tables: Sequence[Table], plan: Plan) -> Path:
     "Where the Parquet copy of text files is or will be: `<name>-<what is read>-<state>.parquet`."
-    what = json.dumps([[str(p.resolve()) for p in paths], asdict(plan)])
-    state = json.dumps([READER_VERSION, [(p.stat().st_size, p.stat().st_mtime_ns) for p in paths]])
+    what = json.dumps([[(str(table.path.resolve()), table.names) for table in tables], asdict(plan)])
+    held = [on_disk(table.path).stat() for table in tables]
+    state = json.dumps([READER_VERSION, [(file.st_size, file.st_mtime_ns) for file in held]])
     keys = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (what, state)]
-    return cache_dir() / "data" / f"{paths[0].stem[:40]}-{'-'.join(keys)}.parquet"
+    return cache_dir() / "data" / f"{tables[0].path.stem[:40]}-{'-'.join(keys)}.parquet"
 
 
 def _advanced(batches: Iterator[Batch], size: int, bar: tqdm) -> Iterator[Batch]:
@@ -371,18 +298,19 @@ def _advanced(batches: Iterator[Batch], size: int, bar: tqdm) -> Iterator[Batch]
 
 
 def _frames(
-    tables: Sequence[Table], plan: _Plan, wanted: Sequence[str], report: ReadReport, progress: bool,
+    tables: Sequence[Table], plan: Plan, wanted: Sequence[str], report: ReadReport, progress: bool,
 ) -> Iterator[pd.DataFrame]:
     "Normalised frames of all sources, in order."
-    sizes = [table.path.stat().st_size if table.path.is_file() else 0 for table in tables]
+    held = [on_disk(table.path) for table in tables]
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in held]
     hidden = not progress or sum(sizes) < 5e7
-    declared = {*plan.features, *(plan.repair.needs if plan.repair else ())}
+    declared = {*plan.features, "Flow Duration", *(plan.repair.needs if plan.repair else ())}
     with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc="reading", disable=hidden) as bar:
         for table, label, size in zip(tables, plan.labels, sizes, strict=True):
             names = plan.positions(table.names, wanted)
             numbers = [i for i, name in names.items() if name in declared]
-            guessed = [i for i in names if i not in numbers]
-            batches = table.batches(numbers, guessed=guessed, rows=BATCH)
+            texts = [i for i in names if i not in numbers]
+            batches = table.batches(numbers, texts, BATCH)
             for batch in _advanced(batches, size, bar):
                 yield _normalise(batch.frame(names), table.path, plan, label, wanted, report)
 
@@ -395,6 +323,7 @@ def _write_cache(target: Path, frames: Iterator[pd.DataFrame], report: ReadRepor
             for frame in frames:
                 table = pa.Table.from_pandas(frame, preserve_index=False)
                 writer = writer or pq.ParquetWriter(temporary, table.schema)
+                table = table.select(writer.schema.names)  # files may differ in their columns' order
                 same = table.schema == writer.schema
                 writer.write_table(table if same else table.cast(writer.schema))
             if writer is None: raise ValueError(f"the files of {target.stem} hold no rows")
@@ -410,7 +339,8 @@ def _read_cache(path: Path, wanted: Sequence[str]) -> tuple[Iterator[pd.DataFram
     table = open_table(path)
     kept = {*wanted, *_TEXTS, "Flow Duration"}
     names = {i: name for i, name in enumerate(table.names) if name in kept}
-    frames = (batch.frame(names) for batch in table.batches((), guessed=names, rows=BATCH))
+    numbers = [i for i in names if pa.types.is_floating(table.types[i])]
+    frames = (batch.frame(names) for batch in table.batches(numbers, {*names} - {*numbers}))
     return frames, ReadReport(rows_read, Counter(dropped), Counter(notes))
 
 # %% ../nbs/01c_data.ipynb #dacfcf6e
@@ -435,22 +365,22 @@ def _at_most(frames: Iterator[pd.DataFrame], limit: int | None, report: ReadRepo
 
 # %% ../nbs/01c_data.ipynb #6955120b
 def _read(
-    tables: Sequence[Table], plan: _Plan, wanted: Sequence[str], cache: bool, progress: bool,
+    tables: Sequence[Table], plan: Plan, wanted: Sequence[str], cache: bool, progress: bool,
     limit: int | None,
 ) -> tuple[pd.DataFrame, ReadReport]:
     "All rows of all sources with the wanted columns, through the cache where the sources are text."
     report = tables[0].report
-    paths = [table.path for table in tables]
-    if cache and any(path.suffix.lower() in TEXT_ENDINGS for path in paths):
-        target = _cache_path(paths, plan)
+    if cache and any(table.written not in ("Parquet", "in memory") for table in tables):
+        target = _cache_path(tables, plan)
         if not target.is_file():
-            _write_cache(target, _frames(tables, plan, plan.features, report, progress), report)
+            everything = [*plan.features, *plan.words]
+            _write_cache(target, _frames(tables, plan, everything, report, progress), report)
             for old in target.parent.glob(f"{target.stem.rsplit('-', 1)[0]}-*.parquet"):
                 if old != target: old.unlink()  # the files changed; their old copy is of no use
         frames, report = _read_cache(target, wanted)
     else: frames = _frames(tables, plan, wanted, report, progress)
     first = next(frames, None)
-    if first is None: raise ValueError(f"{paths[0]} holds no rows")
+    if first is None: raise ValueError(f"{tables[0].path} holds no rows")
     return _at_most(chain([first], frames), limit, report), report
 
 # %% ../nbs/01c_data.ipynb #0eaf6988
@@ -467,25 +397,43 @@ def _count_ambiguous(ids: np.ndarray, is_attack: np.ndarray) -> int:
     return len(np.intersect1d(ids[~is_attack], ids[is_attack]))
 
 # %% ../nbs/01c_data.ipynb #0fec900a
-def _classes(labels: pd.Series, benign_label: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+def _gone(report: ReadReport) -> str:
+    "What was left out so far, for an error."
+    return f"; left out before: {dict(report.dropped)}" if report.dropped else ""
+
+
+def _classes(
+    labels: pd.Series, benign_label: str | Sequence[str] | None,
+    report: ReadReport, vocabulary: str = "own",
+) -> tuple[np.ndarray, np.ndarray]:
     "(n,) is attack and (n,) class name, from raw labels."
     told = BENIGN_LABELS if benign_label is None else np.atleast_1d(benign_label)
-    wanted = {column_key(label) for label in told}
+    found = labels.unique()
+    exact = {str(label).strip().lower() for label in told} & {label.lower() for label in found}
+    keys = {column_key(label) for label in told}
+    by_letter = bool(exact) and benign_label is not None  # where one is spelt so, no other is meant
+    is_meant = lambda label: label.lower() in exact if by_letter else column_key(label) in keys
     names = {}
-    for label in labels.unique():
-        name = class_name(label)
-        if column_key(label) in wanted: name = "benign"
+    for label in found:
+        name = class_name(label, vocabulary)
+        if is_meant(label): name = "benign"
         elif name == "benign": name = "benign" if benign_label is None else str(label)
         names[label] = name
     attack = labels.map(names).to_numpy(dtype=str)
     if not (attack == "benign").any():
         known = "None (BENIGN, normal, nonTOR, 0)" if benign_label is None else repr(benign_label)
-        raise ValueError(f"no benign rows: benign_label {known} matches none of the labels {sorted(names)[:8]}")
+        raise ValueError(
+            f"no benign rows: benign_label {known} matches none of the labels {sorted(names)[:8]}; where all records "
+            f"are benign, pass label_column 'none' (nfad train FILE --label-column none){_gone(report)}")
     return attack != "benign", attack
 
 
-def _unlabelled(frame: pd.DataFrame, report: ReadReport) -> pd.DataFrame:
+def _unlabelled(frame: pd.DataFrame, report: ReadReport, plan: Plan) -> pd.DataFrame:
     "`frame` without marked rows, rows that have no label, and attempted attacks."
+    nothing = frame["_label"].str.lower().isin(["", "nan", "none"])
+    if nothing.all() and len(frame) and plan.vocabulary in SENSORS:
+        report.notes["rows without any label, taken as benign"] += len(frame)
+        frame = frame.assign(_label="BENIGN")
     for why in sorted(set(frame["_mark"]) - {""}):
         frame = report.drop(frame, frame["_mark"] == why, why)
     frame = report.drop(frame, frame["_label"].str.lower().isin(["", "nan", "none"]), "no label")
@@ -507,84 +455,154 @@ def _finite(
 
 
 def _deduplicate(
-    frame: pd.DataFrame, columns: list[str], attack: np.ndarray, report: ReadReport,
+    records: pd.DataFrame, attack: np.ndarray, report: ReadReport,
 ) -> tuple[np.ndarray, np.ndarray]:
-    "(n,) bool, the first of each feature vector within its class; and how often each of these occurs."
-    keys = pd.DataFrame({"id": row_ids(frame[columns]), "attack": attack})
+    "(n,) bool, first of its feature vector within its class; and how often each of these occurs."
+    keys = pd.DataFrame({"id": row_ids(records), "attack": attack})
     number = keys.groupby(["id", "attack"], sort=False).ngroup()
     keep = ~number.duplicated().to_numpy()
     if not keep.all(): report.dropped["duplicate"] += int((~keep).sum())
     return keep, np.bincount(number)[number[keep]]
 
-# %% ../nbs/01c_data.ipynb #2290544a
+# %% ../nbs/01c_data.ipynb #b7b8ed16
 class _Request(NamedTuple):
     "What the caller of `load_dataset` wants."
     name: str                 # of the data set or file
-    columns: list[str]        # canonical names, in this order
+    columns: list[str]        # canonical names of columns or of features, in this order
     chosen: bool              # by the caller; else all features
     benign_label: str | Sequence[str] | None  # see `load_dataset`
 
 
+def _known_to_be(frame: pd.DataFrame, plan: Plan, request: _Request, report: ReadReport) -> pd.DataFrame:
+    "`frame` without CTU-13's background, which nobody knows, unless the caller calls it benign."
+    told = {str(label).lower() for label in np.atleast_1d(request.benign_label or [])}
+    labels = frame["_label"].unique() if plan.vocabulary == "argus" else []
+    unknown = [label for label in labels if is_background(label) and label.lower() not in told]
+    return report.drop(frame, frame["_label"].isin(unknown), "background: not known to be benign or attack")
+
+
+def _base_columns(names: Sequence[str], plan: Plan) -> list[str]:
+    "The columns that features are made from: `proto` for `proto is tcp`."
+    known = [*plan.features, *plan.words]
+    found = {}
+    for name in names:
+        if name == "missing cells": continue
+        makers = [c for c in known if name.startswith(f"{c} is ") or name.endswith(f" in {c}")]
+        made_from = makers[0] if makers and name not in known else name
+        found[made_from] = None
+    return list(found)
+
+# %% ../nbs/01c_data.ipynb #eb71ddf3
+def _make(
+    frame: pd.DataFrame, is_attack: np.ndarray, plan: Plan, request: _Request, report: ReadReport,
+) -> tuple[pd.DataFrame, list[Feature], dict[str, str]]:
+    "Records made by a recipe learnt on benign rows, the recipe, and why columns are not in it."
+    columns = _base_columns(request.columns, plan)
+    words = [name for name in columns if name in plan.words]
+    numbers = [name for name in columns if name not in words]
+    benign = frame.loc[~is_attack]
+    recipe, gone = learn_recipe(benign[numbers], benign[words], plan.letters)
+    recipe = chosen_features(recipe, request.columns)
+    if not recipe: raise ValueError(f"{request.name} has no column that holds values on benign rows: {gone}")
+    cells = {name: frame[name].to_numpy(float) for name in numbers}
+    used = [name for name in numbers if name not in gone]
+    lacking = ~np.isfinite(frame[used].to_numpy(float)).all(axis=1)
+    if lacking.any(): report.notes["rows with missing numbers, filled and marked"] += int(lacking.sum())
+    X = make_numbers(recipe, cells, {name: frame[name] for name in words})
+    return pd.DataFrame(X, columns=[feature.name for feature in recipe], index=frame.index), recipe, gone
+
+# %% ../nbs/01c_data.ipynb #2290544a
+_FEW_BENIGN = 100  # below that, a column may be constant on benign records by chance
+
+
 def _constants(
-    frame: pd.DataFrame, is_attack: np.ndarray, columns: list[str], chosen: bool,
-) -> tuple[list[str], list[str]]:
-    "Columns to leave out because they never change, and what is to be said of constants."
-    constant = [name for name in columns if frame[name].min() == frame[name].max()]
-    leave = [] if chosen or len(constant) == len(columns) else constant
+    records: pd.DataFrame, is_attack: np.ndarray, recipe: Sequence[Feature], chosen: bool,
+) -> tuple[dict[str, str], list[str]]:
+    "Features to leave out and why, and what is to be said of constants."
+    # these are constant until something is odd
+    watched = {feature.name for feature in recipe if feature.how in ("gaps", "other")}
+    columns = [name for name in records if name not in watched]
+    constant = [name for name in columns if records[name].min() == records[name].max()]
+    leave = {} if chosen or len(constant) == len(columns) else dict.fromkeys(constant, "constant")
     notes = [f"constant, kept because chosen by name: {', '.join(constant)}"] if constant and chosen else []
-    benign = frame.loc[~is_attack, [name for name in columns if name not in constant]]
-    telling = [name for name in benign if benign[name].nunique() == 1]
+    rest = records[[name for name in columns if name not in constant]]
+    label_like = telling_columns(rest, is_attack, "own") if (~is_attack).sum() >= _FEW_BENIGN else []
+    if not chosen: leave |= dict.fromkeys(label_like, "tells all attacks, like a label")
+    benign = rest.loc[~is_attack]
+    telling = [name for name in benign if benign[name].nunique() == 1 and name not in leave]
     if telling:
         notes.append(f"constant on benign records, so any other value tells an attack: {', '.join(telling)}")
     return leave, notes
 
 # %% ../nbs/01c_data.ipynb #4a1c5390
-def _clean(
-    frame: pd.DataFrame, report: ReadReport, plan: _Plan, request: _Request, files: Sequence[str],
-) -> Dataset:
-    "The data set that is left after all checks."
-    frame = _unlabelled(frame, report)
-    if frame.empty:
-        raise ValueError(f"{request.name} has no labelled rows; dropped: {dict(report.dropped)}")
-    frame, gone = _finite(frame, request.columns, request.chosen, report)
-    columns = [name for name in request.columns if name not in gone]
-    is_attack, attack = _classes(frame["_label"], request.benign_label)
-    keep, copies = _deduplicate(frame, columns, attack, report)
-    frame = frame.loc[keep].reset_index(drop=True)
-    is_attack = is_attack[keep]
-    attack = attack[keep]
-    constant, notes = _constants(frame, is_attack, columns, request.chosen)
-    gone |= dict.fromkeys(constant, "constant")
-    records = frame[[name for name in columns if name not in gone]].astype(np.float64)
-    loaded = _report(records, is_attack, attack, report, plan, request, gone)
-    repaired = [f"{n:,} {what}" for what, n in report.notes.items() if n]
-    loaded = replace(loaded, files=tuple(files), notes=(*repaired, *notes))
-    known = lambda texts: texts.to_numpy(dtype=str) if (texts != "").any() else None
-    groups, day = known(frame["_group"]), known(frame["_day"])
-    return Dataset(request.name, records, is_attack, attack, groups, day, loaded, copies)
+def _numbers(
+    frame: pd.DataFrame, report: ReadReport, plan: Plan, request: _Request,
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray, list[Feature], dict[str, str]]:
+    "Rows that stay, their numbers, is attack, class, the recipe, and why columns are not in it."
+    if plan.missing == "drop":
+        numbers = [name for name in request.columns if name not in plan.words]
+        frame, gone = _finite(frame, numbers, request.chosen, report)
+        if frame.empty: raise ValueError(f"{request.name} has no rows left{_gone(report)}")
+        classes = _classes(frame["_label"], request.benign_label, report, plan.vocabulary)
+        columns = [name for name in numbers if name not in gone]
+        records = frame[columns].astype(np.float64)
+        return frame, records, *classes, plain_recipe(columns), gone
+    classes = _classes(frame["_label"], request.benign_label, report, plan.vocabulary)
+    records, recipe, gone = _make(frame, classes[0], plan, request, report)
+    return frame, records, *classes, recipe, gone
 
-
+# %% ../nbs/01c_data.ipynb #9cc248e7
 def _report(
-    records: pd.DataFrame, is_attack: np.ndarray, attack: np.ndarray, report: ReadReport, plan: _Plan,
-    request: _Request, gone: dict[str, str],
+    records: pd.DataFrame, is_attack: np.ndarray, attack: np.ndarray,
+    report: ReadReport, plan: Plan, request: _Request, gone: dict[str, str],
 ) -> LoadReport:
     "The account of a load, without files and notes."
     skipped = {name: why for name, why in plan.skipped if name not in request.columns}
-    unasked = [name for name in plan.features if name not in request.columns and not request.chosen]
+    unasked = [] if request.chosen else [c for c in plan.on_request if c not in request.columns]
     counts = Counter(attack.tolist())
     classes = ["benign", *(name for name, _ in counts.most_common() if name != "benign")]
     return LoadReport(
-        request.name, (), plan.vocabulary, report.rows_read, dict(report.dropped), len(records),
-        skipped | dict.fromkeys(unasked, "on request") | gone, {name: counts[name] for name in classes},
-        _count_ambiguous(row_ids(records), is_attack), fingerprint(records.assign(_attack=is_attack)))
+        name=request.name, files=(), vocabulary=plan.vocabulary,
+        rows_read=report.rows_read, dropped=dict(report.dropped), rows_kept=len(records),
+        columns_dropped=skipped | dict.fromkeys(unasked, "on request") | gone,
+        classes={name: counts[name] for name in classes},
+        n_ambiguous=_count_ambiguous(row_ids(records), is_attack),
+        fingerprint=fingerprint(records.assign(_attack=is_attack)))
+
+
+def _clean(
+    frame: pd.DataFrame, report: ReadReport, plan: Plan, request: _Request, files: Sequence[str],
+) -> Dataset:
+    "The data set that is left after all checks."
+    frame = _unlabelled(frame, report, plan)
+    frame = _known_to_be(frame, plan, request, report)
+    if frame.empty:
+        raise ValueError(f"{request.name} has no labelled rows (all benign? label_column 'none'){_gone(report)}")
+    frame, records, is_attack, attack, recipe, gone = _numbers(frame, report, plan, request)
+    keep, copies = _deduplicate(records, attack, report)
+    frame = frame.loc[keep].reset_index(drop=True)
+    records = records.loc[keep].reset_index(drop=True)
+    is_attack, attack = is_attack[keep], attack[keep]
+    leave, notes = _constants(records, is_attack, recipe, request.chosen)
+    recipe = [feature for feature in recipe if feature.name not in leave]
+    records = records[[feature.name for feature in recipe]]
+    loaded = _report(records, is_attack, attack, report, plan, request, gone | leave)
+    counted = [what if what.startswith("file ") else f"{n:,} {what}"
+               for what, n in report.notes.items() if n]
+    loaded = replace(loaded, files=tuple(files), notes=(*counted, *plan.doubts, *notes))
+    known = lambda texts: texts.to_numpy(dtype=str) if (texts != "").any() else None
+    groups, day = known(frame["_group"]), known(frame["_day"])
+    return Dataset(request.name, records, is_attack, attack, groups, day, loaded, copies, recipe)
 
 # %% ../nbs/01c_data.ipynb #7ffddb64
 def load_dataset(
-    name_or_path: str | Path,              # a name of `DATASETS`, or a CSV, Parquet, ARFF file or a folder of them
-    columns: Sequence[str] | None = None,  # canonical names wanted, in this order; None: all features but identifiers
+    name_or_path: str | Path,              # a name of `DATASETS`, or a table, or a folder of tables
+    columns: Sequence[str] | None = None,  # canonical names wanted, in order; None: all features but identifiers
     *,
     label_column: str | None = None,       # None: found by name; or "file name" or "none" (all benign)
     benign_label: str | Sequence[str] | None = None,  # None: BENIGN, normal, nonTOR, 0
+    missing: str = "auto",                 # rows without a number: "drop", "indicate"; "auto": see `make_plan`
+    header: Sequence[str] = (),            # names of the columns, for a text without a header
     folder: str | Path | None = None,      # data folder; None: `data_dir()`
     allow_pickle: bool = False,            # True runs the code inside pickle files
     cache: bool = True,                    # text files are parsed once, into the cache folder
@@ -592,20 +610,25 @@ def load_dataset(
     max_per_class: int | None = 200_000,   # rows kept of each label, drawn while reading; None: all
 ) -> Dataset:                              # clean records with labels and the report
     "Reads, cleans and labels a data set."
-    source, paths = locate(name_or_path, Path(folder) if folder else data_dir())
+    source, paths, left_out = locate(name_or_path, Path(folder) if folder else data_dir())
     report = ReadReport()
-    tables = [_open_source(source, path, report, cache, allow_pickle) for path in paths]
-    plan = _make_plan(tables, source, label_column)
-    by_default = [name for name in plan.features if column_role(name) == "feature"]
-    wanted = by_default if columns is None else list(dict.fromkeys(columns))
-    require_columns(pd.DataFrame(columns=list(plan.features)), wanted, f"this choice from {str(name_or_path)!r}")
+    tables, no_tables = _open_all(source, paths, report, cache, allow_pickle, header)
+    if source is None and len(tables) > 1:
+        tables, twins = _without_twins(tables)
+        no_tables |= twins
+    plan = make_plan(tables, source, label_column, missing)
+    wanted = plan.usual if columns is None else list(dict.fromkeys(columns))
+    known = pd.DataFrame(columns=[*plan.features, *plan.words])
+    base = _base_columns(wanted, plan)
+    require_columns(known, base, f"this choice from {str(name_or_path)!r}")
     if not wanted:
         raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")
     if max_per_class is not None: require_positive_int(max_per_class, "max_per_class")
-    frame, report = _read(tables, plan, wanted, cache, progress, max_per_class)
+    frame, report = _read(tables, plan, base, cache, progress, max_per_class)
+    for file, why in (left_out | no_tables).items(): report.notes[f"file left out: {file} ({why})"] += 1
     name = source.name if source else Path(name_or_path).name
     request = _Request(name, wanted, columns is not None, benign_label or None)
-    return _clean(frame, report, plan, request, [path.name for path in paths])
+    return _clean(frame, report, plan, request, [table.path.name for table in tables])
 
 # %% ../nbs/01c_data.ipynb #c7c40749
 def plot_classes(

@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from .core import (allowed_alarms, package_versions, read_model, require_between, require_choice,
                        require_finite, require_positive_int, write_model)
+from .recipes import is_plain, plain_recipe, recipe_from_plain, recipe_to_plain
 from .prep import TRANSFORMS, Transform
 from .tail import Tail
 from .engine import CHUNK, FLOOR, in_blocks
@@ -247,6 +248,7 @@ def _set_transform(self: FlowDetector, transform: Transform) -> None:
     self.constant_ = transform.constant_
     self.feature_names_in_ = np.array(transform.feature_names_in_, dtype=object)
     self.n_features_in_ = len(self.feature_names_in_)
+    self.recipe_ = plain_recipe(self.feature_names_in_.tolist())  # of a table's cells, see `01b_recipes`
 
 # %% ../nbs/02d_detector.ipynb #527b809a
 @patch
@@ -573,6 +575,7 @@ def save(
     header = {"score": SCORE_VERSION, "parameters": self.get_params(), "transform": transform,
               "versions": package_versions(), "n_train": self.n_train_, "offset": self.offset_,
               "constant_cost": self.constant_cost_, "history": asdict(self.history_)}
+    if not is_plain(self.recipe_): header["recipe"] = recipe_to_plain(self.recipe_)
     return write_model(path, arrays, header, FILE_FORMAT)
 
 # %% ../nbs/02d_detector.ipynb #c73ee56f
@@ -609,6 +612,8 @@ def _restore(self: FlowDetector, arrays: dict[str, np.ndarray], header: dict[str
     "Gives an unfitted detector what a file says that fit had left."
     self._check_settings()
     self._set_transform(Transform.from_state(_under("transform.", arrays), header["transform"]))
+    names = self.feature_names_in_.tolist()
+    if "recipe" in header: self.recipe_ = recipe_from_plain(header["recipe"], names)
     if self.transform_.kind != self.transform:
         raise ValueError(f"its transform is {self.transform_.kind!r}, not {self.transform!r}")
     self._set_weights(self._checked_weights(arrays), arrays["bounds"])

@@ -24,9 +24,15 @@ from tqdm import tqdm
 from .core import atomic_path, cache_dir, fingerprint, require_between, require_positive_int
 from .drift import WINDOW, compare_batch, drift_note, drift_warning, judge_windows
 from .measure import in_fresh_process, n_threads, peak_resident_memory
-from .serving import LoadedModel, load_model, model_bytes, restore_model, score_rows
+from .serving import (
+    LoadedModel, frame_numbers, load_model, model_bytes, restore_model, score_rows, table_numbers)
 from .seen import write_seen
-from .tables import BATCH, RECORD_ENDINGS, RESULT, Records, number_matrix, open_table, plan_columns
+from .contents import on_disk
+from .vocabulary import canonical_columns, find_vocabulary
+from .lines import BATCH
+from .roles import column_roles
+from .tables import RESULT, Records, Table, find_tables, open_table, plan_columns
+from .columns import doubts_about, sample_of
 
 # %% ../nbs/11_files.ipynb #a6f6bd54
 _FORMAT = "nfad-scores-1"
@@ -39,6 +45,7 @@ class Job(NamedTuple):
     name: str    # of the file within its folder, for reports
     keep: Any    # columns to pass through, see `plan_columns`
     window: int  # records per comparison with the calibration
+    header: tuple[str, ...] = ()  # names of the columns, for a text without a header
 
 
 @patch
@@ -47,7 +54,7 @@ def task(
     model: LoadedModel,  # that scores it
 ) -> dict[str, Any]:     # plain values
     "All that the result depends on."
-    state = os.stat(self.source)
+    state = on_disk(self.source).stat()
     records = model.reference.records
     return {"format": _FORMAT, "model": model.identity, "threshold": model.threshold,
             "source": self.name, "size": state.st_size, "mtime_ns": state.st_mtime_ns,
@@ -100,6 +107,17 @@ def write_scores(
             "reasons": dict(reasons.most_common(20)), "windows": windows}
 
 # %% ../nbs/11_files.ipynb #692cb222
+def passed_through(
+    table: Table,                # of records
+    keep: str | Sequence[str],   # see `plan_columns`
+) -> str | Sequence[str]:        # the same, or names
+    "What `identifiers` means for a table of one's own, whose columns are known by their values only."
+    if keep != "identifiers" or find_vocabulary(table.names) != "own": return keep
+    roles = column_roles(sample_of([table]), "own")
+    named = zip(table.names, canonical_columns(table.names), strict=True)
+    return [own for own, name in named if roles[name].role not in ("feature", "word", "letters") and own not in RESULT]
+
+
 def score_file(
     model: LoadedModel,           # from `load_model`
     job: Job,                     # what to read and to write
@@ -111,34 +129,25 @@ def score_file(
     said = read_scored(job.target)
     if said and said["task"] == task:
         return said["result"] | {"file": job.name, "status": "was done", "seconds": 0.0}
-    table = open_table(job.source)
+    table = open_table(job.source, header=job.header)
     types = (pa.float64(), pa.float64(), pa.bool_(), pa.string())
-    layout = plan_columns(table.names, model.features, job.keep)
+    keep = passed_through(table, job.keep)
+    layout = plan_columns(table.names, model.recipe, keep, some=table.written.startswith("JSON"))
     schema = pa.schema([*table.fields(layout), *map(pa.field, RESULT, types)])
-    batches = table.records(model.features, job.keep, BATCH)
+    batches = table.records(model.recipe, keep, BATCH)
+    doubts = doubts_about(table)
     with atomic_path(job.target) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            result = write_scores(model, job, writer, batches, advance)
+            result = write_scores(model, job, writer, batches, advance) | {"doubts": doubts}
             writer.add_key_value_metadata({"nfad": json.dumps({"task": task, "result": result})})
     return result | {"file": job.name, "status": "scored", "seconds": time.perf_counter() - start}
 
 # %% ../nbs/11_files.ipynb #0e6c1501
 def find_sources(
-    source: str | Path,  # a file, or a folder; hidden files are left out
+    source: str | Path,  # a table, an archive, or a folder
 ) -> dict[str, Path]:    # name within the folder -> path, sorted
     "Files of records."
-    source = Path(source).resolve()
-    if not source.exists(): raise FileNotFoundError(f"source {source} does not exist")
-    if source.is_file(): return {source.name: source}
-    found = {}
-    for path in sorted(source.rglob("*")):
-        name = path.relative_to(source)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if hidden or path.suffix.lower() not in RECORD_ENDINGS or not path.is_file(): continue
-        found[name.as_posix()] = path
-    if not found:
-        raise FileNotFoundError(f"source {source} holds no file ending in {' or '.join(RECORD_ENDINGS)}")
-    return found
+    return find_tables(Path(source).resolve())[0]
 
 # %% ../nbs/11_files.ipynb #ce1f9004
 def target_name(
@@ -153,21 +162,21 @@ def plan_jobs(
     target: str | Path,                         # a .parquet file for a single file, else a folder
     keep: str | Sequence[str] = "identifiers",  # columns to pass through, see `plan_columns`
     window: int = WINDOW,                       # records per comparison with the calibration
+    header: Sequence[str] = (),                 # names of the columns, for texts without a header
 ) -> list[Job]:                                 # one per file, sorted by name
     "Which file goes where."
     found = find_sources(source)
     source = Path(source).resolve()
     target = Path(target).resolve()
-    keep = keep if isinstance(keep, str) else tuple(keep)
-    if source.is_file() and target.suffix == ".parquet":
+    how = keep if isinstance(keep, str) else tuple(keep), window, tuple(header)
+    if len(found) == 1 and source.is_file() and target.suffix == ".parquet":
         if source == target: raise ValueError(f"target must be another file than source: {target}")
-        return [Job(str(source), str(target), source.name, keep, window)]
+        return [Job(str(path), str(target), name, *how) for name, path in found.items()]
     if target.is_file():
         raise ValueError(f"target must be a folder for the scores of a folder, got the file {target}")
     if target == source or source in target.parents:
         raise ValueError(f"target must lie outside source, or its scores would be scored; got {target}")
-    jobs = [Job(str(path), str(target / target_name(name)), name, keep, window)
-            for name, path in found.items()]
+    jobs = [Job(str(path), str(target / target_name(name)), name, *how) for name, path in found.items()]
     twice = [path for path, n in Counter(job.target for job in jobs).items() if n > 1]
     if twice: raise ValueError(f"two files of source would be scored into {twice[0]}; rename one")
     return jobs
@@ -181,6 +190,8 @@ class FilesReport(NamedTuple):
     warning: str             # about drift; "" if there is none
     seconds: float           # wall time of the whole run
     note: str = ""           # what the comparison with the calibration could not see; "" if nothing
+    left_out: dict[str, str] = {}  # files that are no tables of records -> why
+    doubts: tuple[str, ...] = ()   # what looks wrong in the files
 
 
 @patch
@@ -242,7 +253,8 @@ def account(
     reasons = sum((Counter(r["reasons"]) for r in results), Counter())
     warning = drift_warning(judged, model.reference.fpr)
     note = drift_note(judged, model.reference)
-    return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds, note)
+    doubts = tuple(f"{r['file']}: {doubt}" for r in results for doubt in r.get("doubts", []))
+    return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds, note, doubts=doubts)
 
 # %% ../nbs/11_files.ipynb #6f36e4ae
 def _here(model: LoadedModel, jobs: Sequence[Job], bar: tqdm) -> Iterator[dict[str, Any]]:
@@ -250,7 +262,7 @@ def _here(model: LoadedModel, jobs: Sequence[Job], bar: tqdm) -> Iterator[dict[s
     done = 0
     start = time.perf_counter()
     for job in jobs:
-        size = os.stat(job.source).st_size
+        size = on_disk(job.source).stat().st_size
         before = bar.n
         def advance(share, rows):
             nonlocal done
@@ -282,13 +294,14 @@ def score_files(
     n_workers: int | None = None,               # of a local cluster; None: one per core
     window: int = WINDOW,                       # records per comparison with the calibration
     progress: bool = True,                      # show a progress bar
+    header: Sequence[str] = (),                 # names of the columns, for texts without a header
 ) -> FilesReport:                               # the scores are in the files of `target`
     "Scores files of any number and size into files; goes on where an earlier run was killed."
     start = time.perf_counter()
-    jobs = plan_jobs(source, target, keep, require_positive_int(window, "window"))
+    jobs = plan_jobs(source, target, keep, require_positive_int(window, "window"), header)
     if scheduler in (None, "local"): _clear_leftovers(jobs)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    size = sum(os.stat(job.source).st_size for job in jobs)
+    size = sum(on_disk(job.source).stat().st_size for job in jobs)
     results = []
     with tqdm(total=size, unit="B", unit_scale=True, desc="scoring", disable=not progress) as bar:
         if scheduler is None: accounts = _here(loaded, jobs, bar)
@@ -297,7 +310,8 @@ def score_files(
             results.append(result)
             if strict and result["status"] == "failed":
                 raise ValueError(f"{result['file']}: {result['error']}")
-    return account(results, loaded, time.perf_counter() - start)
+    left_out = find_tables(source)[1]
+    return account(results, loaded, time.perf_counter() - start)._replace(left_out=left_out)
 
 # %% ../nbs/11_files.ipynb #e00505cf
 def worker_settings(
@@ -364,7 +378,7 @@ def _on_cluster(
             job = futures[future]
             error = future.exception()
             yield future.result() if error is None else failed(job, error)
-            bar.update(os.stat(job.source).st_size)
+            bar.update(on_disk(job.source).stat().st_size)
     finally:
         if isinstance(scheduler, str): disconnect(client)
 
@@ -375,12 +389,12 @@ def score_partition(
     keep: str | Sequence[str] = "identifiers",  # columns to pass through, see `plan_columns`
 ) -> pd.DataFrame:                              # (n, .) kept columns and `RESULT`, same index
     "Scores a frame; bad rows get a reason."
-    layout = plan_columns(frame.columns, model.features, keep)
-    X = number_matrix((frame.iloc[:, i] for i in layout.features), model.features, len(frame))
+    layout = plan_columns(frame.columns, model.recipe, keep)
+    X, faults = frame_numbers(frame, model.recipe)
     kept = {name: frame.iloc[:, i] for i, name in layout.kept.items()}
     types = dict(zip(RESULT, ("float64", "float64", "boolean", "str"), strict=True))
     scored = {name: pd.Series(values, index=frame.index, dtype=types[name])
-              for name, values in score_rows(model, X).items()}
+              for name, values in score_rows(model, X, faults).items()}
     return pd.DataFrame(kept | scored, index=frame.index)
 
 # %% ../nbs/11_files.ipynb #b49c5125
@@ -403,14 +417,13 @@ def _benign_scores(
     "Sorted scores of the first `limit` fresh records of files; and how many rows are bad, and were seen."
     parts = []
     left_out = {"bad": 0, "seen": 0}
-    for path in find_sources(source).values():
-        for batch in open_table(path).records(model.features, "none", BATCH):
-            good = np.isfinite(batch.X).all(axis=1) & np.equal(batch.faults, None).astype(bool)
-            X = batch.X[good]
-            new = np.ones(len(X), bool) if model.seen is None else model.seen.places(X) < 0
-            if sum(map(len, parts)) < limit: parts.append(model.detector.anomaly_score(X[new]))
-            left_out["bad"] += int((~good).sum())
-            left_out["seen"] += int((~new).sum())
+    for rows, faults in table_numbers(source, model.recipe):
+        good = np.isfinite(rows).all(axis=1) & np.equal(faults, None).astype(bool)
+        X = rows[good]
+        new = np.ones(len(X), bool) if model.seen is None else model.seen.places(X) < 0
+        if sum(map(len, parts)) < limit: parts.append(model.detector.anomaly_score(X[new]))
+        left_out["bad"] += int((~good).sum())
+        left_out["seen"] += int((~new).sum())
     return np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0), left_out
 
 

@@ -8,7 +8,7 @@ __all__ = ['run_folder', 'Prepared', 'prepare', 'train_run', 'Run', 'read_run']
 # %% ../nbs/02f_runs.ipynb #b2edd64e
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from .core import (atomic_path, fingerprint, package_versions, read_json, requir
 from .catalog import DATASETS
 from .data import Dataset, load_dataset
 from .splits import Split, split_dataset
+from .recipes import is_plain
 from .prep import columns_to_load, default_feature_set, feature_names, index_base, set_slug
 from .detector import FlowDetector
 from .seen import Seen, remember, write_seen
@@ -81,17 +82,20 @@ def prepare(
     seed: int = 0,                 # of the split
     out_dir: str = "runs",         # parent of all runs, see `from_here` of 00_core
     label_column: str | None = None,  # of a user's file
-    benign_label: str | None = None,  # of a user's file
+    benign_label: str | Sequence[str] | None = None,  # of a user's file
+    missing: str = "auto",         # rows without a number: drop, indicate, or auto; see `make_plan`
+    header: Sequence[str] = (),    # names of the columns, for a text without a header
     progress: bool = True,         # show reading progress
 ) -> Prepared:                     # records, split, features and folder
     "Loads, cleans and splits a data set, and names its run directory."
     folder = run_folder(dataset, feature_set, out_dir)
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
-    data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label,
-                        progress=progress)
+    data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label, missing=missing,
+                        header=header, progress=progress)
     parts = split_dataset(data, split, sizes=sizes_for(data, split, sizes), seed=seed)
-    names = feature_names(columns or "all", available=data.records.columns)
+    names = list(data.records.columns)
+    if is_plain(data.recipe): names = feature_names(columns or "all", available=names)
     return Prepared(data, parts, names, folder)
 
 # %% ../nbs/02f_runs.ipynb #59de7ba0
@@ -166,6 +170,8 @@ def train_run(
     checkpoint = folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
     validation = part and prepared.part(part)
     detector.fit(prepared.part("train"), validation=validation, checkpoint=checkpoint)
+    made = {feature.name: feature for feature in prepared.dataset.recipe}
+    detector.recipe_ = [made[name] for name in prepared.features]
     calibration = prepared.part("calibration")
     record = train_record(detector.calibrate(calibration), prepared, settings)
     (folder / "model.safetensors").unlink(missing_ok=True)  # no old model beside a new record

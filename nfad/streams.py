@@ -8,6 +8,7 @@ __all__ = ['CONVERTERS', 'Scorer', 'read_lines', 'score_lines']
 # %% ../nbs/11a_streams.ipynb #208f381b
 import json
 import queue
+import re
 import threading
 from functools import lru_cache
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
@@ -17,49 +18,63 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .measure import one_blas_thread
-from .serving import LoadedModel, find_reasons, load_model
-from .tables import number_matrix, plan_columns
+from .sensors import HEADERLESS
+from .vocabulary import find_vocabulary
+from .dialects import Dialect, find_dialect, flat, is_flow_event, split_line
+from .lines import read_number
+from .recipes import REPAIRS, Feature, is_plain, needed_columns
+from .tables import plan_columns
+from .serving import LoadedModel, find_reasons, frame_numbers, load_model
 
 # %% ../nbs/11a_streams.ipynb #9602d1d4
-def to_number(
-    value: Any,  # of a record
-) -> float:      # NaN if it is no number
-    "A value of a record as a number."
-    if isinstance(value, (list, dict)): return np.nan
-    try: return float(value)
-    except (TypeError, ValueError, OverflowError): return np.nan
-
-
 @lru_cache(maxsize=256)
 def known_layout(
     keys: tuple[str, ...],      # of a record, in its order
-    features: tuple[str, ...],  # names of the model's features
-) -> tuple[str | None, ...]:    # for each feature the key that holds it, or None
-    "Which key of a record holds which feature."
+    columns: tuple[str, ...],   # that a model needs
+) -> tuple[str | None, ...]:    # for each column the key that holds it, or None
+    "Which key of a record holds which column."
     found = []
-    for name in features:
-        try: found.append(keys[plan_columns(keys, [name], "none").features[0]])
+    for name in columns:
+        try: found.append(keys[plan_columns(keys, [name], "none").places[name]])
         except KeyError: found.append(None)
     return tuple(found)
 
+# %% ../nbs/11a_streams.ipynb #3f831c95
+def from_dicts(
+    records: list[dict[str, Any]],  # n records by name
+    recipe: list[Feature],          # of a model
+) -> np.ndarray:                    # (n, d), NaN where there is no number
+    "Records by name as numbers."
+    keys = tuple(dict.fromkeys(key for record in records for key in record))
+    if is_plain(recipe) and find_vocabulary(keys) not in REPAIRS:
+        columns = tuple(feature.column for feature in recipe)
+        X = np.full((len(records), len(recipe)), np.nan)
+        for row, record in zip(X, records, strict=True):
+            keys_of = known_layout(tuple(record), columns)
+            row[:] = [np.nan if key is None else read_number(record[key]) for key in keys_of]
+        return X
+    frame = pd.DataFrame(records, columns=list(keys), dtype=object)
+    as_numbers, as_texts = needed_columns(recipe)
+    columns = (*as_numbers, *as_texts)
+    found = known_layout(keys, columns)
+    absent = [name for name, key in zip(columns, found, strict=True) if key is None]
+    X = frame_numbers(frame.assign(**dict.fromkeys(absent)), recipe)[0]
+    n_there = [sum(key is not None for key in known_layout(tuple(record), columns)) for record in records]
+    X[np.array(n_there) < 0.25 * len(columns)] = np.nan  # a record of another kind, not one with gaps
+    return X
+
 
 def to_matrix(
-    records: Any,               # frame, list of dicts by name, or (n, d) numbers
-    features: tuple[str, ...],  # names of the model's features
-) -> np.ndarray:                # (n, d), NaN where there is no number
+    records: Any,           # frame, list of dicts by name, or (n, d) numbers
+    recipe: list[Feature],  # of the model
+) -> np.ndarray:            # (n, d), NaN where there is no number
     "Records as numbers."
-    if isinstance(records, pd.DataFrame):
-        places = plan_columns(records.columns, features, "none").features
-        return number_matrix((records.iloc[:, i] for i in places), features, len(records))
-    if len(records) and not isinstance(records[0], dict):
-        X = np.asarray(records, dtype=np.float64)
-        if X.ndim == 2 and X.shape[1] == len(features): return X
-        raise ValueError(f"records must have shape (n, {len(features)}), got {X.shape}")
-    X = np.full((len(records), len(features)), np.nan)
-    for row, record in zip(X, records, strict=True):
-        row[:] = [np.nan if key is None else to_number(record[key])
-                  for key in known_layout(tuple(record), features)]
-    return X
+    if isinstance(records, pd.DataFrame): return frame_numbers(records, recipe)[0]
+    if len(records) and isinstance(records[0], dict): return from_dicts(records, recipe)
+    X = np.asarray(records, dtype=np.float64)
+    fits = X.ndim == 2 and X.shape[1] == len(recipe)
+    if fits or not len(records): return X.reshape(-1, len(recipe))
+    raise ValueError(f"records must have shape (n, {len(recipe)}), got {X.shape}")
 
 # %% ../nbs/11a_streams.ipynb #1472952f
 class Answer(NamedTuple):
@@ -81,6 +96,7 @@ class Scorer:
         if isinstance(model, LoadedModel) and fpr is None: self.model = model
         else: self.model = load_model(getattr(model, "detector", model), fpr)
         self.features, detector = tuple(self.model.features), self.model.detector
+        self.recipe = self.model.recipe
         self.few = FewRows(detector) if fast and hasattr(detector, "statistic_") else None
         self.score([[1.0] * len(self.features)])  # all is compiled before the first record comes
 
@@ -91,7 +107,7 @@ def score(
     records: Any,    # list of dicts by name, (n, d) numbers in the model's order, or a DataFrame
 ) -> list[Answer]:   # one per record
     "Answers for a few records, or for many."
-    X = to_matrix(records, self.features)
+    X = to_matrix(records, self.recipe)
     reasons = find_reasons(X, self.features)
     rows = X[np.equal(reasons, None).astype(bool)]
     if not len(rows): scores = np.zeros(0)
@@ -134,7 +150,7 @@ def from_zeek(
 ) -> dict[str, float]:       # canonical name -> value
     "Features of a Zeek connection."
     if "orig_pkts" not in record: raise KeyError("no Zeek connection: it lacks 'orig_pkts'")
-    number = lambda key: to_number(record.get(key) or 0)
+    number = lambda key: read_number(record.get(key) or 0)
     packets, sizes = (number("orig_pkts"), number("resp_pkts")), (number("orig_bytes"), number("resp_bytes"))
     return traffic_features(number("duration"), packets, sizes)
 
@@ -146,7 +162,7 @@ def from_suricata(
     flow = record.get("flow")
     if not isinstance(flow, dict) or "pkts_toserver" not in flow:
         raise KeyError("no Suricata flow: it lacks 'flow' with 'pkts_toserver'")
-    number = lambda key: to_number(flow.get(key) or 0)
+    number = lambda key: read_number(flow.get(key) or 0)
     start, end = pd.to_datetime([flow.get("start"), flow.get("end")], errors="coerce", utc=True)
     seconds = number("age") if pd.isna(start) or pd.isna(end) else (end - start).total_seconds()
     packets = number("pkts_toserver"), number("pkts_toclient")
@@ -154,7 +170,7 @@ def from_suricata(
 
 # %% ../nbs/11a_streams.ipynb #341d0757
 # sensor -> features of a record
-CONVERTERS = {"none": dict, "zeek": from_zeek, "suricata": from_suricata}
+CONVERTERS = {"none": flat, "zeek": from_zeek, "suricata": from_suricata}
 
 
 def read_lines(
@@ -170,19 +186,90 @@ def read_lines(
         yield None
 
 # %% ../nbs/11a_streams.ipynb #5a3083a9
-def parse_line(
-    line: bytes | str | None,                # one line; None: it was too long
-    convert: Callable[[dict], dict] = dict,  # of `CONVERTERS`
-) -> tuple[dict[str, Any], dict[str, Any], str | None]:  # record, features, and why there are none
+class Parsed(NamedTuple):
+    "One line of a stream."
+    record: dict[str, Any] = {}    # as it stands there
+    features: dict[str, Any] = {}  # by the names that the model knows
+    reason: str | None = None      # why it is no record
+
+
+def parse_object(
+    text: str,                               # one line
+    convert: Callable[[dict], dict] = flat,  # of `CONVERTERS`
+) -> Parsed:                                 # record, features, and why there are none
     "One JSON line, whatever it holds."
-    if line is None: return {}, {}, "line too long"
+    try: record = json.loads(text, parse_constant=lambda word: None)
+    except RecursionError: return Parsed(reason="nested too deep")
+    except ValueError: return Parsed(reason="no JSON")
+    if not isinstance(record, dict): return Parsed(reason="no JSON object")
+    if not is_flow_event(record): return Parsed(record, reason="event that is no flow")
+    try: return Parsed(record, convert(record))
+    except KeyError as error: return Parsed(record, reason=str(error.args[0]))
+    except (ValueError, TypeError, OverflowError): return Parsed(record, reason="no JSON")
+
+# %% ../nbs/11a_streams.ipynb #d5d17578
+class LineParser:
+    "Makes records of the lines of a stream."
+    def __init__(
+        self,
+        convert: Callable[[dict], dict] = flat,  # of `CONVERTERS`
+        header: tuple[str, ...] = (),            # names of the columns, for lines without a header
+    ):
+        self.convert = convert
+        self.header = header
+        self.remarks: list[str] = []
+        self.dialect: Dialect | None = None
+        self.saw_json = False
+
+
+@patch
+def _settle(self: LineParser, text: str) -> bool:
+    "Learns from a line how the others are written; True if it is a header and no record."
+    dialect = find_dialect(text.encode(), "the stream", self.header, list(HEADERLESS.values()))
+    if len(dialect.names) < 2: raise ValueError("a table of one column has no features to speak of")
+    self.dialect = dialect
+    return dialect.first > 0
+
+
+@patch
+def _row(self: LineParser, text: str) -> Parsed:
+    "One line of fields."
+    dialect = self.dialect
+    if dialect.wide_gaps: text = re.sub(r" {2,}", dialect.delimiter, text)
+    if dialect.quote: fields = split_line(text, dialect.delimiter, dialect.quote)
+    else: fields = text.split(dialect.delimiter)
+    if len(fields) < len(dialect.names): return Parsed(reason="line with too few fields")
+    if any(fields[len(dialect.names):]): return Parsed(reason="line with too many fields")
+    if dialect.delimiter != ",":
+        fields = [re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", field) for field in fields]
+    nothing = ("", *dialect.empty)
+    record = {name: field for name, field in zip(dialect.names, fields) if field not in nothing}
+    try: return Parsed(record, self.convert(record))
+    except KeyError as error: return Parsed(record, reason=str(error.args[0]))
+
+# %% ../nbs/11a_streams.ipynb #431ab3fe
+@patch
+def parse(
+    self: LineParser,
+    line: bytes | str | None,  # one line; None: it was too long
+) -> Parsed | None:            # None for blank lines, remarks and headers
+    "One line, whatever it holds."
+    if line is None: return Parsed(reason="line too long")
+    text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
+    text = text.strip("\r\n").lstrip("\ufeff")
+    if not text.strip(): return None
+    if text.lstrip()[0] in "{[":
+        self.saw_json = True
+        return parse_object(text, self.convert)
+    if text.lstrip().startswith("#"):
+        self.remarks = [*self.remarks[-20:], text]
+        if text.lstrip().startswith("#fields"): self.dialect = find_dialect("\n".join(self.remarks).encode())
+        return None
     try:
-        record = json.loads(line, parse_constant=lambda word: None)
-        if not isinstance(record, dict): return {}, {}, "no JSON object"
-        return record, convert(record), None
-    except KeyError as error: return record, {}, str(error.args[0])
-    except RecursionError: return {}, {}, "nested too deep"
-    except (ValueError, TypeError, OverflowError): return {}, {}, "no JSON"
+        if self.dialect is None and self.saw_json: return Parsed(reason="no JSON")
+        if self.dialect is None and self._settle(text): return None
+    except ValueError: return Parsed(reason="no JSON" if self.saw_json else "no header line before it")
+    return self._row(text)
 
 # %% ../nbs/11a_streams.ipynb #6466ddee
 def in_bursts(
@@ -213,19 +300,21 @@ def in_bursts(
 # %% ../nbs/11a_streams.ipynb #77dda2a4
 def score_lines(
     scorer: Scorer,                          # of a model
-    lines: Iterable[Any],                    # JSON lines, bytes or text; blank ones are skipped
-    convert: Callable[[dict], dict] = dict,  # of `CONVERTERS`
+    lines: Iterable[Any],                    # JSON lines, a log of Zeek, or CSV; bytes or text; blank ones are skipped
+    convert: Callable[[dict], dict] = flat,  # of `CONVERTERS`
+    header: tuple[str, ...] = (),            # names of the columns, for lines without a header
 ) -> Iterator[dict[str, Any]]:               # each record with what was found under `nfad`
-    "JSON lines in, the same objects with their scores out, in order."
+    "Lines in, JSON objects with their scores out, in order."
     number = 0
+    parser = LineParser(convert, header)
     unread = Answer(None, None, None, "")
     for burst in in_bursts(lines):
-        parsed = [parse_line(line, convert) for line in burst if line is None or line.strip()]
-        answers = scorer.score([features for _, features, _ in parsed])
-        for (record, _, reason), answer in zip(parsed, answers, strict=True):
+        parsed = [found for line in burst if (found := parser.parse(line)) is not None]
+        answers = scorer.score([found.features for found in parsed])
+        for found, answer in zip(parsed, answers, strict=True):
             number += 1
-            said = answer if reason is None else unread._replace(reason=reason)
-            yield record | {"nfad": {"line": number, **said._asdict()}}
+            said = answer if found.reason is None else unread._replace(reason=found.reason)
+            yield found.record | {"nfad": {"line": number, **said._asdict()}}
 
 # %% ../nbs/11a_streams.ipynb #e6c587d8
 class FewRows:

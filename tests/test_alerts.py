@@ -21,6 +21,7 @@ from nfad.promises import flag_batch
 from nfad.report import sections_html
 from nfad.score import conformal_p_values, threshold_at_fpr
 from nfad.serving import LoadedModel, load_model
+from nfad.recipes import plain_recipe
 from nights import EVIL, NAMES, small_detector, traffic, write_folder
 
 
@@ -69,7 +70,7 @@ def test_alerts_are_the_top_of_all_files(model, scored):
 
 def test_alerts_get_their_records_and_reasons(model, scored):
     alerts = find_alerts(scored / "out", fdr=0.2, top=10)
-    X = alert_records(alerts, scored / "in", NAMES)
+    X = alert_records(alerts, scored / "in", plain_recipe(NAMES))
     assert np.array_equal(model.detector.anomaly_score(X), alerts.table["anomaly_score"])
     told = explain_alerts(model, alerts, scored / "in", background=traffic(100))
     assert told.table["surprising"].str.contains("Total Fwd Packets|Idle Max").all()

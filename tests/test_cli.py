@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from nfad.cli import COMMANDS, main
-from nights import NAMES, strange, traffic
+from nights import NAMES, detector, model_path, strange, traffic
 from notebooks import ROOT
 
 START = "import sys; from nfad.cli import main; sys.exit(main())"
@@ -67,7 +67,7 @@ def test_loading_is_noticed(): assert "pandas" in loaded_by("datasets")
 def test_every_command_explains_itself(here, capsys):
     with pytest.raises(SystemExit) as end: main(["--help"])
     overview = capsys.readouterr().out
-    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info demo recalibrate".split())
+    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate".split())
     for name, function in COMMANDS.items():
         assert name in overview
         with pytest.raises(SystemExit): main([name, "--help"])
@@ -165,6 +165,7 @@ def test_few_benign_records_are_trained_scored_and_explained(here, tmp_path, mon
     status, out, _ = here("train", "flows.csv", "--preset", "fast", "--epochs", 2, "--out-dir", "own")
     assert status == 0 and "WARNING: 9 calibration records can promise a false-alarm rate of 10.00% at best, not 1.00%: that needs at least 99" in out
     model = out.splitlines()[0]
+    assert "60 rows of 1 files" in out, "what was understood"
     status, out, error = here("score", model, "flows.csv", "scores.parquet")
     assert status == 0 and "60 records" in out and "drift cannot be judged: 9 calm" in out and "WARNING" not in out, error
     assert here("explain", model, "flows.csv", "scores.parquet", "--top", 5)[0] == 0
@@ -194,7 +195,7 @@ def test_feature_indexes_and_options_arrive(tmp_path):
     words = ["train", str(tmp_path / "own.csv"), "--feature-set", "Idle Max,Flow Duration", "--out-dir", str(tmp_path)]
     assert main(words + options) == 0
     record = json.loads(next(tmp_path.glob("*/*/train.json")).read_text())
-    assert record["features"] == ["Idle Max", "Flow Duration"]
+    assert record["features"] == ["Idle Max", "Flow Duration", "missing cells"]
     wanted = {"learning_rate": 0.01, "optimizer": "sgd", "seed": 3, "fpr": 0.05, "epochs": 1}
     assert {name: record["parameters"][name] for name in wanted} == wanted
 
@@ -202,7 +203,7 @@ def test_feature_indexes_and_options_arrive(tmp_path):
 def test_info_reads_the_header_only(trained, here):
     status, out, _ = here("info", trained.model, "--json")
     said = json.loads(out)
-    assert status == 0 and said["features"] == NAMES and said["n_train"] == 800 and said["n_calibration"] == 400 and said["weights"] > 1000
+    assert status == 0 and said["features"] == [*NAMES, "missing cells"] and said["n_train"] == 800 and said["n_calibration"] == 400 and said["weights"] > 1000
     assert here("info", trained.model)[1].startswith("file")
 
 
@@ -235,13 +236,13 @@ def test_score_then_explain(trained, here, tmp_path):
     assert (tmp_path / "alerts" / "alerts.html").is_file() and len(pd.read_parquet(tmp_path / "alerts" / "alerts.parquet")) == 5
 
 
-def test_explain_without_scores_says_what_is_missing(trained, here, tmp_path):
+def test_explain_without_scores_says_what_is_missing(trained, model_path, here, tmp_path):
     (tmp_path / "empty").mkdir()
     status, out, said = here("explain", trained.model, trained.records, tmp_path / "empty")
     assert status == 1 and out == "" and "holds no scores of nfad; make them with: nfad score" in said
     traffic(5).assign(**{NAMES[0]: np.nan}).to_parquet(tmp_path / "bad.parquet")
-    assert here("score", trained.model, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--quiet")[0] == 0
-    status, out, _ = here("explain", trained.model, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--out", tmp_path / "alerts")
+    assert here("score", model_path, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--quiet")[0] == 0
+    status, out, _ = here("explain", model_path, tmp_path / "bad.parquet", tmp_path / "s.parquet", "--out", tmp_path / "alerts")
     assert status == 3 and "No record has a score" in out and f"no number in '{NAMES[0]}' (5)" in out
 
 
@@ -272,10 +273,10 @@ def test_lines_of_a_pipe(trained):
     assert answers[5]["nfad"]["is_anomaly"] and answers[6]["nfad"]["reason"] == "no JSON"
 
 
-def from_pipe(monkeypatch, here, text: str, *words) -> list[dict]:
+def from_pipe(monkeypatch, here, text: str, *words, status: int = 0) -> list[dict]:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
-    status, out, _ = here(*words)
-    assert status == 0
+    found, out, said = here(*words)
+    assert found == status and "without a score" in said
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -288,6 +289,66 @@ def test_csv_of_a_pipe_scores_like_a_file(trained, monkeypatch, here, tmp_path):
     flagged = from_pipe(monkeypatch, here, (tmp_path / "a.csv").read_text(), "score", trained.model, "-", "--alerts-only")
     assert len(flagged) == sum(a["nfad"]["is_anomaly"] for a in answers) < 23
     assert from_pipe(monkeypatch, here, "", "score", trained.model, "-") == []
+
+
+def test_a_pipe_without_a_header_has_names(trained, monkeypatch, here):
+    text = traffic(5, 4).to_csv(index=False, header=False)
+    named = from_pipe(monkeypatch, here, text, "score", trained.model, "-", "--header", ",".join(NAMES))
+    assert [a["nfad"]["reason"] for a in named] == [None] * 5
+    nameless = from_pipe(monkeypatch, here, text, "score", trained.model, "-", status=3)
+    assert [a["nfad"]["reason"] for a in nameless] == ["no header line before it"] * 5
+
+
+# ---------------------------------------------------------------- tables as people have them
+
+def test_a_file_without_a_header_is_trained_scored_and_explained(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.concat([traffic(400).assign(Label="BENIGN"), strange(20).assign(Label="PortScan")])
+    frame.to_csv("flows.csv", index=False, header=False, sep=";")
+    names = "--header", ",".join([*NAMES, "Label"])
+    assert "pass header" in here("train", "flows.csv", "--quiet")[2]
+    status, out, said = here("train", "flows.csv", *names, "--preset", "fast", "--epochs", 2, "--out-dir", "own")
+    assert status == 0, said
+    model = next(Path("own").glob("*/*/model.safetensors"))
+    status, out, said = here("score", model, "flows.csv", "scores.parquet", *names, "--quiet")
+    assert status == 0 and len(pd.read_parquet("scores.parquet")) == 420, said
+    status, out, said = here("explain", model, "flows.csv", "scores.parquet", *names, "--top", 5, "--quiet")
+    assert status == 0, said
+
+
+def test_train_says_what_it_understood(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.concat([traffic(300).assign(Label="BENIGN"), strange(20).assign(Label="PortScan")]).assign(**{"Flow ID": "x"})
+    frame.iloc[5, 3] = np.nan
+    Path("flows.csv").write_text(frame.to_csv(index=False) + "1,2\n\n")
+    Path("days").mkdir()
+    Path("flows.csv").rename("days/flows.csv")
+    Path("days/README.md").write_text("about")
+    status, out, said = here("train", "days", "--preset", "fast", "--epochs", 1, "--out-dir", "own")
+    understood = out[out.index("322 rows"):]
+    assert status == 0 and len(understood.splitlines()) <= 12 and out.splitlines()[0].endswith("model.safetensors"), said
+    for part in ("322 rows of 1 files", "1 line with too few fields", "1 empty line", "300 benign", "20 PortScan", "1 rows with missing numbers",
+                 "README.md"): assert part in understood, part
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "tsv", "json"])
+def test_what_can_be_scored_can_be_explained(trained, here, tmp_path, kind):
+    frame = pd.concat([traffic(60, 5), strange(6, 6)]).assign(**{"Flow ID": "x"})
+    path = tmp_path / f"night.{kind}"
+    if kind == "json": frame.to_json(path, orient="records", lines=True)
+    else: frame.to_csv(path, index=False, sep="\t" if kind == "tsv" else ";", decimal=",")
+    assert here("score", trained.model, path, tmp_path / "s.parquet", "--quiet")[0] == 0
+    status, out, said = here("explain", trained.model, path, tmp_path / "s.parquet", "--out", tmp_path / "alerts", "--top", 3, "--json", "--quiet")
+    assert status == 0 and len(json.loads(out)["alerts"]) == 3, said
+    assert here("evaluate", trained.model, "--benign-path", path, "--attack-path", path)[0] == 0
+
+
+def test_inspect_reads_any_table(here, tmp_path):
+    frame = traffic(50).assign(Label="BENIGN", host="10.0.0.1")
+    frame.to_csv(tmp_path / "a.csv", index=False, sep=";", decimal=",")
+    status, out, said = here("inspect", tmp_path / "a.csv")
+    assert status == 0 and "semicolon" in out and "decimal comma" in out and "Idle Max" in out, said
+    json.loads(here("inspect", tmp_path / "a.csv", "--json")[1])
 
 
 # ---------------------------------------------------------------- mistakes

@@ -163,7 +163,7 @@ def test_law_comment_above_catches():
 
 def test_the_commands_say_what_stands_above():
     from nfad import cli
-    assert "reference : file of benign records to compare the stream with; calibration.parquet" in cli._score.__doc__
+    assert "reference : table of benign records to compare the stream with; calibration.parquet beside the model is found" in cli._score.__doc__
 
 
 # ---------------------------------------------------------------- the hook
@@ -194,7 +194,7 @@ def test_a_spawned_process_has_the_hook(tmp_path):
                       "def ask(_):\n    from nfad.core import slug\n    return slug.__doc__\n"
                       "if __name__ == '__main__':\n    print(mp.get_context('spawn').Pool(1).map(ask, [0])[0])\n")
     said = run("-c", f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
-    assert "text : a data set's name" in run(str(script)).stdout or "text : a data set's name" in said.stdout, said.stderr
+    assert "text : a name; or the Path of a file" in run(str(script)).stdout or "text : a name; or the Path of a file" in said.stdout, said.stderr
 
 
 def test_import_of_nfad_stays_light_and_says_where_to_start():

@@ -13,8 +13,9 @@ from nfad.nearest import ROWS
 from nfad.statistics import ProfileStatistic
 from nfad.detector import FlowDetector
 from nfad.serving import LoadedModel, load_model
-from nfad.streams import (Scorer, from_suricata, from_zeek, in_bursts, parse_line, read_lines, score_lines,
-                          to_number)
+from nfad.streams import LineParser, Scorer, from_dicts, from_suricata, from_zeek, in_bursts, parse_object, read_lines, score_lines
+from nfad.lines import read_number
+from nfad.tables import open_table
 from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, traffic
 
 
@@ -61,7 +62,7 @@ ONES = dict.fromkeys(NAMES, 1)
 
 
 @pytest.mark.parametrize("record, reason", [
-    ({}, "no number in 'Flow Duration'"), (dict.fromkeys(NAMES), "no number in 'Flow Duration'"), (dict.fromkeys(NAMES, "1"), None),
+    ({}, "none of the model's features"), (dict.fromkeys(NAMES), "none of the model's features"), (dict.fromkeys(NAMES, "1"), None),
     (ONES | {"Idle Max": "x"}, "no number in 'Idle Max'"), (ONES | {"Idle Max": 1e999}, "infinite in 'Idle Max'"),
     (ONES | {"Idle Max": [1]}, "no number in 'Idle Max'"), (ONES | {"Idle Max": 10**400}, "no number in 'Idle Max'")])
 def test_online_reasons(scorer, record, reason):
@@ -135,9 +136,9 @@ LINES = st.binary(max_size=40) | DAMAGE.map(lambda how: damage(CONNECTION, *how)
 @settings(fuzz, max_examples=1000)
 def test_fuzz_json_lines(line):
     for convert in (dict, from_zeek, from_suricata):
-        record, features, reason = parse_line(line, convert)
+        record, features, reason = parse_object(line.decode("utf-8", "replace"), convert)
         assert (reason is None) or features == {}
-        X = np.array([[to_number(features.get(name)) for name in NAMES]])
+        X = np.array([[read_number(features.get(name)) for name in NAMES]])
         for name, value in zip(NAMES, X[0]):
             if np.isfinite(value): assert float(features[name]) == value
 
@@ -151,3 +152,87 @@ def test_hostile_lines(scorer):
 
 def test_long_lines_are_skipped():
     assert list(read_lines(io.BytesIO(b"a\n" + b"x" * 5000 + b"\nb\n" + b"y" * 70), limit=64)) == [b"a\n", None, b"b\n", None]
+
+
+@given(st.lists(LINES | st.sampled_from([b"a,b", b"1,2", b'"', b"#fields\ta\tb", b"#", b"1\t2", b",,,", b"\x00,\x00"]), max_size=6))
+@settings(fuzz, max_examples=300)
+def test_fuzz_lines_of_any_kind(lines):
+    parser = LineParser()
+    for line in lines:
+        found = parser.parse(line)
+        assert found is None or (found.reason is None) or found.features == {}
+
+
+# ---------------------------------------------------------------- the same doors for a table and a stream
+
+HEADER = ",".join(NAMES)
+TABLE = ["1,2,3,4", "5,6,7,8.5", "x,2,3,4", ",2,3,4", "1,2,3", "1,2,3,4,5", "1,2,3,4,", '"1",2,3,4', " 1 , 2,3,4", "inf,2,3,4", "9,9,-,9", "1e3,2,.5,+4"]
+
+
+def law_same_doors(scorer, folder, lines, dialect=lambda line: line, parser=LineParser):
+    "A line of a stream has the numbers and the fault that it has in a file."
+    path = folder / "a.csv"
+    path.write_text("\n".join(map(dialect, [HEADER, *lines])) + "\n")
+    batch, = open_table(path).records(scorer.recipe, "none")
+    stream = parser()
+    found = [parsed for line in [HEADER, *lines] if (parsed := stream.parse(dialect(line))) is not None]
+    assert [parsed.reason for parsed in found] == list(batch.faults), "another fault"
+    sound = np.equal(batch.faults, None).astype(bool)
+    X = from_dicts([parsed.features for parsed, good in zip(found, sound) if good], scorer.recipe)
+    assert np.array_equal(X, batch.X[sound], equal_nan=True), "other numbers"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_law_same_doors(scorer, tmp_path, delimiter):
+    law_same_doors(scorer, tmp_path, TABLE, lambda line: line.replace(",", delimiter))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_law_same_doors_decimal_comma(scorer, tmp_path, delimiter):
+    rows = [f"{i},5.25,3,4" for i in range(1, 9)]
+    law_same_doors(scorer, tmp_path, rows, lambda line: line.replace(",", delimiter).replace(".", ","))
+
+
+@pytest.mark.parametrize("row", ["1,2,3,true", "1_000,2,3,4", "0x1f,2,3,4", "1,2,3,nan", "1,2,3,1e999", "١,2,3,4", "1,2,3,1.5e3"])
+def test_law_same_doors_odd_cells(scorer, tmp_path, row): law_same_doors(scorer, tmp_path, [*TABLE[:2] * 3, row])
+
+
+def test_law_same_doors_catches(scorer, tmp_path):
+    class Generous(LineParser):
+        def parse(self, line):
+            found = super().parse(line)
+            return found if found is None or found.reason is None else found._replace(reason=None)
+    with pytest.raises(AssertionError, match="another fault"): law_same_doors(scorer, tmp_path, TABLE, parser=Generous)
+
+
+ZEEK = ["#separator \\x09", "#unset_field\t-", "#path\tconn", "\t".join(["#fields", "uid", *NAMES]), "#types\tstring" + "\tdouble" * 4]
+
+
+def test_a_log_of_zeek_in_a_pipe(scorer):
+    lines = [*ZEEK, "C1\t1\t2\t3\t4", "C2\t1\t-\t3\t4", "C3\t1", "#close\t2020"]
+    answers = list(score_lines(scorer, lines))
+    assert [answer["nfad"]["reason"] for answer in answers] == [None, "no number in 'Total Fwd Packets'", "line with too few fields"]
+    assert answers[0]["uid"] == "C1" and answers[0]["nfad"]["anomaly_score"] == scorer.score_one([1, 2, 3, 4]).anomaly_score
+
+
+def test_lines_before_a_header_have_a_reason(scorer):
+    answers = list(score_lines(scorer, ["1,2,3,4", HEADER, "1,2,3,4"]))
+    assert [answer["nfad"]["reason"] for answer in answers] == ["no header line before it", None]
+    answers = list(score_lines(scorer, ["1,2,3,4"], header=tuple(NAMES)))
+    assert answers[0]["nfad"]["reason"] is None and answers[0]["nfad"]["line"] == 1
+
+
+def test_records_of_many_layouts(scorer):
+    "Each record is read by its own keys, whatever the records around it have."
+    named = dict(zip(NAMES, [1, 2, 3, 4]))
+    other = {name.upper().replace(" ", "_"): value for name, value in named.items()}
+    both = [answer.anomaly_score for answer in scorer.score([named, other, {"a": 1}, dict(reversed(named.items()))])]
+    assert both[0] == both[1] == both[3] == scorer.score_one([1, 2, 3, 4]).anomaly_score and both[2] is None
+
+
+@pytest.mark.parametrize("line", ["no json", "error, retry, later", "1,2,3,4"])
+def test_among_objects_no_other_line_is_taken_for_a_header(scorer, line):
+    "A line that is no object, after objects, has a reason as in a file, and the objects after it are read."
+    whole = json.dumps(ONES)
+    answers = list(score_lines(scorer, [whole, line, whole]))
+    assert [answer["nfad"]["reason"] for answer in answers] == [None, "no JSON", None]

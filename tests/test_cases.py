@@ -1,0 +1,291 @@
+"""Inputs that people have: the same records come out of every way of writing them, and what is odd about a table is named, not fatal."""
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from nfad.columns import doubts_about
+from nfad.data import load_dataset
+from nfad.overview import look_at
+from nfad.tables import find_tables, open_table
+
+NAMES = ["Flow Duration", "Total Fwd Packets", "Total Backward Packets", "Flow IAT Mean", "Fwd Packet Length Mean", "Label"]
+
+
+def flows(n=60, seed=0):
+    "Records of CICFlowMeter with labels."
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(rng.lognormal(4, 1, (n, 5)).round(3), columns=NAMES[:-1])
+    return frame.assign(Label=np.where(np.arange(n) % 6 == 5, "PortScan", "BENIGN"))
+
+
+def text(frame, sep=",", decimal=".", header=True): return frame.to_csv(index=False, sep=sep, decimal=decimal, header=header)
+
+
+def zipped(content):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive: archive.writestr("flows.csv", content)
+    return packed.getvalue()
+
+
+WRITTEN = {  # case -> name of the file and its bytes, from the records
+    "blank_top": lambda f: ("a.csv", ("\n\n" + text(f)).encode()),
+    "comment_top": lambda f: ("a.csv", ("# exported by a tool, version 4\n# on Monday\n" + text(f)).encode()),
+    "title_top": lambda f: ("a.csv", ("Flows of Monday\n" + text(f)).encode()),
+    "sep_line": lambda f: ("a.csv", ("sep=;\n" + text(f, ";")).encode()),
+    "semicolon": lambda f: ("a.csv", text(f, ";").encode()),
+    "semicolon_decimal_comma": lambda f: ("a.csv", text(f, ";", ",").encode()),
+    "tab": lambda f: ("a.tsv", text(f, "\t").encode()),
+    "bar": lambda f: ("a.psv", text(f, "|").encode()),
+    "txt": lambda f: ("a.txt", text(f).encode()),
+    "utf16": lambda f: ("a.csv", text(f, "\t").encode("utf-16")),
+    "mark": lambda f: ("a.csv", text(f).encode("utf-8-sig")),
+    "returns": lambda f: ("a.csv", text(f).replace("\n", "\r").encode()),
+    "windows": lambda f: ("a.csv", text(f).replace("\n", "\r\n").encode()),
+    "index": lambda f: ("a.csv", f.to_csv().encode()),
+    "quoted": lambda f: ("a.csv", f.to_csv(index=False, quoting=1).encode()),
+    "trailing": lambda f: ("a.csv", text(f).replace("\n", ",\n").encode()),
+    "gz": lambda f: ("a.csv.gz", gzip.compress(text(f).encode())),
+    "gz_by_content": lambda f: ("a.csv", gzip.compress(text(f).encode())),
+    "bz2": lambda f: ("a.csv.bz2", bz2.compress(text(f).encode())),
+    "xz": lambda f: ("a.csv.xz", lzma.compress(text(f).encode())),
+    "zst": lambda f: ("a.csv.zst", pa.Codec("zstd").compress(text(f).encode(), asbytes=True)),
+    "zip": lambda f: ("a.zip", zipped(text(f))),
+    "json": lambda f: ("a.json", f.to_json(orient="records", lines=True).encode()),
+}
+
+
+def law_same_records(path, frame, **how):
+    "What is read is what was written, and every row is accounted for."
+    loaded = load_dataset(path, cache=False, missing="drop", **how)
+    found = loaded.records.assign(Label=np.where(loaded.is_attack, "PortScan", "BENIGN"))[NAMES]
+    expected = frame[NAMES]
+    order = [frame.sort_values(NAMES, ignore_index=True) for frame in (found, expected)]
+    pd.testing.assert_frame_equal(*order, check_dtype=False)
+    assert loaded.report.rows_read == len(frame) and not loaded.report.dropped, "rows are named that are sound"
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_law_same_records(tmp_path, case):
+    name, content = WRITTEN[case](flows())
+    (tmp_path / name).write_bytes(content)
+    law_same_records(tmp_path / name, flows())
+
+
+@pytest.mark.parametrize("spoil", [lambda t: t.replace(".", "", 1), lambda t: t.rsplit("\n", 2)[0] + "\n", lambda t: t.replace("PortScan", "BENIGN", 1)])
+def test_law_same_records_catches(tmp_path, spoil):
+    (tmp_path / "a.csv").write_text(spoil(text(flows())))
+    with pytest.raises(AssertionError): law_same_records(tmp_path / "a.csv", flows())
+
+
+def test_typed_files(tmp_path):
+    flows().to_feather(tmp_path / "a.feather")
+    flows().to_parquet(tmp_path / "A.PARQUET")
+    for name in ("a.feather", "A.PARQUET"): law_same_records(tmp_path / name, flows())
+
+
+def test_no_header(tmp_path):
+    (tmp_path / "a.csv").write_text(text(flows(), header=False))
+    with pytest.raises(ValueError, match="has no header line.*--header NAMES"): load_dataset(tmp_path / "a.csv", cache=False)
+    law_same_records(tmp_path / "a.csv", flows(), header=NAMES)
+
+
+# ---------------------------------------------------------------- folders
+
+def days(folder):
+    "Three days of records, for a folder."
+    folder.mkdir()
+    return [flows(seed=day) for day in range(3)]
+
+
+def test_a_folder_of_all_kinds(tmp_path):
+    parts = days(tmp_path / "days")
+    (tmp_path / "days" / "2020").mkdir()
+    (tmp_path / "days" / "mon.csv").write_text(text(parts[0]))
+    (tmp_path / "days" / "2020" / "tue.csv.gz").write_bytes(gzip.compress(text(parts[1][NAMES[::-1]]).encode()))  # another order
+    parts[2].to_parquet(tmp_path / "days" / "wed.parquet")
+    for name, content in (("._mon.csv", "x"), ("README.txt", "three days"), ("empty.csv", ""), ("notes.docx", "x"), ("torn.csv", "\n")):
+        (tmp_path / "days" / name).write_text(content)
+    law_same_records(tmp_path / "days", pd.concat(parts, ignore_index=True))
+    found, left_out = find_tables(tmp_path / "days")
+    assert set(left_out) == {"._mon.csv", "README.txt", "empty.csv", "notes.docx"} and "torn.csv" in found
+    notes = load_dataset(tmp_path / "days", cache=False).report.notes
+    assert sum(note.startswith("file left out") for note in notes) == 5, "a file vanishes"
+
+
+def test_a_partitioned_folder(tmp_path):
+    parts = days(tmp_path / "days")
+    for number, part in enumerate(parts):
+        (tmp_path / "days" / f"day={number}").mkdir()
+        part.to_parquet(tmp_path / "days" / f"day={number}" / "part-0.parquet")
+    law_same_records(tmp_path / "days", pd.concat(parts, ignore_index=True))
+    table = open_table(tmp_path / "days" / "day=2" / "part-0.parquet")
+    batch, = table.batches((), [table.names.index("day")])
+    assert set(batch.texts[table.names.index("day")].to_pylist()) == {"2"}
+
+
+def test_the_same_rows_are_read_once(tmp_path):
+    parts = days(tmp_path / "days")
+    (tmp_path / "days" / "whole.csv").write_text(text(parts[0]))
+    (tmp_path / "days" / "cut.csv").write_text(text(parts[0].iloc[:40].round(3)))
+    law_same_records(tmp_path / "days", parts[0])
+
+
+# ---------------------------------------------------------------- cells and columns
+
+def test_odd_cells_cost_themselves_only(tmp_path):
+    frame = flows().astype({"Flow IAT Mean": object})
+    frame.loc[[3, 4, 7, 8], "Flow IAT Mean"] = ["0x0303", "1,17", "#DIV/0!", "Infinity"]
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    kept = load_dataset(tmp_path / "a.csv", cache=False)
+    assert len(kept) == 60 and kept.records["Flow IAT Mean is missing"].sum() == 4
+    dropped = load_dataset(tmp_path / "a.csv", cache=False, missing="drop")
+    assert len(dropped) == 56 and dropped.report.dropped == {"NaN or infinite": 4}
+
+
+def test_a_footer_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text(text(flows()) + "Summary\nflows,bytes\n60,123456\n")
+    report = load_dataset(tmp_path / "a.csv", cache=False).report
+    assert report.rows_read == 63 and report.dropped == {"line with too few fields": 3}
+
+
+def test_a_column_that_is_nearly_empty_goes_and_the_rows_stay(tmp_path):
+    frame = flows(300).assign(rare=np.nan)
+    frame.loc[[7, 11], "rare"] = 1.0
+    frame = frame.rename(columns={name: f"own {i}" for i, name in enumerate(NAMES[:-1])})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    loaded = load_dataset(tmp_path / "a.csv", cache=False)
+    assert len(loaded) == 300 and loaded.report.columns_dropped["rare"] == "mostly empty"
+
+
+def test_a_second_label_is_no_feature(tmp_path):
+    frame = flows(200).rename(columns={name: f"own {i}" for i, name in enumerate(NAMES[:-1])})
+    attack = frame["Label"] == "PortScan"
+    frame = frame.assign(Attack_label=attack.astype(int), leak=np.where(attack, 3.0, 0.0))
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    loaded = load_dataset(tmp_path / "a.csv", label_column="Label", cache=False)
+    assert loaded.report.columns_dropped["Attack_label"] == "label" and "leak" not in loaded.records
+    asked = load_dataset(tmp_path / "a.csv", ["own 1", "leak"], label_column="Label", cache=False)
+    assert "leak" in asked.records, "a column that is asked for is not there"
+
+
+def test_labels_of_one_and_minus_one(tmp_path):
+    flows().replace({"BENIGN": "1", "PortScan": "-1"}).to_csv(tmp_path / "a.csv", index=False)
+    assert load_dataset(tmp_path / "a.csv", benign_label="1", cache=False).is_attack.sum() == 10
+
+
+def test_no_labels(tmp_path):
+    flows().drop(columns="Label").to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(KeyError, match="--label-column none"): load_dataset(tmp_path / "a.csv", cache=False)
+    flows().assign(Label="NeedManualLabel").to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ValueError, match="--label-column none"): load_dataset(tmp_path / "b.csv", cache=False)
+    assert not load_dataset(tmp_path / "a.csv", label_column="none", cache=False).is_attack.any()
+
+
+def test_seconds_for_microseconds(tmp_path):
+    frame = flows().assign(**{"Flow Duration": 2.0e6, "Flow Packets/s": 10.0, "Total Fwd Packets": 12.0, "Total Backward Packets": 8.0})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.assign(**{"Flow Duration": 2.0}).to_csv(tmp_path / "b.csv", index=False)
+    assert not doubts_about(open_table(tmp_path / "a.csv"))
+    assert any("us expected, s seen" in doubt for doubt in doubts_about(open_table(tmp_path / "b.csv")))
+
+
+# ---------------------------------------------------------------- sensors
+
+ZEEK = {"ts": 1.6e9, "uid": "C1", "id.orig_h": "10.0.0.1", "id.orig_p": 5000, "id.resp_h": "10.0.0.2", "id.resp_p": 53, "proto": "udp",
+        "service": "dns", "duration": 0.5, "orig_bytes": 40, "resp_bytes": 90, "conn_state": "SF", "history": "Dd", "orig_pkts": 1, "resp_pkts": 1}
+
+
+def connections(n=50):
+    "Records of Zeek; every fifth connection was not answered."
+    rng = np.random.default_rng(2)
+    answered = lambda i: {} if i % 5 else {"duration": None, "orig_bytes": None, "resp_bytes": None, "conn_state": "S0", "history": "D"}
+    return [ZEEK | {"ts": 1.6e9 + i, "uid": f"C{i}", "orig_bytes": int(rng.integers(30, 90)), "orig_pkts": int(rng.integers(1, 9))} | answered(i) for i in range(n)]
+
+
+def zeek_log(records):
+    "The log as Zeek writes it."
+    cell = lambda value: "-" if value is None else str(value)
+    rows = ["\t".join(cell(record[name]) for name in ZEEK) for record in records]
+    return "\n".join(["#separator \\x09", "#set_separator\t,", "#empty_field\t(empty)", "#unset_field\t-", "#path\tconn",
+                      "#fields\t" + "\t".join(ZEEK), *rows, "#close\t2020-10-06-18-00-00"]) + "\n"
+
+
+def test_zeek_in_three_ways(tmp_path):
+    (tmp_path / "conn.log").write_text(zeek_log(connections()))
+    (tmp_path / "conn.json").write_text("".join(json.dumps({k: v for k, v in record.items() if v is not None}) + "\n" for record in connections()))
+    pd.DataFrame(connections()).to_csv(tmp_path / "conn.csv", index=False)
+    loaded = [load_dataset(tmp_path / f"conn.{ending}", cache=False) for ending in ("log", "json", "csv")]
+    first = loaded[0].records
+    assert {"duration is missing", "conn_state is s0", "d in history"} <= set(first)
+    assert first["duration is missing"].sum() > 0 and not loaded[0].is_attack.any()
+    for other in loaded[1:]: np.testing.assert_array_equal(first[sorted(first)], other.records[sorted(first)])
+
+
+def test_events_that_are_no_flows_are_named(tmp_path):
+    flow = {"event_type": "flow", "src_ip": "10.0.0.1", "dest_ip": "10.0.0.2", "proto": "TCP", "flow": {"pkts_toserver": 3, "bytes_toserver": 200}}
+    events = [flow | {"flow": {"pkts_toserver": i, "bytes_toserver": 60 * i + i % 3}} for i in range(1, 40)]
+    lines = [json.dumps(event) for event in [*events[:5], {"event_type": "alert", "flow": flow["flow"]}, *events[5:]]]
+    (tmp_path / "eve.json").write_text("\n".join(lines) + "\n")
+    report = load_dataset(tmp_path / "eve.json", label_column="none", cache=False).report
+    assert report.rows_read == 40 and report.dropped == {"event that is no flow": 1}
+
+
+def test_background_is_neither_benign_nor_an_attack(tmp_path):
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"StartTime": "2011/08/10 09:46:53.047277", "Dur": rng.random(90), "Proto": "tcp", "SrcAddr": "10.0.0.1", "Sport": "0x0303",
+                          "Dir": "->", "DstAddr": "10.0.0.2", "Dport": 80, "State": "CON", "TotPkts": rng.integers(1, 90, 90), "TotBytes": rng.integers(60, 9000, 90),
+                          "SrcBytes": rng.integers(60, 900, 90), "Label": np.repeat(["flow=Background", "flow=From-Normal-V42-Grill", "flow=From-Botnet-V42-TCP"], 30)})
+    frame.to_csv(tmp_path / "capture.binetflow", index=False)
+    loaded = load_dataset(tmp_path / "capture.binetflow", cache=False)
+    assert loaded.is_attack.sum() == 30 and len(loaded) == 60
+    assert loaded.report.dropped == {"background: not known to be benign or attack": 30}
+    told = load_dataset(tmp_path / "capture.binetflow", benign_label=["flow=Background"], cache=False)
+    assert (~told.is_attack).sum() >= 30
+
+
+# ---------------------------------------------------------------- what inspect says
+
+def test_inspect_says_what_training_will_do(tmp_path):
+    (tmp_path / "conn.log").write_text(zeek_log(connections()))
+    seen = look_at(tmp_path / "conn.log")
+    use = seen.columns.set_index(seen.columns["column"].str.split(" ").str[0])["use"]
+    assert (seen.n_rows, seen.vocabulary) == (50, "zeek") and use["duration"] == "feature and an indicator of missing ones"
+    assert use["uid"] == use["ts"] == "passed through to the scores" and "no labels" in " ".join(seen.doubts)
+    assert json.loads(json.dumps(seen.to_dict()))["n_rows"] == 50
+
+
+# ---------------------------------------------------------------- what a newcomer broke
+
+def test_german_numbers(tmp_path):
+    shuffled = [7 * i % 30 for i in range(30)]
+    lines = ["Bytes;Dauer;Label", *[f"{1 + i}.168;0,{842 + i};BENIGN" for i in shuffled]]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    loaded = load_dataset(tmp_path / "a.csv", cache=False)
+    assert loaded.records["Bytes"].tolist()[:2] == [1168, 8168] and loaded.records["Dauer"].tolist()[:2] == [0.842, 0.849]
+
+
+def test_a_repeated_header_is_no_record_anywhere(tmp_path):
+    (tmp_path / "a.csv").write_text(text(flows()) * 2)
+    faults = [why for batch in open_table(tmp_path / "a.csv").batches([0]) for why in batch.faults]
+    assert len(faults) == 121 and faults.count("repeated header line") == 1 and faults.count(None) == 120
+
+
+def test_zeek_with_commas(tmp_path):
+    log = zeek_log(connections()).replace(",", " ").replace("\\x09", "\\x2c").replace("\t", ",")
+    (tmp_path / "conn.log").write_text(log)
+    assert open_table(tmp_path / "conn.log").names[:3] == ("ts", "uid", "id.orig_h")
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    days(tmp_path / "days")
+    (tmp_path / "days" / "mon.csv").write_text(text(flows()))
+    (tmp_path / "days" / "tue.csv").symlink_to(tmp_path / "away.csv")
+    assert find_tables(tmp_path / "days")[1] == {"tue.csv": "no plain file"}
