@@ -201,11 +201,16 @@ def frame_table(
     return Table(Path(path), names, types, report, read)
 
 # %% ../nbs/01b_tables.ipynb #dc1928ee
-def _mapped(path: Path) -> pa.NativeFile:
-    "A file of Arrow's kinds in memory: mapped, or unpacked where it is packed."
+def _unpacked(path: Path) -> str | pa.BufferReader:
+    "The path of a file of Arrow's kinds, or its content where it is packed."
     with open_contents(path) as contents:
-        if contents.file is contents.raw: return pa.memory_map(str(path))
-        return pa.BufferReader(contents.file.read())
+        return str(path) if contents.file is contents.raw else pa.BufferReader(contents.file.read())
+
+
+def _mapped(path: Path) -> pa.NativeFile:
+    "An Arrow file in memory: mapped, or unpacked."
+    held = _unpacked(path)
+    return pa.memory_map(held) if isinstance(held, str) else held
 
 
 def _typed_batches(
@@ -230,7 +235,7 @@ def _typed_batches(
 
 def _parquet_batches(path: Path, names: Sequence[str], wanted: Wanted) -> Iterator[Batch]:
     "Batches of a Parquet file."
-    with pq.ParquetFile(_mapped(path), buffer_size=1 << 18, pre_buffer=False) as file:
+    with pq.ParquetFile(_unpacked(path), buffer_size=1 << 18, pre_buffer=False) as file:
         chosen = [names[i] for i in wanted.positions()]
         parts = file.iter_batches(batch_size=wanted.rows, columns=chosen)
         yield from _typed_batches(parts, names, wanted, file.metadata.num_rows)
@@ -248,8 +253,8 @@ def _arrow_batches(path: Path, names: Sequence[str], wanted: Wanted) -> Iterator
 def _open_typed(path: Path, report: ReadReport, kind: str) -> Table:
     "A Parquet or Arrow file as a table."
     try:
-        with _mapped(path) as file:
-            schema = pq.read_schema(file) if kind == "Parquet" else pa.ipc.open_file(file).schema
+        if kind == "Parquet": schema = pq.read_schema(_unpacked(path))
+        else: schema = pa.ipc.open_file(_mapped(path)).schema
     except (pa.ArrowException, *DAMAGE) as error:
         raise ValueError(f"{path} is no {kind} file, or is damaged: {error}") from error
     twice = [name for name, n in Counter(schema.names).items() if n > 1]
