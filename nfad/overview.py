@@ -20,9 +20,10 @@ from fastcore.basics import patch
 from .core import data_dir
 from .vocabulary import canonical_columns, class_name
 from .roles import column_roles
-from .tables import ReadReport, Table, open_table
+from .tables import ReadReport, Table
 from .catalog import locate
 from .columns import Plan, make_plan, sample_of
+from .data import open_all
 
 # %% ../nbs/01e_overview.ipynb #3a05e423
 _NOTHING = (None, "", "-", "(empty)")
@@ -134,24 +135,13 @@ class Overview(NamedTuple):
     doubts: tuple[str, ...]     # what looks wrong
 
 # %% ../nbs/01e_overview.ipynb #55ac5d9f
-def _open_tables(paths: Sequence[Path], header: Sequence[str]) -> tuple[list[Table], dict[str, str]]:
-    "The tables at all paths, and the files that are none with the reason."
-    tables, left_out = [], {}
-    for path in paths:
-        try: tables.append(open_table(path, ReadReport(), header))
-        except ValueError as error:
-            if len(paths) == 1: raise
-            left_out[path.name] = str(error)
-    return tables, left_out
-
-
-def _doubts(columns: pd.DataFrame, labels: Counter) -> list[str]:
+def _doubts(columns: pd.DataFrame, labels: Counter, vocabulary: str) -> list[str]:
     "What looks wrong by the counts."
     doubts = []
     is_empty = (columns["missing"] > 0.98) & (columns["role"] == "feature")
     empty = columns.loc[is_empty, "column"].tolist()
     if empty: doubts.append(f"mostly empty: {', '.join(empty[:8])}")
-    benign = [word for word in labels if class_name(word) == "benign"]
+    benign = [word for word in labels if class_name(word, vocabulary) == "benign"]
     if labels and not benign:
         some = ", ".join(list(labels)[:6])
         doubts.append(f"none of the labels means benign: {some}; say which: --benign-label")
@@ -166,7 +156,8 @@ def look_at(
 ) -> Overview:                        # of all rows
     "Looks at tables as training would."
     source, paths, left_out = locate(name_or_path, data_dir())
-    tables, no_tables = _open_tables(paths, header)
+    report = ReadReport()
+    tables, no_tables = open_all(source, paths, report, header=header)
     doubts = []
     try: plan = make_plan(tables, source, label_column, missing)
     except KeyError:
@@ -178,15 +169,14 @@ def look_at(
     columns = _describe(sample[canonical_columns(tables[0].names)], plan, counted, tables[0].names)
     label = plan.labels[0]
     labels = counted[label].words if label in counted else Counter()
-    faults = sum((table.report.dropped for table in tables), Counter())
-    doubts += _doubts(columns, labels)
+    doubts += _doubts(columns, labels, plan.vocabulary)
     return Overview(
         name=str(name_or_path),
         files={str(table.path.name): table.written for table in tables},
         left_out=left_out | no_tables,
         vocabulary=plan.vocabulary,
-        n_rows=sum(table.report.rows_read for table in tables),
-        faults=dict(faults),
+        n_rows=report.rows_read,
+        faults=dict(report.dropped),
         columns=columns,
         label=label,
         classes=dict(labels.most_common(40)),

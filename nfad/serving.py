@@ -20,7 +20,7 @@ from .core import require_columns, require_model_size
 from .drift import Reference, make_reference
 from .score import conformal_p_values, threshold_at_fpr
 from .seen import Seen, read_seen
-from .recipes import Feature, is_plain, plain_recipe
+from .recipes import Feature, plain_recipe
 from .tables import RESULT, find_tables, frame_table, open_table
 
 # %% ../nbs/10b_serving.ipynb #e3c6925e

@@ -20,8 +20,8 @@ from fastcore.basics import patch
 from .measure import one_blas_thread
 from .sensors import HEADERLESS
 from .vocabulary import find_vocabulary
-from .dialects import Dialect, find_dialect, flat, is_flow_event, split_line
-from .lines import read_number
+from .dialects import Dialect, find_dialect, flat, split_line
+from .lines import load_object, read_number
 from .recipes import REPAIRS, Feature, is_plain, needed_columns
 from .tables import plan_columns
 from .serving import LoadedModel, find_reasons, frame_numbers, load_model
@@ -198,11 +198,8 @@ def parse_object(
     convert: Callable[[dict], dict] = flat,  # of `CONVERTERS`
 ) -> Parsed:                                 # record, features, and why there are none
     "One JSON line, whatever it holds."
-    try: record = json.loads(text, parse_constant=lambda word: None)
-    except RecursionError: return Parsed(reason="nested too deep")
-    except ValueError: return Parsed(reason="no JSON")
-    if not isinstance(record, dict): return Parsed(reason="no JSON object")
-    if not is_flow_event(record): return Parsed(record, reason="event that is no flow")
+    record, why = load_object(text)
+    if why: return Parsed(record, reason=why)
     try: return Parsed(record, convert(record))
     except KeyError as error: return Parsed(record, reason=str(error.args[0]))
     except (ValueError, TypeError, OverflowError): return Parsed(record, reason="no JSON")

@@ -289,3 +289,8 @@ def test_what_is_no_file_is_named(tmp_path):
     (tmp_path / "days" / "mon.csv").write_text(text(flows()))
     (tmp_path / "days" / "tue.csv").symlink_to(tmp_path / "away.csv")
     assert find_tables(tmp_path / "days")[1] == {"tue.csv": "no plain file"}
+
+
+def test_inspect_opens_what_training_opens():
+    seen = look_at("demo")
+    assert seen.n_rows == 10_100 and seen.classes["BENIGN"] == 8000 and not seen.doubts
