@@ -150,13 +150,20 @@ def _validation_part(prepared: Prepared, detector: FlowDetector, settings: dict[
     return "reference" if enough else None
 
 
+_MOST_HELD_OUT = 20_000  # records, the most frequent ones
+
+
 def _seen(prepared: Prepared, part: str | None) -> Seen:
-    "Fingerprints of the records that the weights and the statistic were fitted on."
+    "Fingerprints of what weights and statistic were fitted on, and of benign records that came more than once."
     data, split = prepared.dataset, prepared.split
-    rows = np.concatenate([split.train, split.reference]) if part == "reference" else split.train
+    fitted = np.concatenate([split.train, split.reference]) if part == "reference" else split.train
     copies = np.ones(len(data), np.int64) if data.copies is None else data.copies
+    others = np.setdiff1d(np.flatnonzero(~data.is_attack & (copies > 1)), fitted)
+    often = others[np.argsort(-copies[others], kind="stable")[:_MOST_HELD_OUT]]
+    rows = np.concatenate([fitted, often])
     records = data.records.iloc[rows][prepared.features]
-    return remember(records, copies[rows], int(copies[~data.is_attack].sum()))
+    trained = np.arange(len(rows)) < len(fitted)
+    return remember(records, copies[rows], int(copies[~data.is_attack].sum()), trained)
 
 
 def train_run(

@@ -175,7 +175,7 @@ def test_the_training_records_are_known(here, trained, tmp_path):
     benign = trained.folder / "benign.csv"
     status, out, _ = here("score", trained.model, benign, tmp_path / "scores.parquet")
     known = 800 + 150  # train and reference
-    assert status == 0 and f"{known} of 1,500 records are ones that the model was trained on" in out and "WARNING" not in out
+    assert status == 0 and f"{known} of 1,500 records are ones that the model was made from" in out and "WARNING" not in out
     status, out, _ = here("recalibrate", trained.model, benign, tmp_path / "new.safetensors")
     assert status == 0 and "from 550 records" in out and f"{known} that the model was trained on were left out" in out
 
