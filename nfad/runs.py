@@ -85,6 +85,7 @@ def prepare(
     benign_label: str | Sequence[str] | None = None,  # of a user's file
     missing: str = "auto",         # rows without a number: drop, indicate, or auto; see `make_plan`
     header: Sequence[str] = (),    # names of the columns, for a text without a header
+    sensor: str = "",              # of a folder with files of several, see `load_dataset`
     progress: bool = True,         # show reading progress
 ) -> Prepared:                     # records, split, features and folder
     "Loads, cleans and splits a data set, and names its run directory."
@@ -92,7 +93,7 @@ def prepare(
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label, missing=missing,
-                        header=header, progress=progress)
+                        header=header, sensor=sensor, progress=progress)
     parts = split_dataset(data, split, sizes=sizes_for(data, split, sizes), seed=seed)
     names = list(data.records.columns)
     if is_plain(data.recipe): names = feature_names(columns or "all", available=names)
