@@ -6,6 +6,8 @@ NB     ?=
 DATA   ?=
 JOBS   ?= 2
 STUDY  ?= statistics
+ATTACKS ?= 20000
+ATTACK_SECONDS ?= 600
 
 BIN  := .venv/bin
 DEMO := runs/demo
@@ -22,7 +24,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check rules readme notebooks results detectors studies benchmark rivals export lab clean
+.PHONY: help venv demo test attack check rules readme notebooks results detectors studies benchmark rivals export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -53,6 +55,13 @@ test: export OPENBLAS_NUM_THREADS ?= 1
 test: venv  ## run every notebook, the tests and the repository checks
 	$(BIN)/python tests/notebooks.py test
 	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+attack: export ATTACKS := $(ATTACKS)
+attack: export ATTACK_SECONDS := $(ATTACK_SECONDS)
+attack: export ATTACK_SEED ?= $(shell date +%s)
+attack: venv  ## throw ATTACKS=20000 damaged and forged inputs at each reader, for ATTACK_SECONDS=600 each; prints ATTACK_SEED
+	@echo "ATTACK_SEED=$$ATTACK_SEED ATTACKS=$$ATTACKS ATTACK_SECONDS=$$ATTACK_SECONDS"; \
+	  MPLBACKEND=Agg $(BIN)/python -m pytest -rP tests/attack
 
 check: venv  ## the repository checks alone (seconds)
 	MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_repository.py

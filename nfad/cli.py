@@ -148,10 +148,11 @@ def _inspect(
     label_column: str = "",  # the well-known names are tried; none: all records are benign
     header: str = "",        # names of the columns, separated by commas, of a text without a header
     missing: str = "auto",   # rows in which a number is missing: drop, indicate or auto, see `nfad train`
+    sensor: str = "",        # of a folder with files of several sensors: one of them, or largest
 ) -> Said:                   # an overview
     "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing, what looks wrong."
     from nfad.overview import look_at
-    seen = look_at(path, label_column or None, names_of(header), missing)
+    seen = look_at(path, label_column or None, names_of(header), missing, sensor)
     return Said(seen.to_dict(), str(seen))
 
 # %% ../nbs/13_cli.ipynb #579f5a96
@@ -165,11 +166,13 @@ def split_sizes(
     return {part: n for part, n in given.items() if n} or None
 
 # %% ../nbs/13_cli.ipynb #6b919fcf
-def _own_file(label_column: str, benign_label: str, missing: str, header: str) -> dict[str, Any]:
+def _own_file(
+    label_column: str, benign_label: str, missing: str, header: str, sensor: str,
+) -> dict[str, Any]:
     "What the command line says of a user's own file, for `prepare`."
     return {"label_column": label_column or None,
             "benign_label": benign_label.split(",") if benign_label else None,
-            "missing": missing, "header": names_of(header)}
+            "missing": missing, "header": names_of(header), "sensor": sensor}
 
 
 def _features(feature_set: str, feature_indexes: str) -> str:
@@ -200,10 +203,10 @@ def _train(
     seed: int = 0,                # of the split, the initial weights and the batches
     label_column: str = "",       # of the user's own file; the well-known names are tried; none: all records are benign
     benign_label: str = "",       # of the user's own file, several separated by commas; BENIGN, Normal, ... are known
-    # rows in which a number is missing: drop, or indicate (they stay, and it is marked);
-    # auto: drop in the public sets of CICFlowMeter, else indicate
+    # rows without a number: drop; indicate (they stay, marked); auto: drop in CICFlowMeter's sets
     missing: str = "auto",
     header: str = "",             # names of the columns, separated by commas, of a text without a header
+    sensor: str = "",             # of a folder with files of several sensors: one of them, or largest
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
@@ -214,24 +217,13 @@ def _train(
     usual = "paper" if preset == "paper" else "default"
     settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
                 "split": split, "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
-                **_own_file("none" if benign_path else label_column, benign_label, missing, header)}
+                **_own_file("none" if benign_path else label_column, benign_label, missing, header, sensor)}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
                                    transform=transform, fpr=fpr, seed=seed, progress=not quiet)
     return _trained(train_run(prepared, detector, settings, force), prepared)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
-def _understood(report: Any) -> list[str]:
-    "What was read and what was made of it, in a few lines."
-    told = lambda counts: ", ".join(f"{n:,} {why}" for why, n in counts)
-    lines = [f"{report.rows_read:,} rows of {len(report.files)} files, columns of {report.vocabulary}"]
-    if report.dropped: lines.append(f"rows left out: {told(report.dropped.items())}")
-    lines.append(f"records: {told(list(report.classes.items())[:6])}" + " ..." * (len(report.classes) > 6))
-    unused = Counter(report.columns_dropped.values()).most_common()
-    if unused: lines.append(f"columns not used: {told(unused)}")
-    return [*lines, *report.notes[:5]]
-
-
 def _trained(record: dict[str, Any], prepared: Any) -> Said:
     "What a training has to say."
     folder = prepared.folder
@@ -242,7 +234,7 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
             "{train_seconds:.1f} s; validation {validation_nll:.3f} nats, "
             "threshold {threshold:.3f} from {n_calibration:,} records")
     if record["weak_promise"]: text += "\nWARNING: {weak_promise}"
-    lines = [text.format(**said), *_understood(prepared.dataset.report)]
+    lines = [text.format(**said), *prepared.dataset.report.lines()]
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #109eca5f

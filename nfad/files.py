@@ -446,7 +446,7 @@ def _benign_scores(
     for rows, faults in table_numbers(source, model.recipe):
         good = np.isfinite(rows).all(axis=1) & np.equal(faults, None).astype(bool)
         X = rows[good]
-        new = np.ones(len(X), bool) if model.seen is None else model.seen.places(X) < 0
+        new = np.ones(len(X), bool) if model.seen is None else ~model.seen.was_trained_on(X)
         if sum(map(len, parts)) < limit: parts.append(model.detector.anomaly_score(X[new]))
         left_out["bad"] += int((~good).sum())
         left_out["seen"] += int((~new).sum())

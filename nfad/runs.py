@@ -86,6 +86,7 @@ def prepare(
     benign_label: str | Sequence[str] | None = None,  # of a user's file
     missing: str = "auto",         # rows without a number: drop, indicate, or auto; see `make_plan`
     header: Sequence[str] = (),    # names of the columns, for a text without a header
+    sensor: str = "",              # of a folder with files of several, see `load_dataset`
     progress: bool = True,         # show reading progress
 ) -> Prepared:                     # records, split, features and folder
     "Loads, cleans and splits a data set, and names its run directory."
@@ -93,7 +94,7 @@ def prepare(
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label, missing=missing,
-                        header=header, progress=progress)
+                        header=header, sensor=sensor, progress=progress)
     parts = split_dataset(data, split, sizes=sizes_for(data, split, sizes), seed=seed)
     names = list(data.records.columns)
     if is_plain(data.recipe): names = feature_names(columns or "all", available=names)
@@ -163,13 +164,20 @@ def _validation_part(prepared: Prepared, detector: FlowDetector, settings: dict[
     return "reference" if enough else None
 
 
+_MOST_HELD_OUT = 20_000  # records, the most frequent ones
+
+
 def _seen(prepared: Prepared, part: str | None) -> Seen:
-    "Fingerprints of the records that the weights and the statistic were fitted on."
+    "Fingerprints of what weights and statistic were fitted on, and of benign records that came more than once."
     data, split = prepared.dataset, prepared.split
-    rows = np.concatenate([split.train, split.reference]) if part == "reference" else split.train
+    fitted = np.concatenate([split.train, split.reference]) if part == "reference" else split.train
     copies = np.ones(len(data), np.int64) if data.copies is None else data.copies
+    others = np.setdiff1d(np.flatnonzero(~data.is_attack & (copies > 1)), fitted)
+    often = others[np.argsort(-copies[others], kind="stable")[:_MOST_HELD_OUT]]
+    rows = np.concatenate([fitted, often])
     records = data.records.iloc[rows][prepared.features]
-    return remember(records, copies[rows], int(copies[~data.is_attack].sum()))
+    trained = np.arange(len(rows)) < len(fitted)
+    return remember(records, copies[rows], int(copies[~data.is_attack].sum()), trained)
 
 
 def train_run(

@@ -131,6 +131,13 @@ class Table:
     read: Callable[[Wanted], Iterator[Batch]]  # the reader of its kind of file
     written: str = "in memory"       # how it is written, in words
 
+
+@patch(as_prop=True)
+def size(self: Table) -> int:  # bytes on disk, 0 for a table in memory
+    "The size of the file, or of the archive that holds it."
+    held = on_disk(self.path)
+    return held.stat().st_size if held.is_file() else 0
+
 # %% ../nbs/01b_tables.ipynb #f6cec50c
 @patch
 def batches(
