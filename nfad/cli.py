@@ -247,7 +247,7 @@ def _from_standard_input(
 ) -> Said:              # counts
     "Scores lines of standard input to standard output."
     from nfad.core import require_choice
-    from nfad.streams import CONVERTERS, Scorer, read_lines, score_lines
+    from nfad.streams import CONVERTERS, Scorer, json_line, read_lines, score_lines
     from nfad.vocabulary import find_vocabulary
     scorer = Scorer(model, fpr)
     require_choice(sensor, list(CONVERTERS), "sensor")
@@ -261,7 +261,7 @@ def _from_standard_input(
         else: reasons[answer["reason"]] += 1
         n_alarms += bool(answer["is_anomaly"])
         if alerts_only and not answer["is_anomaly"]: continue
-        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.write(json_line(said) + "\n")
         sys.stdout.flush()
     counts = {"records": n_scored + reasons.total(), "bad": reasons.total(), "alarms": n_alarms}
     text = "{records:,} records, {alarms:,} above the threshold, {bad:,} without a score"

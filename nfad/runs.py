@@ -152,8 +152,8 @@ def require_own_folder(
     "An error if a file that nfad did not write stands where a run writes; earlier versions left no marks."
     record = folder / "train.json"
     earlier = record.is_file() and not kind_of(record) and "settings" in read_json(record)
-    kinds = {"train.json": "record", "calibration.parquet": "calibration", "model.safetensors": "flow",
-             "checkpoint.safetensors": "checkpoint"}
+    kinds = {"train.json": "record", "calibration.parquet": "calibration",
+             "model.safetensors": "flow", "checkpoint.safetensors": "checkpoint"}
     require_free({folder / name: kind for name, kind in kinds.items()}, force=force or earlier)
 
 # %% ../nbs/02f_runs.ipynb #ebcb00d9
