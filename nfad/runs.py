@@ -20,6 +20,7 @@ from .catalog import DATASETS
 from .data import Dataset, load_dataset
 from .splits import Split, split_dataset
 from .recipes import is_plain
+from .outputs import kind_of, require_free, write_table
 from .prep import columns_to_load, default_feature_set, feature_names, index_base, set_slug
 from .detector import FlowDetector
 from .seen import Seen, remember, write_seen
@@ -143,6 +144,18 @@ def train_record(
         "weak_promise": weak_promise(len(split.calibration), detector.fpr),
         "data_report": data.report.to_dict(), "split_report": split.report}
 
+# %% ../nbs/02f_runs.ipynb #1bde7169
+def require_own_folder(
+    folder: Path,  # of a run
+    force: bool,   # True: nothing is refused
+) -> None:
+    "An error if a file that nfad did not write stands where a run writes; earlier versions left no marks."
+    record = folder / "train.json"
+    earlier = record.is_file() and not kind_of(record) and "settings" in read_json(record)
+    kinds = {"train.json": "record", "calibration.parquet": "calibration",
+             "model.safetensors": "flow", "checkpoint.safetensors": "checkpoint"}
+    require_free({folder / name: kind for name, kind in kinds.items()}, force=force or earlier)
+
 # %% ../nbs/02f_runs.ipynb #ebcb00d9
 def _validation_part(prepared: Prepared, detector: FlowDetector, settings: dict[str, Any]) -> str | None:
     "The part that early stopping and the statistic look at; None: some of `train`."
@@ -171,9 +184,11 @@ def train_run(
     prepared: Prepared,        # records, split, features and folder
     detector: FlowDetector,    # unfitted
     settings: dict[str, Any],  # arguments of `prepare`
+    force: bool = False,       # write over files that nfad did not write
 ) -> dict[str, Any]:           # content of train.json
     "Fits and calibrates; writes `train.json`, `calibration.parquet` and `model.safetensors`."
     folder = prepared.folder
+    require_own_folder(folder, force)
     part = _validation_part(prepared, detector, settings)
     checkpoint = folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
     validation = part and prepared.part(part)
@@ -184,8 +199,7 @@ def train_run(
     record = train_record(detector.calibrate(calibration), prepared, settings)
     (folder / "model.safetensors").unlink(missing_ok=True)  # no old model beside a new record
     write_json(folder / "train.json", record)
-    with atomic_path(folder / "calibration.parquet") as temporary:
-        calibration[:5000].to_parquet(temporary, index=False)
+    write_table(calibration[:5000], folder / "calibration.parquet", "calibration")
     with atomic_path(folder / "model.safetensors") as temporary:
         write_seen(detector.save(temporary), _seen(prepared, part))
     return record

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from .core import require_choice, suggest
+from .outputs import kind_of
 from .sensors import HEADERLESS
 from .vocabulary import (
     canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
@@ -242,7 +243,8 @@ def _typed_batches(
 
 def _parquet_batches(path: Path, names: Sequence[str], wanted: Wanted) -> Iterator[Batch]:
     "Batches of a Parquet file."
-    with pq.ParquetFile(_unpacked(path), buffer_size=1 << 18, pre_buffer=False) as file:
+    how = {"buffer_size": 1 << 18, "pre_buffer": False, "page_checksum_verification": True}
+    with pq.ParquetFile(_unpacked(path), **how) as file:
         chosen = [names[i] for i in wanted.positions()]
         parts = file.iter_batches(batch_size=wanted.rows, columns=chosen)
         yield from _typed_batches(parts, names, wanted, file.metadata.num_rows)
@@ -379,7 +381,10 @@ def _why_left_out(path: Path, name: Path) -> str:
     if _NOT_RECORDS.match(path.name): return "not records"
     if plain_ending(path) not in (*_RECORD_ENDINGS, *PICKLE_ENDINGS):
         return f"ending {path.suffix or 'missing'}"
-    return "" if on_disk(path) != path or path.stat().st_size else "empty"
+    if on_disk(path) != path: return ""
+    if not path.stat().st_size: return "empty"
+    kind = kind_of(path)
+    return f"{kind} of nfad" if kind not in ("", "records") else ""
 
 
 def _below(root: Path) -> Iterator[Path]:

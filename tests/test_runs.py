@@ -58,7 +58,7 @@ def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
     stored = json.loads((prepared.folder / "train.json").read_text())
     assert sorted(p.name for p in prepared.folder.iterdir()) == ["calibration.parquet", "model.safetensors", "train.json"]
     assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
-    assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
+    assert stored == {"nfad": "record"} | json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
     assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
 
 
