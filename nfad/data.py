@@ -554,7 +554,7 @@ def _clean(
     loaded = _report(records, is_attack, attack, report, plan, request, gone | leave)
     counted = [what if what.startswith("file ") else f"{n:,} {what}"
                for what, n in report.notes.items() if n]
-    loaded = replace(loaded, files=tuple(files), notes=(*counted, *plan.doubts, *notes))
+    loaded = replace(loaded, files=tuple(files), notes=(*counted, *plan.doubts, *report.doubts(), *notes))
     known = lambda texts: texts.to_numpy(dtype=str) if (texts != "").any() else None
     groups, day = known(frame["_group"]), known(frame["_day"])
     return Dataset(request.name, records, is_attack, attack, groups, day, loaded, copies, recipe)

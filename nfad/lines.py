@@ -315,6 +315,7 @@ def rows(
     "Reads a block; every line is used, or named with a fault."
     is_last = not block.endswith(b"\n")
     if self.dialect.wide_gaps: block = re.sub(rb" {2,}", self.dialect.delimiter.encode(), block)
+    if self.dialect.blanks: block = re.sub(rb"[ \t]+", b"\t", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block))
     ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
     n_lines = len(ends) + is_last
     longest = np.diff(ends, prepend=-1, append=len(block)).max()
@@ -433,7 +434,7 @@ def text_batches(
     share: Any = lambda: 1.0,   # tells how much of the file has been read
 ) -> Iterator[Batch]:           # all rows in order
     "Batches of a text."
-    kind = JsonReader if dialect.format == "JSON lines" else TextReader
+    kind = JsonReader if dialect.format.startswith("JSON") else TextReader
     reader = kind(dialect, wanted)
     first = 1 + dialect.first  # line number of the first line of a block
     for rows in _ahead(map(reader.rows, _below(blocks, dialect.first))):

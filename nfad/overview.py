@@ -180,7 +180,7 @@ def look_at(
         columns=columns,
         label=label,
         classes=dict(labels.most_common(40)),
-        doubts=(*plan.doubts, *doubts))
+        doubts=(*plan.doubts, *report.doubts(), *doubts))
 
 # %% ../nbs/01e_overview.ipynb #a4aabb09
 @patch
