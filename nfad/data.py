@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from .core import (
     atomic_path, cache_dir, data_dir, fingerprint, require_columns, require_positive_int)
+from .text import html_block, html_table, html_text
 from nfad.vocabulary import (
     BENIGN_LABELS, MARKS, canonical_columns, class_name, column_key, is_attempted, is_background,
     label_of_file)
@@ -75,8 +76,8 @@ def _repr_html_(self: LoadReport) -> str:
     if self.n_ambiguous:
         text.insert(0, f"{self.n_ambiguous} feature vectors occur both as benign and as attack")
     if gone: text.insert(0, f"{len(self.columns_dropped)} columns left out ({gone})")
-    table = self.table().to_html(index=False, border=0, formatters={"rows": "{:,}".format})
-    return f"<b>{self.name}</b>{table}" + "".join(f"<div>{line}.</div>" for line in text)
+    table = html_table(self.table(), formatters={"rows": "{:,}".format})
+    return html_block(f"<b>{html_text(self.name)}</b>", table, *(f"<div>{html_text(line)}.</div>" for line in text))
 
 # %% ../nbs/01c_data.ipynb #e6f4c090
 @dataclass(frozen=True)
