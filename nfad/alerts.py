@@ -27,6 +27,7 @@ from .report import html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .contents import on_disk
+from .outputs import require_free, write_table
 from .lines import BATCH
 from .recipes import Feature
 from .tables import RESULT, open_table
@@ -133,7 +134,7 @@ def scored_batches(
     m: int,                   # calibration records of the model
 ) -> Iterator[ScoredBatch]:   # every row, in order
     "Reads a file of scores without the columns that were passed through."
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(columns=list(RESULT)):
             frame = batch.to_pandas()
             scored = frame[frame["anomaly_score"].notna()]
@@ -171,7 +172,7 @@ def rows_of_file(
 ) -> pd.DataFrame:     # (k, ...) all columns, and `row`
     "Chosen rows of a file; a column that is called like one of the list gets `record: ` before its name."
     parts = []
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         group = np.searchsorted(starts, rows, side="right") - 1
@@ -511,12 +512,15 @@ def write_alerts(
     folder: str | Path,     # for alerts.parquet and alerts.html
     title: str = "Alerts",  # heading of the page
     warning: str = "",      # about drift
+    reads: Sequence[str | Path] = (),  # files that the alerts were made from
+    force: bool = False,    # write over files that nfad did not write, or that are read
 ) -> Path:                  # the page
     "Writes alerts as a page and as Parquet."
     table, page = Path(folder) / "alerts.parquet", Path(folder) / "alerts.html"
+    require_free({table: "alerts", page: "report"}, reads, force)
     mixed = alerts.table.select_dtypes(include="object").columns  # columns of files of several kinds
     plain = alerts.table.astype({name: "str" for name in mixed})
-    with atomic_path(table) as temporary: plain.to_parquet(temporary, index=False)
+    write_table(plain, table, "alerts")
     text = alerts_html(alerts, title, warning)
     with atomic_path(page) as temporary: temporary.write_text(text, encoding="utf-8")
     return page

@@ -150,10 +150,11 @@ def _inspect(
     label_column: str = "",  # the well-known names are tried; none: all records are benign
     header: str = "",        # names of the columns, separated by commas, of a text without a header
     missing: str = "auto",   # rows in which a number is missing: drop, indicate or auto, see `nfad train`
+    sensor: str = "",        # of a folder with files of several sensors: one of them, or largest
 ) -> Said:                   # an overview
     "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing, what looks wrong."
     from nfad.overview import look_at
-    seen = look_at(path, label_column or None, names_of(header), missing)
+    seen = look_at(path, label_column or None, names_of(header), missing, sensor)
     return Said(seen.to_dict(), str(seen))
 
 # %% ../nbs/13_cli.ipynb #579f5a96
@@ -167,11 +168,13 @@ def split_sizes(
     return {part: n for part, n in given.items() if n} or None
 
 # %% ../nbs/13_cli.ipynb #6b919fcf
-def _own_file(label_column: str, benign_label: str, missing: str, header: str) -> dict[str, Any]:
+def _own_file(
+    label_column: str, benign_label: str, missing: str, header: str, sensor: str,
+) -> dict[str, Any]:
     "What the command line says of a user's own file, for `prepare`."
     return {"label_column": label_column or None,
             "benign_label": benign_label.split(",") if benign_label else None,
-            "missing": missing, "header": names_of(header)}
+            "missing": missing, "header": names_of(header), "sensor": sensor}
 
 
 def _features(feature_set: str, feature_indexes: str) -> str:
@@ -202,11 +205,12 @@ def _train(
     seed: int = 0,                # of the split, the initial weights and the batches
     label_column: str = "",       # of the user's own file; the well-known names are tried; none: all records are benign
     benign_label: str = "",       # of the user's own file, several separated by commas; BENIGN, Normal, ... are known
-    # rows in which a number is missing: drop, or indicate (they stay, and it is marked);
-    # auto: drop in the public sets of CICFlowMeter, else indicate
+    # rows without a number: drop; indicate (they stay, marked); auto: drop in CICFlowMeter's sets
     missing: str = "auto",
     header: str = "",             # names of the columns, separated by commas, of a text without a header
+    sensor: str = "",             # of a folder with files of several sensors: one of them, or largest
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
+    force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
@@ -215,25 +219,13 @@ def _train(
     usual = "paper" if preset == "paper" else "default"
     settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
                 "split": split, "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
-                **_own_file("none" if benign_path else label_column, benign_label, missing, header)}
+                **_own_file("none" if benign_path else label_column, benign_label, missing, header, sensor)}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
-    detector = FlowDetector.preset(
-        preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer, transform=transform, fpr=fpr,
-        seed=seed, progress=not quiet)
-    return _trained(train_run(prepared, detector, settings), prepared)
+    detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
+                                   transform=transform, fpr=fpr, seed=seed, progress=not quiet)
+    return _trained(train_run(prepared, detector, settings, force), prepared)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
-def _understood(report: Any) -> list[str]:
-    "What was read and what was made of it, in a few lines."
-    told = lambda counts: ", ".join(f"{n:,} {why}" for why, n in counts)
-    lines = [f"{report.rows_read:,} rows of {len(report.files)} files, columns of {report.vocabulary}"]
-    if report.dropped: lines.append(f"rows left out: {told(report.dropped.items())}")
-    lines.append(f"records: {told(list(report.classes.items())[:6])}" + " ..." * (len(report.classes) > 6))
-    unused = Counter(report.columns_dropped.values()).most_common()
-    if unused: lines.append(f"columns not used: {told(unused)}")
-    return list(map(printable, [*lines, *report.notes[:5]]))
-
-
 def _trained(record: dict[str, Any], prepared: Any) -> Said:
     "What a training has to say."
     folder = prepared.folder
@@ -244,7 +236,7 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
             "{train_seconds:.1f} s; validation {validation_nll:.3f} nats, "
             "threshold {threshold:.3f} from {n_calibration:,} records")
     if record["weak_promise"]: text += "\nWARNING: {weak_promise}"
-    lines = [text.format(**said), *_understood(prepared.dataset.report)]
+    lines = [text.format(**said), *prepared.dataset.report.lines()]
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #109eca5f
@@ -257,7 +249,7 @@ def _from_standard_input(
 ) -> Said:              # counts
     "Scores lines of standard input to standard output."
     from nfad.core import require_choice
-    from nfad.streams import CONVERTERS, Scorer, read_lines, score_lines
+    from nfad.streams import CONVERTERS, Scorer, json_line, read_lines, score_lines
     from nfad.vocabulary import find_vocabulary
     scorer = Scorer(model, fpr)
     require_choice(sensor, list(CONVERTERS), "sensor")
@@ -271,7 +263,7 @@ def _from_standard_input(
         else: reasons[answer["reason"]] += 1
         n_alarms += bool(answer["is_anomaly"])
         if alerts_only and not answer["is_anomaly"]: continue
-        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.write(json_line(said) + "\n")
         sys.stdout.flush()
     counts = {"records": n_scored + reasons.total(), "bad": reasons.total(), "alarms": n_alarms}
     text = "{records:,} records, {alarms:,} above the threshold, {bad:,} without a score"
@@ -308,6 +300,7 @@ def _score(
     sensor: str = "none",        # of standard input: none (names of the features), zeek or suricata
     alerts_only: bool = False,   # of standard input: answer only with records that are flagged
     header: str = "",            # names of the columns, separated by commas, of texts without a header
+    force: bool = False,         # write over files that nfad did not write, or that are read
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
@@ -319,7 +312,7 @@ def _score(
     loaded = load_model(model, fpr, _benign_path(model, reference))
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
-                         names_of(header))
+                         names_of(header), force)
     return _scored(report)
 
 # %% ../nbs/13_cli.ipynb #2139a949
@@ -343,6 +336,14 @@ def _scored(report: Any) -> Said:
     return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
 
 # %% ../nbs/13_cli.ipynb #0f2e739a
+def found_below(
+    path: str,      # of a file, or of a folder of tables
+) -> list[Path]:    # files on disk
+    "All files of a folder."
+    place = Path(path)
+    return [found for found in place.rglob("*") if found.is_file()] if place.is_dir() else [place]
+
+
 @command("explain")
 def _explain(
     model: str,             # path of the model file that scored
@@ -355,6 +356,7 @@ def _explain(
     background: str = "",
     header: str = "",       # names of the columns, separated by commas, of texts without a header
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
+    force: bool = False,    # write over files that nfad did not write, or that are read
     quiet: bool = False,    # no progress and no summary
 ) -> Said:                  # where the page is, and the first records
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
@@ -365,7 +367,8 @@ def _explain(
     benign = benign_records(beside, loaded.recipe) if beside else None
     found = find_alerts(target, fdr, top)
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
-    page = write_alerts(alerts, out, title=f"Alerts in {Path(source).name}")
+    reads = [model, *found_below(source), *found_below(target), *([beside] if beside else [])]
+    page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising")
     shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
     listed = shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
@@ -379,10 +382,11 @@ def _recalibrate(
     source: str,               # Parquet or CSV file of benign records, or a folder of them
     target: str,               # path of the new model file
     fpr: float | None = None,  # false-alarm rate; as in the model
+    force: bool = False,       # write over a file that is no model of nfad, or that is read
 ) -> Said:                     # old and new threshold
     "Sets the threshold and the p-values of a model from new benign records."
     from nfad.files import recalibrate
-    said = recalibrate(model, source, target, fpr)
+    said = recalibrate(model, source, target, fpr, force=force)
     text = ("threshold {old_threshold:.3f} -> {threshold:.3f} from {n_calibration:,} records "
             "({alarm_rate_before:.2%} of them were above the old one)")
     if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
@@ -412,17 +416,21 @@ def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float |
     return evaluate(kinds[good], scores[good], known, promised) | {"bad": int((~good).sum())}
 
 
-def _evaluate_run(folder: Path, fpr: float) -> dict[str, Any]:
+def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
-    from nfad.core import write_json
+    from nfad.core import read_json, write_json
     from nfad.metrics import run_facts
+    from nfad.outputs import require_free
     from nfad.runs import read_run
     from nfad.score import evaluate
+    path = folder / "score.json"
+    earlier = path.is_file() and {"auroc", "versions"} <= read_json(path).keys()
+    require_free({path: "record"}, force=force or earlier)
     run = read_run(folder, "nfad train", progress=False)
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
-    write_json(folder / "score.json", result)
+    write_json(path, result)
     return result
 
 # %% ../nbs/13_cli.ipynb #df6f4dfb
@@ -440,6 +448,7 @@ def _evaluate(
     benign_path: str = "",     # file or folder of benign records
     attack_path: str = "",     # file or folder of attack records
     fpr: float | None = None,  # false-alarm rate of the threshold; as in the model
+    force: bool = False,       # write over a score.json that nfad did not write
 ) -> Said:                     # metrics
     "Measures a detector: AUROC, rates at the threshold, each attack class."
     path = Path(model)
@@ -447,7 +456,7 @@ def _evaluate(
         raise ValueError("give both benign_path and attack_path, or neither")
     folder = path if path.is_dir() else path.parent
     if benign_path: result = _evaluate_files(model, benign_path, attack_path, fpr)
-    else: result = _evaluate_run(folder, fpr or model_facts(folder / "model.safetensors").get("fpr", 0.01))
+    else: result = _evaluate_run(folder, fpr or model_facts(folder / "model.safetensors").get("fpr", 0.01), force)
     number = lambda value: f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
     shown = [f"{key:<20}{number(result[key])}" for key in _FIGURES if key in result]
     return Said(result, "\n".join(shown))
@@ -479,16 +488,19 @@ def _run(
     # local for a Dask cluster on this machine, or the address of a scheduler
     scheduler: str | None = None,
     table: str = "",                # CSV file for the figures of all cells
+    force: bool = False,            # write over files that nfad did not write
     quiet: bool = False,            # no progress and no summary
 ) -> Said:                          # what became of each cell
     "Trains and scores data sets x feature sets x seeds with papermill, skips what is done, collects the figures."
     from nfad.core import atomic_path
     from nfad.grid import plan_grid, run_grid
+    from nfad.outputs import require_free, safe_cells
     chosen = datasets.split(","), feature_sets.split(";"), [int(seed) for seed in seeds.split(",")]
     cells = plan_grid(*chosen, out_dir, **parameters_of(set_))
-    result = run_grid(cells, scheduler, jobs, not quiet)
+    if table: require_free({table: "grid"}, force=force)
+    result = run_grid(cells, scheduler, jobs, not quiet, force)
     if table:
-        with atomic_path(table) as temporary: result.to_csv(temporary, index=False)
+        with atomic_path(table) as temporary: safe_cells(result).to_csv(temporary, index=False)
     failed = int((result["status"] == "failed").sum())
     columns = ("dataset", "feature_set", "seed", "status", "seconds",
                "auroc", "macro_auroc", "tpr_at_fpr_0.01", "realised_fpr", "error")
@@ -502,21 +514,23 @@ def _run(
 def _demo(
     out_dir: str = "runs/nfad-demo",  # for everything that it makes
     epochs: int = 4,                  # passes over the training records
+    force: bool = False,              # write over files that nfad did not write
     quiet: bool = False,              # no progress and no summary
 ) -> Said:                            # the first alerts
     "Shows the whole way on simulated traffic: trains, scores a folder, ranks the alerts."
-    from nfad.core import atomic_path, from_here
+    from nfad.core import from_here
+    from nfad.outputs import require_free, write_table
     from nfad.runs import prepare
-    trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, quiet=quiet)
-    model = Path(trained.content["model"])
     source = from_here(out_dir) / "records"
+    nights = [source / f"night-{i}.parquet" for i in range(2)]
+    require_free(dict.fromkeys(nights, "records"), force=force)
+    trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, force=force, quiet=quiet)
+    model = Path(trained.content["model"])
     night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
-    for i in range(2):
-        with atomic_path(source / f"night-{i}.parquet") as temporary:
-            night.iloc[i::2].to_parquet(temporary, index=False)
+    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records")
     places = str(model), str(source), str(model.parent / "scores")
-    scored = _score(*places, quiet=quiet)
-    found = _explain(*places, out=str(model.parent), top=20, quiet=quiet)
+    scored = _score(*places, force=force, quiet=quiet)
+    found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)
     texts = ["1. nfad train demo --feature-set timing", trained.text,
              "2. nfad score MODEL RECORDS SCORES", scored.text,
              "3. nfad explain MODEL RECORDS SCORES", found.text]

@@ -284,9 +284,9 @@ def write_json(
     path: str | Path,         # file to write, atomically
     content: dict[str, Any],  # flat keys; numpy values are fine, NaN and infinity are not
 ) -> Path:                    # `path`
-    "Writes a record as JSON with sorted keys."
-    text = json.dumps(
-        _plain(content), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    "Writes a record as JSON with sorted keys, below a first one that says who wrote it."
+    ordered = json.loads(json.dumps(_plain(content), sort_keys=True, allow_nan=False))
+    text = json.dumps({"nfad": "record"} | ordered, indent=2, ensure_ascii=False)
     with atomic_path(path) as temporary: temporary.write_text(text + "\n", encoding="utf-8")
     return Path(path)
 
@@ -297,7 +297,7 @@ def read_json(
     "Reads a record, or says which file is damaged."
     try: content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error: raise ValueError(f"{path} is not a JSON record: {error}") from error
-    if isinstance(content, dict): return content
+    if isinstance(content, dict): return {name: value for name, value in content.items() if name != "nfad"}
     raise ValueError(f"{path} is not a JSON record: it holds a {type(content).__name__}")
 
 # %% ../nbs/00_core.ipynb #46854d56
@@ -454,5 +454,7 @@ def save_figure(
     "Saves the figure that `axes` belongs to."
     first = np.ravel(axes)[0] if isinstance(axes, np.ndarray) else axes
     figure = first if hasattr(first, "savefig") else first.get_figure()
-    with atomic_path(path) as temporary: figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
+    mark = {"Software": "nfad figure"} if Path(path).suffix.lower() == ".png" else None
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, bbox_inches="tight", metadata=mark)
     return Path(path)

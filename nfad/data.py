@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from .core import (
     atomic_path, cache_dir, data_dir, fingerprint, require_columns, require_positive_int)
-from .text import html_block, html_table, html_text
 from nfad.vocabulary import (
     BENIGN_LABELS, MARKS, canonical_columns, class_name, column_key, is_attempted, is_background,
     label_of_file)
@@ -33,51 +32,9 @@ from .lines import BATCH, Batch
 from .recipes import Feature, chosen_features, learn_recipe, make_numbers, plain_recipe
 from .roles import telling_columns, times_of
 from .tables import PICKLE_ENDINGS, ReadReport, Table, frame_table, open_table, pickled_frame
+from .account import LoadReport, some_of
 from .catalog import DatasetSource, locate
-from .columns import SENSORS, Plan, make_plan
-
-# %% ../nbs/01c_data.ipynb #3eca8884
-@dataclass(frozen=True)
-class LoadReport:
-    "What was read, what was dropped and why."
-    name: str                         # data set or file
-    files: tuple[str, ...]            # sources, relative to where data is looked for
-    vocabulary: str                   # whose names the columns have: "zeek", ... or "own"
-    rows_read: int                    # rows in the sources
-    dropped: dict[str, int]           # reason -> rows, in the order of the checks
-    rows_kept: int                    # rows of the data set
-    columns_dropped: dict[str, str]   # canonical name -> reason
-    classes: dict[str, int]           # class -> rows kept, benign first
-    n_ambiguous: int                  # distinct feature vectors both benign and attack (kept)
-    fingerprint: str                  # hash of the kept records, 16 hexadecimal digits
-    notes: tuple[str, ...] = ()       # repairs and oddities, in words
-
-
-@patch
-def to_dict(self: LoadReport) -> dict[str, Any]:  # plain types only
-    "The report for a JSON record."
-    return asdict(self) | {"files": list(self.files), "notes": list(self.notes)}
-
-# %% ../nbs/01c_data.ipynb #376d37fe
-@patch
-def table(self: LoadReport) -> pd.DataFrame:  # columns: what, rows
-    "The account of rows, line by line."
-    dropped = [(f"dropped: {why}", -n) for why, n in self.dropped.items()]
-    classes = [(f"of these {name}", n) for name, n in self.classes.items()]
-    lines = [("read", self.rows_read), *dropped, ("kept", self.rows_kept), *classes]
-    return pd.DataFrame(lines, columns=["what", "rows"])
-
-
-@patch
-def _repr_html_(self: LoadReport) -> str:
-    "The table, then what else is to be said."
-    gone = ", ".join(f"{n} {why}" for why, n in Counter(self.columns_dropped.values()).items())
-    text = list(self.notes)
-    if self.n_ambiguous:
-        text.insert(0, f"{self.n_ambiguous} feature vectors occur both as benign and as attack")
-    if gone: text.insert(0, f"{len(self.columns_dropped)} columns left out ({gone})")
-    table = html_table(self.table(), formatters={"rows": "{:,}".format})
-    return html_block(f"<b>{html_text(self.name)}</b>", table, *(f"<div>{html_text(line)}.</div>" for line in text))
+from .columns import SENSORS, Plan, make_plan, one_sensor
 
 # %% ../nbs/01c_data.ipynb #e6f4c090
 @dataclass(frozen=True)
@@ -158,8 +115,7 @@ def _first_rows(table: Table, most: int = 300) -> set[tuple[str, ...]]:
 def _without_twins(tables: Sequence[Table]) -> tuple[list[Table], dict[str, str]]:
     "Tables without those that begin with the rows of a larger one, which are named."
     kept, left_out = [], {}
-    size_of = lambda table: on_disk(table.path).stat().st_size if on_disk(table.path).is_file() else 0
-    for table in sorted(tables, key=size_of, reverse=True):
+    for table in sorted(tables, key=lambda table: table.size, reverse=True):
         rows = _first_rows(table)
         is_twin = lambda known: rows and len(rows & known) > 0.9 * len(rows)
         of = next((other for other, known in kept if is_twin(known)), None)
@@ -175,6 +131,7 @@ def open_all(
     cache: bool = True,            # keep the simulated records
     allow_pickle: bool = False,    # True runs the code inside pickle files
     header: Sequence[str] = (),    # names of the columns, for texts without a header
+    sensor: str = "",              # of a folder of several, see `one_sensor`
 ) -> tuple[list[Table], dict[str, str]]:  # tables; and files left out -> why
     "The tables at all paths."
     tables, left_out = [], {}
@@ -183,6 +140,9 @@ def open_all(
         except ValueError as error:
             if len(paths) == 1 or path.suffix.lower() in PICKLE_ENDINGS: raise
             left_out[path.name] = str(error)
+    if source is None and (len(tables) > 1 or sensor):
+        tables, others = one_sensor(tables, sensor)
+        left_out |= others
     if source is None and 1 < len(tables) <= 100:  # more are not compared
         tables, twins = _without_twins(tables)
         left_out |= twins
@@ -303,8 +263,7 @@ def _frames(
     tables: Sequence[Table], plan: Plan, wanted: Sequence[str], report: ReadReport, progress: bool,
 ) -> Iterator[pd.DataFrame]:
     "Normalised frames of all sources, in order."
-    held = [on_disk(table.path) for table in tables]
-    sizes = [path.stat().st_size if path.is_file() else 0 for path in held]
+    sizes = [table.size for table in tables]
     hidden = not progress or sum(sizes) < 5e7
     declared = {*plan.features, "Flow Duration", *(plan.repair.needs if plan.repair else ())}
     with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc="reading", disable=hidden) as bar:
@@ -605,6 +564,7 @@ def load_dataset(
     benign_label: str | Sequence[str] | None = None,  # None: BENIGN, normal, nonTOR, 0
     missing: str = "auto",                 # rows without a number: "drop", "indicate"; "auto": see `make_plan`
     header: Sequence[str] = (),            # names of the columns, for a text without a header
+    sensor: str = "",                      # of a folder with files of several, see `one_sensor`
     folder: str | Path | None = None,      # data folder; None: `data_dir()`
     allow_pickle: bool = False,            # True runs the code inside pickle files
     cache: bool = True,                    # text files are parsed once, into the cache folder
@@ -614,7 +574,7 @@ def load_dataset(
     "Reads, cleans and labels a data set."
     source, paths, left_out = locate(name_or_path, Path(folder) if folder else data_dir())
     report = ReadReport()
-    tables, no_tables = open_all(source, paths, report, cache, allow_pickle, header)
+    tables, no_tables = open_all(source, paths, report, cache, allow_pickle, header, sensor)
     plan = make_plan(tables, source, label_column, missing)
     wanted = plan.usual if columns is None else list(dict.fromkeys(columns))
     known = pd.DataFrame(columns=[*plan.features, *plan.words])
@@ -627,23 +587,6 @@ def load_dataset(
     for file, why in (left_out | no_tables).items(): report.notes[f"file left out: {file} ({why})"] += 1
     name = source.name if source else Path(name_or_path).name
     request = _Request(name, wanted, columns is not None, benign_label or None)
-    return _clean(frame, report, plan, request, [table.path.name for table in tables])
-
-# %% ../nbs/01c_data.ipynb #c7c40749
-def plot_classes(
-    classes: dict[str, int],  # class -> records, benign first: `dataset.report.classes`
-    ax: Any = None,           # matplotlib Axes to draw on; None: the current one
-) -> Any:                     # the Axes
-    "Records per class on a logarithmic axis."
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-    ax = plt.gca() if ax is None else ax
-    counts = pd.Series(classes)
-    kind = np.where(counts.index == "benign", "benign", "attack")
-    palette = {"benign": "#4c72b0", "attack": "#c44e52"}
-    sns.barplot(x=counts.to_numpy(), y=counts.index, hue=kind, palette=palette, saturation=0.9, ax=ax)
-    ax.set(xscale="log", xlim=(0.8, counts.max() * 4), xlabel="records (logarithmic)", ylabel="")
-    for bars in ax.containers: ax.bar_label(bars, fmt=lambda v: f"{v:,.0f}", padding=3, fontsize=8)
-    ax.legend(title=None, frameon=False, loc="lower right")
-    sns.despine(ax=ax)
-    return ax
+    made = _clean(frame, report, plan, request, [table.path.name for table in tables])
+    ways = tuple(dict.fromkeys(table.written for table in tables))
+    return replace(made, report=replace(made.report, written=ways))

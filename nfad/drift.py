@@ -14,7 +14,7 @@ import pandas as pd
 import scipy
 
 from .core import require_between
-from .seen import Seen, remember
+from .seen import Seen
 from .score import fpr_band
 
 # %% ../nbs/10a_drift.ipynb #219b9a0a
@@ -178,7 +178,7 @@ def drift_note(
     if judged.empty: return "drift cannot be judged: no stretch of 200 records with a score"
     rows, known = int(judged["n"].sum()), int(judged["known"].sum())
     if known <= rows / 2: return reference.lacking
-    return (f"{known:,} of {rows:,} records are ones that the model was trained on: "
+    return (f"{known:,} of {rows:,} records are ones that the model was made from: "
             "they are scored as always, and say nothing about drift")
 
 # %% ../nbs/10a_drift.ipynb #95d29b4f

@@ -6,6 +6,7 @@
 __all__ = ['read_scored', 'find_sources', 'score_files', 'connect', 'disconnect', 'score_frame', 'recalibrate', 'write_nights']
 
 # %% ../nbs/11_files.ipynb #9e06e30e
+import glob
 import json
 import os
 import time
@@ -28,6 +29,7 @@ from .serving import (
     LoadedModel, frame_numbers, load_model, model_bytes, restore_model, score_rows, table_numbers)
 from .seen import write_seen
 from .contents import on_disk
+from .outputs import require_free, write_table
 from .vocabulary import canonical_columns, find_vocabulary
 from .lines import BATCH
 from .roles import column_roles
@@ -137,9 +139,11 @@ def score_file(
     batches = table.records(model.recipe, keep, BATCH)
     doubts = doubts_about(table)
     with atomic_path(job.target) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
             result = write_scores(model, job, writer, batches, advance) | {"doubts": doubts}
-            writer.add_key_value_metadata({"nfad": json.dumps({"task": task, "result": result})})
+            said = {"kind": "scores", "task": task, "result": result}
+            writer.add_key_value_metadata({"nfad": json.dumps(said)})
+        if job.task(model) != task: raise ValueError(f"{job.name} changed while it was read; score it again")
     return result | {"file": job.name, "status": "scored", "seconds": time.perf_counter() - start}
 
 # %% ../nbs/11_files.ipynb #0e6c1501
@@ -157,6 +161,13 @@ def target_name(
     return name if name.lower().endswith(".parquet") else f"{name}.parquet"
 
 
+def _ignores_case(folder: Path) -> bool:
+    "Whether names in other letters lead to the same place, where a folder is or will be."
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    other = there.with_name(there.name.swapcase())
+    return other.name != there.name and other.exists() and other.samefile(there)
+
+
 def plan_jobs(
     source: str | Path,                         # a file, or a folder
     target: str | Path,                         # a .parquet file for a single file, else a folder
@@ -170,14 +181,12 @@ def plan_jobs(
     target = Path(target).resolve()
     how = keep if isinstance(keep, str) else tuple(keep), window, tuple(header)
     if len(found) == 1 and source.is_file() and target.suffix == ".parquet":
-        if source == target: raise ValueError(f"target must be another file than source: {target}")
         return [Job(str(path), str(target), name, *how) for name, path in found.items()]
     if target.is_file():
         raise ValueError(f"target must be a folder for the scores of a folder, got the file {target}")
-    if target == source or source in target.parents:
-        raise ValueError(f"target must lie outside source, or its scores would be scored; got {target}")
     jobs = [Job(str(path), str(target / target_name(name)), name, *how) for name, path in found.items()]
-    twice = [path for path, n in Counter(job.target for job in jobs).items() if n > 1]
+    spelled = str.lower if _ignores_case(target) else str
+    twice = [path for path, n in Counter(spelled(job.target) for job in jobs).items() if n > 1]
     if twice: raise ValueError(f"two files of source would be scored into {twice[0]}; rename one")
     return jobs
 
@@ -257,12 +266,19 @@ def account(
     return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds, note, doubts=doubts)
 
 # %% ../nbs/11_files.ipynb #6f36e4ae
+@patch
+def size(self: Job) -> int:  # bytes; 0 if it has gone
+    "How large the file to score is."
+    try: return on_disk(self.source).stat().st_size
+    except OSError: return 0
+
+
 def _here(model: LoadedModel, jobs: Sequence[Job], bar: tqdm) -> Iterator[dict[str, Any]]:
     "Scores files one after the other in this process; the detector keeps all cores busy."
     done = 0
     start = time.perf_counter()
     for job in jobs:
-        size = on_disk(job.source).stat().st_size
+        size = job.size()
         before = bar.n
         def advance(share, rows):
             nonlocal done
@@ -283,6 +299,13 @@ def _clear_leftovers(jobs: Sequence[Job]) -> None:
             except ProcessLookupError: path.unlink(missing_ok=True)
             except (OSError, OverflowError): pass  # alive and someone else's, or no process number
 
+
+def _clear_own(jobs: Sequence[Job]) -> None:
+    "Removes temporary files of jobs that are done, whichever machine began them."
+    for job in jobs:
+        target = Path(job.target)
+        for path in target.parent.glob(f".{glob.escape(target.stem)}.*.tmp.parquet"): path.unlink(missing_ok=True)
+
 # %% ../nbs/11_files.ipynb #a19202dd
 def score_files(
     model: Any,                                 # path of a model, a FlowDetector, or from `load_model`
@@ -295,13 +318,16 @@ def score_files(
     window: int = WINDOW,                       # records per comparison with the calibration
     progress: bool = True,                      # show a progress bar
     header: Sequence[str] = (),                 # names of the columns, for texts without a header
+    force: bool = False,                        # write over files that nfad did not write, or that are read
 ) -> FilesReport:                               # the scores are in the files of `target`
     "Scores files of any number and size into files; goes on where an earlier run was killed."
     start = time.perf_counter()
     jobs = plan_jobs(source, target, keep, require_positive_int(window, "window"), header)
+    left_out = find_tables(source)[1]
+    require_free(dict.fromkeys((job.target for job in jobs), "scores"), [on_disk(job.source) for job in jobs], force)
     if scheduler in (None, "local"): _clear_leftovers(jobs)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    size = sum(on_disk(job.source).stat().st_size for job in jobs)
+    size = sum(job.size() for job in jobs)
     results = []
     with tqdm(total=size, unit="B", unit_scale=True, desc="scoring", disable=not progress) as bar:
         if scheduler is None: accounts = _here(loaded, jobs, bar)
@@ -310,7 +336,6 @@ def score_files(
             results.append(result)
             if strict and result["status"] == "failed":
                 raise ValueError(f"{result['file']}: {result['error']}")
-    left_out = find_tables(source)[1]
     return account(results, loaded, time.perf_counter() - start)._replace(left_out=left_out)
 
 # %% ../nbs/11_files.ipynb #e00505cf
@@ -378,7 +403,8 @@ def _on_cluster(
             job = futures[future]
             error = future.exception()
             yield future.result() if error is None else failed(job, error)
-            bar.update(on_disk(job.source).stat().st_size)
+            bar.update(job.size())
+        _clear_own(jobs)
     finally:
         if isinstance(scheduler, str): disconnect(client)
 
@@ -420,7 +446,7 @@ def _benign_scores(
     for rows, faults in table_numbers(source, model.recipe):
         good = np.isfinite(rows).all(axis=1) & np.equal(faults, None).astype(bool)
         X = rows[good]
-        new = np.ones(len(X), bool) if model.seen is None else model.seen.places(X) < 0
+        new = np.ones(len(X), bool) if model.seen is None else ~model.seen.was_trained_on(X)
         if sum(map(len, parts)) < limit: parts.append(model.detector.anomaly_score(X[new]))
         left_out["bad"] += int((~good).sum())
         left_out["seen"] += int((~new).sum())
@@ -433,8 +459,11 @@ def recalibrate(
     target: str | Path,        # the new model file
     fpr: float | None = None,  # false-alarm rate; None: the model's own
     limit: int = 200_000,      # records in use, from the beginning of the files
+    force: bool = False,       # write over a file that is no model of nfad, or that is read
 ) -> dict[str, Any]:           # both thresholds, records that made it, were bad, were seen; alarms before
     "Sets calibration scores and threshold from new benign records."
+    own = [model] if isinstance(model, (str, Path)) else []
+    require_free({target: "flow"}, [*own, *map(on_disk, find_sources(source).values())], force)
     loaded = load_model(model)
     detector = loaded.detector
     scores, left_out = _benign_scores(loaded, source, limit)
@@ -534,6 +563,6 @@ def write_nights(
     night = night.sample(frac=1, random_state=seed)
     for i, rows in enumerate(np.array_split(np.arange(len(night)), n_files)):
         names = [f"record {row}" for row in night.index[rows]]
-        with atomic_path(Path(folder) / f"night-{i}.parquet") as temporary:
-            night.iloc[rows].assign(**{"Flow ID": names}).to_parquet(temporary, index=False)
+        part = night.iloc[rows].assign(**{"Flow ID": names})
+        write_table(part, Path(folder) / f"night-{i}.parquet", "records")
     return Path(folder)

@@ -170,6 +170,18 @@ def plan_grid(
     if twice: raise ValueError(f"two cells of the grid have one folder: {twice[0]}")
     return cells
 
+# %% ../nbs/11b_grid.ipynb #cc8e895d
+def require_own_folders(
+    cells: Sequence[Cell],  # of a grid
+) -> None:
+    "An error if the folder of a cell holds files, and none that says it is a run's."
+    for cell in cells:
+        names = ("cell.json", "train.json", "model.safetensors", "checkpoint.safetensors")
+        started = any((cell.folder / name).exists() for name in (*names, "03_train.ipynb"))
+        foreign = [] if started or not cell.folder.exists() else sorted(cell.folder.glob("[!.]*"))
+        if foreign: raise ValueError(f"{foreign[0]} was not written by nfad, and stands in the folder of a run; "
+                                     "name another out_dir, or force it (--force)")
+
 # %% ../nbs/11b_grid.ipynb #a0f0ec59
 def _results(cells: Sequence[Cell], client: Any, n_jobs: int, progress: bool) -> list[dict]:
     "What `run_cell` says of each cell, in their order; on a cluster, or `n_jobs` at a time here."
@@ -188,8 +200,10 @@ def run_grid(
     scheduler: Any = None,  # None: this machine; else as for `score_files`
     n_jobs: int = 1,        # cells at a time on this machine
     progress: bool = True,  # show a progress bar
+    force: bool = False,    # write over files that nfad did not write
 ) -> pd.DataFrame:          # one row per cell: what became of it, and the figures of its score.json
     "Runs all cells and collects their figures."
+    if not force: require_own_folders(cells)
     client = connect(scheduler) if isinstance(scheduler, str) else scheduler
     try: said = _results(cells, client, n_jobs, progress)
     finally:

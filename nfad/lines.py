@@ -337,7 +337,8 @@ def read_object(
 ) -> tuple[dict[str, Any], str | None]:  # the object without objects in it, and why it is no record
     "One JSON line as a row of a table."
     record, why = load_object(line)
-    return flat(record), why
+    try: return flat(record), why
+    except RecursionError: return {}, "nested too deep"
 
 # %% ../nbs/01b_lines.ipynb #dcb761d4
 def _text(value: Any) -> str | None:

@@ -153,11 +153,12 @@ def look_at(
     label_column: str | None = None,  # None: found by name; or "file name" or "none"
     header: Sequence[str] = (),       # names of the columns, for a text without a header
     missing: str = "auto",            # see `make_plan`
+    sensor: str = "",                 # of a folder with files of several, see `one_sensor`
 ) -> Overview:                        # of all rows
     "Looks at tables as training would."
     source, paths, left_out = locate(name_or_path, data_dir())
     report = ReadReport()
-    tables, no_tables = open_all(source, paths, report, header=header)
+    tables, no_tables = open_all(source, paths, report, header=header, sensor=sensor)
     doubts = []
     try: plan = make_plan(tables, source, label_column, missing)
     except KeyError:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from .core import atomic_path
 from .text import figure_text, html_block, html_text
+from .outputs import write_table
 from .reasons import Explanation
 from .shapley import Attributions
 
@@ -181,8 +182,9 @@ def html_page(
 ) -> str:         # a page that needs nothing from outside
     "A page around pieces of HTML."
     title = html_text(title)
+    mark = '<meta charset="utf-8"><meta name="generator" content="nfad report">'
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-    head = f'<head><meta charset="utf-8">{policy}<title>{title}</title><style>{_STYLE}</style></head>'
+    head = f'<head>{mark}{policy}<title>{title}</title><style>{_STYLE}</style></head>'
     body = f'<body><div class="nfad"><h1>{title}</h1>{"".join(parts)}</div></body>'
     return f'<!DOCTYPE html><html lang="en">{head}{body}</html>\n'
 
@@ -230,6 +232,6 @@ def save_report(
     "Writes the table of all features, and the page."
     table, page = Path(folder) / "explanation.parquet", Path(folder) / "report.html"
     text = html_page(title, _picture(explanation.attributions), sections_html(explanation, n_features))
-    with atomic_path(table) as temporary: explanation.frame.to_parquet(temporary, index=False)
+    write_table(explanation.frame, table, "report")
     with atomic_path(page) as temporary: temporary.write_text(text, encoding="utf-8")
     return [table, page]

@@ -20,6 +20,7 @@ from .catalog import DATASETS
 from .data import Dataset, load_dataset
 from .splits import Split, split_dataset
 from .recipes import is_plain
+from .outputs import kind_of, require_free, write_table
 from .prep import columns_to_load, default_feature_set, feature_names, index_base, set_slug
 from .detector import FlowDetector
 from .seen import Seen, remember, write_seen
@@ -85,6 +86,7 @@ def prepare(
     benign_label: str | Sequence[str] | None = None,  # of a user's file
     missing: str = "auto",         # rows without a number: drop, indicate, or auto; see `make_plan`
     header: Sequence[str] = (),    # names of the columns, for a text without a header
+    sensor: str = "",              # of a folder with files of several, see `load_dataset`
     progress: bool = True,         # show reading progress
 ) -> Prepared:                     # records, split, features and folder
     "Loads, cleans and splits a data set, and names its run directory."
@@ -92,7 +94,7 @@ def prepare(
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label, missing=missing,
-                        header=header, progress=progress)
+                        header=header, sensor=sensor, progress=progress)
     parts = split_dataset(data, split, sizes=sizes_for(data, split, sizes), seed=seed)
     names = list(data.records.columns)
     if is_plain(data.recipe): names = feature_names(columns or "all", available=names)
@@ -142,6 +144,18 @@ def train_record(
         "weak_promise": weak_promise(len(split.calibration), detector.fpr),
         "data_report": data.report.to_dict(), "split_report": split.report}
 
+# %% ../nbs/02f_runs.ipynb #1bde7169
+def require_own_folder(
+    folder: Path,  # of a run
+    force: bool,   # True: nothing is refused
+) -> None:
+    "An error if a file that nfad did not write stands where a run writes; earlier versions left no marks."
+    record = folder / "train.json"
+    earlier = record.is_file() and not kind_of(record) and "settings" in read_json(record)
+    kinds = {"train.json": "record", "calibration.parquet": "calibration",
+             "model.safetensors": "flow", "checkpoint.safetensors": "checkpoint"}
+    require_free({folder / name: kind for name, kind in kinds.items()}, force=force or earlier)
+
 # %% ../nbs/02f_runs.ipynb #ebcb00d9
 def _validation_part(prepared: Prepared, detector: FlowDetector, settings: dict[str, Any]) -> str | None:
     "The part that early stopping and the statistic look at; None: some of `train`."
@@ -150,22 +164,31 @@ def _validation_part(prepared: Prepared, detector: FlowDetector, settings: dict[
     return "reference" if enough else None
 
 
+_MOST_HELD_OUT = 20_000  # records, the most frequent ones
+
+
 def _seen(prepared: Prepared, part: str | None) -> Seen:
-    "Fingerprints of the records that the weights and the statistic were fitted on."
+    "Fingerprints of what weights and statistic were fitted on, and of benign records that came more than once."
     data, split = prepared.dataset, prepared.split
-    rows = np.concatenate([split.train, split.reference]) if part == "reference" else split.train
+    fitted = np.concatenate([split.train, split.reference]) if part == "reference" else split.train
     copies = np.ones(len(data), np.int64) if data.copies is None else data.copies
+    others = np.setdiff1d(np.flatnonzero(~data.is_attack & (copies > 1)), fitted)
+    often = others[np.argsort(-copies[others], kind="stable")[:_MOST_HELD_OUT]]
+    rows = np.concatenate([fitted, often])
     records = data.records.iloc[rows][prepared.features]
-    return remember(records, copies[rows], int(copies[~data.is_attack].sum()))
+    trained = np.arange(len(rows)) < len(fitted)
+    return remember(records, copies[rows], int(copies[~data.is_attack].sum()), trained)
 
 
 def train_run(
     prepared: Prepared,        # records, split, features and folder
     detector: FlowDetector,    # unfitted
     settings: dict[str, Any],  # arguments of `prepare`
+    force: bool = False,       # write over files that nfad did not write
 ) -> dict[str, Any]:           # content of train.json
     "Fits and calibrates; writes `train.json`, `calibration.parquet` and `model.safetensors`."
     folder = prepared.folder
+    require_own_folder(folder, force)
     part = _validation_part(prepared, detector, settings)
     checkpoint = folder / "checkpoint.safetensors" if detector.architecture == "autoregressive" else None
     validation = part and prepared.part(part)
@@ -176,8 +199,7 @@ def train_run(
     record = train_record(detector.calibrate(calibration), prepared, settings)
     (folder / "model.safetensors").unlink(missing_ok=True)  # no old model beside a new record
     write_json(folder / "train.json", record)
-    with atomic_path(folder / "calibration.parquet") as temporary:
-        calibration[:5000].to_parquet(temporary, index=False)
+    write_table(calibration[:5000], folder / "calibration.parquet", "calibration")
     with atomic_path(folder / "model.safetensors") as temporary:
         write_seen(detector.save(temporary), _seen(prepared, part))
     return record

@@ -22,18 +22,22 @@ class Seen(NamedTuple):
     rows: np.ndarray    # (k,) uint64, sorted, each once
     copies: np.ndarray  # (k,) int64, how often each was read, >= 1
     total: int          # benign records that were read, copies included
+    trained: np.ndarray  # (k,) bool: trained on; the others were held out, and came more than once
 
 
 def remember(
     records: pd.DataFrame,             # (n, d) what a model was made from, its features
     copies: np.ndarray | None = None,  # (n,) how often each was read, >= 1; None: once
     total: int | None = None,          # benign records read, copies included; None: these
+    trained: np.ndarray | None = None,  # (n,) bool: which were trained on; None: all
 ) -> Seen:                             # what is kept of them
     "Fingerprints of records."
     copies = np.ones(len(records), np.int64) if copies is None else np.asarray(copies)
     rows, place = np.unique(row_ids(records), return_inverse=True)
     counts = np.bincount(place, copies, minlength=len(rows)).astype(np.int64)
-    return Seen(rows, counts, int(counts.sum() if total is None else total))
+    is_trained = np.ones(len(rows), bool)
+    if trained is not None: is_trained = np.isin(rows, rows[place[np.asarray(trained, bool)]])
+    return Seen(rows, counts, int(counts.sum() if total is None else total), is_trained)
 
 
 @patch
@@ -45,6 +49,16 @@ def places(
     ids = row_ids(pd.DataFrame(X))
     place = np.minimum(np.searchsorted(self.rows, ids), len(self.rows) - 1)
     return np.where(self.rows[place] == ids, place, -1)
+
+
+@patch
+def was_trained_on(
+    self: Seen,
+    X: np.ndarray,  # (n, d) records, features in the model's order; any numbers
+) -> np.ndarray:    # (n,) bool
+    "Which records the model was trained on."
+    place = self.places(X)
+    return (place >= 0) & self.trained[place]
 
 # %% ../nbs/02e_seen.ipynb #42e812db
 _LOOK = 512  # records looked up before all are: a share of seen ones below 1 % moves no comparison
@@ -73,7 +87,8 @@ def write_seen(
     "Adds fingerprints to a model file."
     if seen is None: return Path(path)
     arrays, header = read_model(path, read_header(path)["format"])
-    own = {"seen.rows": seen.rows, "seen.copies": seen.copies, "seen.total": np.array(seen.total)}
+    own = {"seen.rows": seen.rows, "seen.copies": seen.copies, "seen.total": np.array(seen.total),
+           "seen.trained": seen.trained}
     return write_model(path, arrays | own, header, header["format"])
 
 
@@ -84,9 +99,11 @@ def read_seen(
     header = read_header(path)
     if "seen.rows" not in header["shapes"]: return None
     arrays = read_model(path, header["format"])[0]
-    rows, copies, total = (arrays.get(f"seen.{name}", np.zeros(0)) for name in Seen._fields)
-    types = [array.dtype for array in (rows, copies, total)] == [np.uint64, np.int64, np.int64]
-    whole = types and rows.ndim == 1 and len(rows) and copies.shape == rows.shape and not total.shape
-    if whole and (rows[1:] > rows[:-1]).all() and copies.min() >= 1 and total >= copies.sum():
-        return Seen(rows, copies, int(total))
+    kept = [arrays.get(f"seen.{name}", np.zeros(0)) for name in ("rows", "copies", "total")]
+    rows, copies, total = kept
+    trained = arrays.get("seen.trained", np.ones(rows.shape, bool))  # older files keep no others
+    types = [array.dtype for array in (*kept, trained)] == [np.uint64, np.int64, np.int64, bool]
+    shapes = rows.ndim == 1 and len(rows) and copies.shape == trained.shape == rows.shape and not total.shape
+    if types and shapes and (rows[1:] > rows[:-1]).all() and copies.min() >= 1 and total >= copies.sum():
+        return Seen(rows, copies, int(total), trained)
     raise ValueError(f"{path} is a broken model of nfad: what it says it has seen makes no sense")

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from .core import require_choice, suggest
+from .outputs import kind_of
 from .sensors import HEADERLESS
 from .vocabulary import (
     canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
@@ -130,6 +131,13 @@ class Table:
     read: Callable[[Wanted], Iterator[Batch]]  # the reader of its kind of file
     written: str = "in memory"       # how it is written, in words
 
+
+@patch(as_prop=True)
+def size(self: Table) -> int:  # bytes on disk, 0 for a table in memory
+    "The size of the file, or of the archive that holds it."
+    held = on_disk(self.path)
+    return held.stat().st_size if held.is_file() else 0
+
 # %% ../nbs/01b_tables.ipynb #f6cec50c
 @patch
 def batches(
@@ -235,7 +243,8 @@ def _typed_batches(
 
 def _parquet_batches(path: Path, names: Sequence[str], wanted: Wanted) -> Iterator[Batch]:
     "Batches of a Parquet file."
-    with pq.ParquetFile(_unpacked(path), buffer_size=1 << 18, pre_buffer=False) as file:
+    how = {"buffer_size": 1 << 18, "pre_buffer": False, "page_checksum_verification": True}
+    with pq.ParquetFile(_unpacked(path), **how) as file:
         chosen = [names[i] for i in wanted.positions()]
         parts = file.iter_batches(batch_size=wanted.rows, columns=chosen)
         yield from _typed_batches(parts, names, wanted, file.metadata.num_rows)
@@ -372,7 +381,10 @@ def _why_left_out(path: Path, name: Path) -> str:
     if _NOT_RECORDS.match(path.name): return "not records"
     if plain_ending(path) not in (*_RECORD_ENDINGS, *PICKLE_ENDINGS):
         return f"ending {path.suffix or 'missing'}"
-    return "" if on_disk(path) != path or path.stat().st_size else "empty"
+    if on_disk(path) != path: return ""
+    if not path.stat().st_size: return "empty"
+    kind = kind_of(path)
+    return f"{kind} of nfad" if kind not in ("", "records") else ""
 
 
 def _below(root: Path) -> Iterator[Path]:

@@ -165,7 +165,7 @@ def test_few_benign_records_are_trained_scored_and_explained(here, tmp_path, mon
     status, out, _ = here("train", "flows.csv", "--preset", "fast", "--epochs", 2, "--out-dir", "own")
     assert status == 0 and "WARNING: 9 calibration records can promise a false-alarm rate of 10.00% at best, not 1.00%: that needs at least 99" in out
     model = out.splitlines()[0]
-    assert "60 rows of 1 files" in out, "what was understood"
+    assert "60 rows of flows.csv (CSV, comma between fields)" in out, "what was understood"
     status, out, error = here("score", model, "flows.csv", "scores.parquet")
     assert status == 0 and "60 records" in out and "drift cannot be judged: 9 calm" in out and "WARNING" not in out, error
     assert here("explain", model, "flows.csv", "scores.parquet", "--top", 5)[0] == 0
@@ -175,7 +175,7 @@ def test_the_training_records_are_known(here, trained, tmp_path):
     benign = trained.folder / "benign.csv"
     status, out, _ = here("score", trained.model, benign, tmp_path / "scores.parquet")
     known = 800 + 150  # train and reference
-    assert status == 0 and f"{known} of 1,500 records are ones that the model was trained on" in out and "WARNING" not in out
+    assert status == 0 and f"{known} of 1,500 records are ones that the model was made from" in out and "WARNING" not in out
     status, out, _ = here("recalibrate", trained.model, benign, tmp_path / "new.safetensors")
     assert status == 0 and "from 550 records" in out and f"{known} that the model was trained on were left out" in out
 
@@ -353,9 +353,9 @@ def test_train_says_what_it_understood(here, tmp_path, monkeypatch):
     Path("days/README.md").write_text("about")
     status, out, said = here("train", "days", "--preset", "fast", "--epochs", 1, "--out-dir", "own")
     understood = out[out.index("322 rows"):]
-    assert status == 0 and len(understood.splitlines()) <= 12 and out.splitlines()[0].endswith("model.safetensors"), said
-    for part in ("322 rows of 1 files", "1 line with too few fields", "1 empty line", "300 benign", "20 PortScan", "1 rows with missing numbers",
-                 "README.md"): assert part in understood, part
+    assert status == 0 and len(out.splitlines()) <= 12 and out.splitlines()[0].endswith("model.safetensors"), said
+    for part in ("322 rows of ", "1 line with too few fields", "1 empty line", "300 benign", "20 PortScan", "1 rows with missing numbers",
+                 "README.md", "CSV, comma between fields", "columns left out: ", "identifier: Flow ID"): assert part in understood, part
 
 
 @pytest.mark.parametrize("kind", ["csv.gz", "tsv", "json"])

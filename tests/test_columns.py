@@ -11,10 +11,10 @@ import pytest
 
 from generated import TOOLS, cells, columns
 from nfad.catalog import DATASETS
-from nfad.columns import CONTEXT, MISSING, doubts_about, make_plan, sample_of
+from nfad.columns import CONTEXT, MISSING, doubts_about, make_plan, one_sensor, sample_of
 from nfad.data import load_dataset
 from nfad.tables import frame_table, open_table
-from nfad.vocabulary import canonical_columns, column_role
+from nfad.vocabulary import COLUMNS, canonical_columns, column_role
 
 
 def table_of(tool, seed=0, n=80, order=None):
@@ -219,3 +219,46 @@ def test_known_roles_are_those_of_the_vocabulary():
         table, _ = table_of(tool)
         plan = make_plan([table])
         for name in plan.usual: assert column_role(name, plan.vocabulary) in ("feature", "word", "letters", "code"), name
+
+
+# ---------------------------------------------------------------- two sensors in one folder
+
+def sensor_table(tool, name, n_columns=12):
+    "A table with columns of a tool."
+    known = COLUMNS[COLUMNS.vocabulary == tool].name.tolist()[:n_columns] if tool != "own" else ["size", "pause", "verdict"]
+    return frame_table(pd.DataFrame(np.zeros((3, len(known))), columns=known), name)
+
+
+def law_one_sensor(choose):
+    "Tables of one sensor stay together; of several all files are named, unless one is chosen; what is not chosen is named, too."
+    zeek, argus, own = (sensor_table(tool, f"{tool}.csv", 30) for tool in ("zeek", "argus", "own"))
+    more = sensor_table("zeek", "more.csv", 20)
+    assert choose([zeek, more]) == ([zeek, more], {}) and choose([own]) == ([own], {})
+    with pytest.raises(ValueError) as error: choose([zeek, argus, more, own])
+    assert all(text in str(error.value) for text in ("3 sensors", "zeek (zeek.csv, more.csv)", "argus (argus.csv)", "own (own.csv)", "--sensor"))
+    tables, gone = choose([zeek, argus, more], "argus")
+    assert tables == [argus] and gone == {"zeek.csv": "columns of zeek", "more.csv": "columns of zeek"}
+    with pytest.raises(ValueError, match="sensor must be one of"): choose([zeek, argus], "zek")
+    many = [sensor_table("own", f"day-{i}.csv") for i in range(200)]
+    assert choose(many) == (many, {})
+    with pytest.raises(ValueError) as error: choose([*many, argus])
+    assert len(str(error.value)) < 500 and "197 more" in str(error.value)
+
+
+def test_law_one_sensor(): law_one_sensor(one_sensor)
+
+
+@pytest.mark.parametrize("broken", [
+    lambda tables, sensor="": (list(tables), {}),
+    lambda tables, sensor="": one_sensor(tables, sensor or "largest"),
+    lambda tables, sensor="": (one_sensor(tables, sensor)[0], {}),
+    lambda tables, sensor="": (one_sensor(tables, sensor)[0][:1], one_sensor(tables, sensor)[1])])
+def test_law_one_sensor_catches(broken):
+    with pytest.raises((AssertionError, pytest.fail.Exception)): law_one_sensor(broken)
+
+
+def test_columns_in_an_error_are_capped():
+    table = frame_table(pd.DataFrame(np.zeros((2, 3000)), columns=[f"x{i}" for i in range(3000)]), "wide.csv")
+    for how in ({}, {"label_column": "verdict"}):
+        with pytest.raises(KeyError) as error: make_plan([table], **how)
+        assert len(error.value.args[0]) < 600 and "2,988 more" in error.value.args[0]

@@ -119,7 +119,7 @@ def law_in_sample(seen_by):
         found = judge_windows(compare_batch(reference, nearest(X, training), X), reference)
         assert len(found) == 1
         return drift_warning(found, 0.01), drift_note(found, reference)
-    assert judge(training) == ("", "1,000 of 1,000 records are ones that the model was trained on: they are scored as always, and say nothing about drift")
+    assert judge(training) == ("", "1,000 of 1,000 records are ones that the model was made from: they are scored as always, and say nothing about drift")
     assert judge(fresh) == ("", "")
     warning, note = judge(training, fresh[:500])
     assert warning == "" and note.startswith("1,000 of 1,500")

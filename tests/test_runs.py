@@ -9,9 +9,12 @@ import pytest
 
 from nfad import runs
 from nfad.core import write_json
+from nfad.data import Dataset
 from nfad.detector import FlowDetector
+from nfad.drift import compare_batch, drift_warning, judge_windows, make_reference
 from nfad.runs import prepare, read_run, run_folder, train_run
 from nfad.seen import read_seen, remember
+from nfad.splits import split_dataset
 from nfad.training import TrainingDiverged
 
 from flows import quick
@@ -55,24 +58,69 @@ def test_a_run_leaves_a_record_and_a_model(prepared, untrained):
     stored = json.loads((prepared.folder / "train.json").read_text())
     assert sorted(p.name for p in prepared.folder.iterdir()) == ["calibration.parquet", "model.safetensors", "train.json"]
     assert stored["settings"] == SETTINGS and stored["features"] == prepared.features and stored["parameters"] == json.loads(json.dumps(d.get_params()))
-    assert stored == json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
+    assert stored == {"nfad": "record"} | json.loads(json.dumps(record)) and stored["threshold"] == -d.offset_ and stored["n_calibration"] == len(d.calibration_scores_)
     assert np.array_equal(FlowDetector.load(prepared.folder / "model.safetensors").anomaly_score(prepared.part("test")), d.anomaly_score(prepared.part("test")))
 
 
 def law_a_run_remembers(seen, prepared):
-    "A model has seen the records of train and reference, as often as they were read, and none of the others."
-    for part in ("train", "reference"): assert (seen.places(prepared.part(part).to_numpy()) >= 0).all(), part
-    for part in ("calibration", "test"): assert not (seen.places(prepared.part(part).to_numpy()) >= 0).any(), part
+    "A model was trained on the records of train and reference; it keeps how often they were read, and which of the others came more than once."
+    for part in ("train", "reference"): assert seen.was_trained_on(prepared.part(part).to_numpy()).all(), part
     data = prepared.dataset
-    assert seen.total == data.copies[~data.is_attack].sum() and seen.copies.sum() == data.copies[np.concatenate([prepared.split.train, prepared.split.reference])].sum()
+    for part in ("calibration", "test"):
+        assert not seen.was_trained_on(prepared.part(part).to_numpy()).any(), part
+        rows = getattr(prepared.split, part)
+        often = (data.copies[rows] > 1) & ~data.is_attack[rows]
+        assert np.array_equal(seen.places(prepared.part(part).to_numpy())[~data.is_attack[rows]] >= 0, often[~data.is_attack[rows]]), part
+    assert seen.total == data.copies[~data.is_attack].sum()
+    assert seen.copies[seen.trained].sum() == data.copies[np.concatenate([prepared.split.train, prepared.split.reference])].sum()
 
 
 def test_law_a_run_remembers(prepared, untrained):
     train_run(prepared, quick(epochs=1, statistic="profile"), SETTINGS)
     seen = read_seen(prepared.folder / "model.safetensors")
     law_a_run_remembers(seen, prepared)
-    for broken in (remember(prepared.part("train")), remember(prepared.dataset.records[prepared.features]), seen._replace(total=1)):
+    for broken in (remember(prepared.part("train")), remember(prepared.dataset.records[prepared.features]), seen._replace(total=1), seen._replace(trained=~seen.trained)):
         with pytest.raises(AssertionError): law_a_run_remembers(broken, prepared)
+
+
+def of_copies(n=1200, n_rows=6000, seed=0):
+    "A prepared data set of which a few records come very often: its rows as they were read, and what a run works on."
+    rng = np.random.default_rng(seed)
+    kinds = rng.normal(size=(n, 2)).round(6)
+    often = rng.zipf(1.6, n_rows - n) % n
+    rows = kinds[rng.permutation(np.concatenate([np.arange(n), often]))]
+    records, copies = np.unique(rows, axis=0, return_counts=True)
+    frame = pd.DataFrame(records, columns=["a", "b"])
+    data = Dataset("copies", frame, np.zeros(n, bool), np.full(n, "benign"), None, None, None, copies)
+    return rows, runs.Prepared(data, split_dataset(data, "random", seed=seed), ["a", "b"], None)
+
+
+def law_the_own_file_is_no_drift(seen_by):
+    "A file with very many copies raises no warning about drift on itself; a stuck sensor and other traffic do."
+    rows, prepared = of_copies()
+    training = prepared.part("train").to_numpy()
+    score = lambda X: np.linalg.norm(X[:, None] - training, axis=2).min(axis=1)
+    known = prepared.part("calibration").to_numpy()
+    threshold = float(np.quantile(score(known), 0.99))
+    reference = make_reference(score(known), threshold, 0.01, "ab", known, score(known), seen_by(prepared))
+    warned = lambda X: drift_warning(judge_windows(compare_batch(reference, score(X), X), reference), 0.01)
+    assert reference.records is not None and warned(rows) == ""
+    assert warned(np.repeat(known[:1], 6000, axis=0)), "a stuck sensor is hidden"
+    assert warned(rows + [0, 0.3]), "other traffic is hidden"
+
+
+def test_law_the_own_file_is_no_drift(): law_the_own_file_is_no_drift(lambda prepared: runs._seen(prepared, "reference"))
+
+
+def trained_only(prepared):
+    "Fingerprints of the training records alone, as before."
+    data, rows = prepared.dataset, np.concatenate([prepared.split.train, prepared.split.reference])
+    return remember(prepared.dataset.records.iloc[rows], data.copies[rows], int(data.copies.sum()))
+
+
+@pytest.mark.parametrize("broken", [trained_only, lambda prepared: None, lambda prepared: remember(prepared.dataset.records, prepared.dataset.copies * 10**6)])
+def test_law_the_own_file_is_no_drift_catches(broken):
+    with pytest.raises(AssertionError): law_the_own_file_is_no_drift(broken)
 
 
 def test_validation_records_that_calibrate_are_not_seen(tmp_path, untrained):
@@ -80,7 +128,7 @@ def test_validation_records_that_calibrate_are_not_seen(tmp_path, untrained):
     small = prepare("demo", SETTINGS["feature_set"], sizes={"train": 300, "reference": 0, "calibration": 200}, out_dir=str(tmp_path), progress=False)
     train_run(small, quick(epochs=1), settings)
     seen = read_seen(small.folder / "model.safetensors")
-    assert (seen.places(small.part("train").to_numpy()) >= 0).all() and not (seen.places(small.part("calibration").to_numpy()) >= 0).any()
+    assert seen.was_trained_on(small.part("train").to_numpy()).all() and not seen.was_trained_on(small.part("calibration").to_numpy()).any()
 
 
 @pytest.mark.parametrize("n, word", [(23, "at least 24 different benign records, got 23"), (8, "got 8"), (24, None), (37, None), (60, None)])

@@ -83,6 +83,25 @@ def test_copies_of_equal_rows_add_up():
     assert sorted(seen.copies.tolist()) == [1, 7, 7] and seen.total == 15 and len(seen.rows) == 3
 
 
+def law_held_out_records_are_known_and_not_trained_on(was_trained_on):
+    "Of the records that are kept, those are told that were trained on, their copies included."
+    X = made(300)
+    order = np.random.default_rng(1).permutation(400)
+    mixed = np.concatenate([X, made(100, 1)])[order]
+    for trained in (np.arange(400) < 200, np.arange(400) // 100 == 2):
+        seen = remember(pd.DataFrame(X), np.full(300, 2), trained=trained[:300])
+        assert np.array_equal(seen.places(mixed) >= 0, order < 300) and np.array_equal(was_trained_on(seen, mixed), trained[order])
+    assert remember(pd.DataFrame(X)).trained.all()
+
+
+def test_law_held_out_records_are_known_and_not_trained_on(): law_held_out_records_are_known_and_not_trained_on(Seen.was_trained_on)
+
+
+@pytest.mark.parametrize("broken", [lambda seen, X: seen.places(X) >= 0, lambda seen, X: seen.trained[seen.places(X)]])
+def test_law_held_out_records_are_known_and_not_trained_on_catches(broken):
+    with pytest.raises(AssertionError): law_held_out_records_are_known_and_not_trained_on(broken)
+
+
 # ---------------------------------------------------------------- in a model file
 
 @pytest.fixture
@@ -90,19 +109,20 @@ def path(tmp_path): return write_model(tmp_path / "m.safetensors", {"w": np.aran
 
 
 def test_what_was_seen_comes_back_and_the_model_stays(path):
-    seen, before = remember(pd.DataFrame(made(100)), np.arange(100) + 1, 10_000), read_model(path, "line-1")
+    seen, before = remember(pd.DataFrame(made(100)), np.arange(100) + 1, 10_000, np.arange(100) < 60), read_model(path, "line-1")
     assert read_seen(path) is None and write_seen(path, None) == path and read_seen(path) is None
     for _ in range(2):
         again = read_seen(write_seen(path, seen))
         assert np.array_equal(again.rows, seen.rows) and np.array_equal(again.copies, seen.copies) and again.total == 10_000
+        assert np.array_equal(again.trained, seen.trained) and again.trained.sum() == 60
         arrays, header = read_model(path, "line-1")
-        assert np.array_equal(arrays["w"], before[0]["w"]) and header["unit"] == "nats" and len(arrays) == 4
+        assert np.array_equal(arrays["w"], before[0]["w"]) and header["unit"] == "nats" and len(arrays) == 5
 
 
 SEEN = {"seen.rows": np.array([3, 5], np.uint64), "seen.copies": np.array([1, 2]), "seen.total": np.array(3)}
 NONSENSE = [("seen.rows", np.array([5, 3], np.uint64)), ("seen.rows", np.array([3, 3], np.uint64)), ("seen.rows", np.array([3.0, 5.0])),
             ("seen.rows", np.zeros(0, np.uint64)), ("seen.rows", np.array(3, np.uint64)), ("seen.copies", np.array([0, 2])), ("seen.copies", np.array([1])),
-            ("seen.total", np.array(2)), ("seen.total", np.array([3])), ("seen.total", None), ("seen.copies", None)]
+            ("seen.total", np.array(2)), ("seen.total", np.array([3])), ("seen.total", None), ("seen.copies", None), ("seen.trained", np.array([1, 0])), ("seen.trained", np.array([True]))]
 
 
 @pytest.mark.parametrize("name, value", NONSENSE)

@@ -2,6 +2,7 @@
 import io
 import json
 import queue
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +14,7 @@ from nfad.nearest import ROWS
 from nfad.statistics import ProfileStatistic
 from nfad.detector import FlowDetector
 from nfad.serving import LoadedModel, load_model
-from nfad.streams import LineParser, Scorer, from_dicts, from_suricata, from_zeek, in_bursts, parse_object, read_lines, score_lines
+from nfad.streams import LineParser, Scorer, from_dicts, from_suricata, from_zeek, in_bursts, json_line, parse_object, read_lines, score_lines
 from nfad.lines import read_number
 from nfad.tables import open_table
 from nights import DAMAGE, NAMES, damage, fuzz, records, small_detector, traffic
@@ -150,6 +151,101 @@ def test_hostile_lines(scorer):
     json.dumps(answers, allow_nan=False)
 
 
+# ---------------------------------------------------------------- a bad line costs one reason
+
+GOOD = json.dumps(ONES)
+BAD_OBJECTS = {
+    "10,001 keys": json.dumps({f"k{i}": i for i in range(10_001)}), "50,000 keys": json.dumps({f"k{i}": i for i in range(50_000)}), "cut": GOOD[:20], "end only": GOOD[20:],
+    "list": "[1, 2]", "number": "5", "open": "[" * 200_000, "open objects": '{"a":' * 200_000, "half a character": '{"a": "\\ud800", "Idle Max": 1}',
+    "large": '{"Idle Max": ' + "9" * 400 + "}", "spelled": json.dumps({f"Idle Max{' ' * i}": i for i in range(900)}), "zero": "\0", "text": "hello, world", "nfad": '{"nfad": {"nfad": 1}}',
+    "long": '{"a": "' + "x" * (1 << 20) + '"}', **{f"{depth} deep": "[" * depth + "]" * depth for depth in range(970, 1000, 3)},
+    **{f"{depth} objects deep": '{"a":' * depth + "1" + "}" * depth for depth in range(310, 340, 3)}, **{f"{depth} lists in": '{"a":' + "[" * depth + "]" * depth + "}" for depth in range(950, 1000, 3)}}
+HEADER = ",".join(NAMES)
+BAD_ROWS = {
+    "quote": '1,"2,3,4', "two quotes": '"1,2","3,4', "few": "1,2", "many": "1,2,3,4,5", "long header": ",".join(f"c{i}" for i in range(30_000)), "long cell": "1,2,3," + "x" * 200_000,
+    "object": GOOD[:20], "return": "1,2,3\r,4\r", "zero": "\0,\0,\0,\0", "fields": "#fields\t" + "\t".join(f"c{i}" for i in range(5000)), "remark": "#" * 100_000, "commas": "," * 500_000}
+
+
+def law_one_reason(score, above, good, bad):
+    "Whatever stands between two good lines, these are answered as without it, and it has at most one answer, in strict JSON."
+    alone = [answer["nfad"]["anomaly_score"] for answer in score([*above, good, good])]
+    began = time.monotonic()
+    answers = [json.loads(json_line(answer), parse_constant=None) for answer in score([*above, good, bad, good])]
+    assert time.monotonic() - began < 10, "takes long"
+    said = [answer["nfad"]["anomaly_score"] for answer in answers]
+    assert alone[0] is not None and [said[0], said[-1]] == alone, "a neighbor is lost"
+    assert len(said) in (2, 3) and (len(said) == 3 or bad.startswith("#")), "other lines"
+
+
+@pytest.mark.parametrize("above, good, bad", [([], GOOD, bad) for bad in BAD_OBJECTS.values()] + [([HEADER], "1,1,1,1", bad) for bad in BAD_ROWS.values()],
+                         ids=[*BAD_OBJECTS, *[f"row {name}" for name in BAD_ROWS]])
+def test_law_one_reason(scorer, above, good, bad): law_one_reason(lambda lines: score_lines(scorer, lines), above, good, bad)
+
+
+@pytest.mark.parametrize("bad", BAD_OBJECTS.values(), ids=BAD_OBJECTS)
+def test_a_bad_first_line_spoils_nothing(scorer, bad):
+    for above, good in ([], GOOD), ([HEADER], "1,1,1,1"):
+        if above and bad in ("hello, world",): continue
+        answers = list(score_lines(scorer, [bad, *above, good]))
+        assert answers[-1]["nfad"]["reason"] is None and len(answers) == 2 and answers[0]["nfad"]["line"] == 1
+
+
+@pytest.mark.parametrize("twin", [
+    lambda scorer, lines: score_lines(scorer, [line for line in lines if line.count(":") < 9000]),  # leaves lines out
+    lambda scorer, lines: score_lines(scorer, lines[:1 + [line.count(":") > 9000 for line in lines].index(True)] if any(line.count(":") > 9000 for line in lines) else lines)])
+def test_law_one_reason_catches(scorer, twin):
+    with pytest.raises(AssertionError): law_one_reason(lambda lines: twin(scorer, lines), [], GOOD, BAD_OBJECTS["10,001 keys"])
+
+
+def test_what_a_model_needs_is_found_among_very_many_keys(scorer):
+    many = {f"k{i}": i for i in range(10_000)} | dict(zip(NAMES, [1, 2, 3, 4]))
+    assert scorer.score([many, {"a": 1}])[0].anomaly_score == scorer.score_one([1, 2, 3, 4]).anomaly_score
+
+
+def test_headers_in_the_middle_of_a_stream(scorer):
+    lines = ["fe,c", HEADER, "1,2,3,4", HEADER, ",".join([*reversed(NAMES), "more"]), "4,3,2,1,x", "1,2"]
+    answers = [answer["nfad"] for answer in score_lines(scorer, lines)]
+    assert [answer["reason"] for answer in answers] == ["no header line before it", None, "repeated header line", None, "line with too few fields"]
+    assert answers[1]["anomaly_score"] == answers[3]["anomaly_score"]
+
+
+def test_the_first_of_two_columns_counts_as_in_a_file(scorer, tmp_path):
+    answer, = score_lines(scorer, ["Idle Max," + HEADER, "4,1,2,3,9"])
+    assert answer["nfad"]["anomaly_score"] == scorer.score_one([1, 2, 3, 4]).anomaly_score and answer["Idle Max.4"] == "9"
+    (tmp_path / "a.csv").write_text(f"Idle Max,{HEADER}\n" + "4,1,2,3,9\n" * 5)
+    batch, = open_table(tmp_path / "a.csv").records(scorer.recipe, "none")
+    assert batch.X[0].tolist() == [1, 2, 3, 4]
+
+
+def test_answers_are_strict_and_cover_nothing(scorer):
+    answer, = score_lines(scorer, ['{"nfad": "mine", "record: nfad": 2, "a": 1e999, "b": NaN, "c": [Infinity, -1e999]}'])
+    said = json.loads(json_line(answer), parse_constant=lambda word: pytest.fail(word))
+    assert {key: said[key] for key in said if key != "nfad"} == {"record: record: nfad": "mine", "record: nfad": 2, "a": None, "b": None, "c": [None, None]}
+
+
+BOOLEANS = [{"Idle Max": True}, {"Idle Max": "true"}, {"Idle Max": False}, {"Idle Max": "no"}, {"Idle Max": 1}]
+
+
+def test_truth_values_do_not_depend_on_their_company(scorer, tmp_path):
+    records = [ONES | some for some in BOOLEANS]
+    wanted = [scorer.score_one(record).anomaly_score for record in records]
+    assert [answer.anomaly_score for answer in scorer.score(records)] == wanted and wanted[0] == wanted[1] != wanted[2]
+    (tmp_path / "a.json").write_text("\n".join(map(json.dumps, records)))
+    batch, = open_table(tmp_path / "a.json").records(scorer.recipe, "none")
+    assert batch.X[:, 3].tolist() == [1, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_lines_end_in_any_way_and_come_in_any_pieces(end, size):
+    class Slow(io.BytesIO):
+        def read(self, n): return super().read(min(n, size))
+    lines = ["a,b", "1,2", "", "33,4" * 9, "x"]
+    for last in ("", end):
+        found = list(read_lines(Slow((end.join(lines) + last).encode())))
+        assert [line.strip().decode() for line in found if line.strip()] == ["a,b", "1,2", "33,4" * 9, "x"]
+
+
 def test_long_lines_are_skipped():
     assert list(read_lines(io.BytesIO(b"a\n" + b"x" * 5000 + b"\nb\n" + b"y" * 70), limit=64)) == [b"a\n", None, b"b\n", None]
 
@@ -166,7 +262,7 @@ def test_fuzz_lines_of_any_kind(lines):
 # ---------------------------------------------------------------- the same doors for a table and a stream
 
 HEADER = ",".join(NAMES)
-TABLE = ["1,2,3,4", "5,6,7,8.5", "x,2,3,4", ",2,3,4", "1,2,3", "1,2,3,4,5", "1,2,3,4,", '"1",2,3,4', " 1 , 2,3,4", "inf,2,3,4", "9,9,-,9", "1e3,2,.5,+4"]
+TABLE = ["1,2,3,4", '1,"2,3,4', "5,6,7,8.5", "x,2,3,4", ",2,3,4", "1,2,3", "1,2,3,4,5", "1,2,3,4,", '"1",2,3,4', " 1 , 2,3,4", "inf,2,3,4", "9,9,-,9", "1e3,2,.5,+4"]
 
 
 def law_same_doors(scorer, folder, lines, dialect=lambda line: line, parser=LineParser):

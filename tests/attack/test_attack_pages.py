@@ -9,7 +9,7 @@ import pytest
 
 from nfad import text
 from nfad.alerts import Alerts, Needed, alerts_html
-from nfad.data import LoadReport
+from nfad.account import LoadReport
 from nfad.files import FilesReport
 from nfad.overview import Overview
 from nfad.reasons import explain_records
@@ -87,7 +87,7 @@ def test_law_pages_do_nothing(tmp_path): law_pages_do_nothing(tmp_path)
 
 
 @in_browser
-@pytest.mark.parametrize("place", ["report.html_text", "data.html_text", "overview.html_table"])
+@pytest.mark.parametrize("place", ["report.html_text", "account.html_text", "overview.html_table"])
 def test_law_pages_do_nothing_catches_one_forgotten_place(tmp_path, monkeypatch, place):
     plain = str if place.endswith("text") else lambda frame, **formats: frame.to_html(escape=False, **formats)
     monkeypatch.setattr(f"nfad.{place}", plain)
