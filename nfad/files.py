@@ -116,8 +116,9 @@ def passed_through(
     "What `identifiers` means for a table of one's own, whose columns are known by their values only."
     if keep != "identifiers" or find_vocabulary(table.names) != "own": return keep
     roles = column_roles(sample_of([table]), "own")
+    measures = ("feature", "word", "letters", "hexadecimal")
     named = zip(table.names, canonical_columns(table.names), strict=True)
-    return [own for own, name in named if roles[name].role not in ("feature", "word", "letters") and own not in RESULT]
+    return [own for own, name in named if roles[name].role not in measures and own not in RESULT]
 
 
 def score_file(

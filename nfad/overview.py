@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from .core import data_dir
 from .text import html_block, html_table, html_text, printable
 from .vocabulary import canonical_columns, class_name
+from .dialects import is_nothing
 from .roles import column_roles
 from .tables import ReadReport, Table
 from .catalog import locate
@@ -26,9 +27,6 @@ from .columns import Plan, make_plan, sample_of
 from .data import open_all
 
 # %% ../nbs/01e_overview.ipynb #3a05e423
-_NOTHING = (None, "", "-", "(empty)")
-
-
 class _Column:
     "What is known of one column after some batches."
     def __init__(self):
@@ -53,7 +51,7 @@ def add_words(self: _Column, cells: Any) -> None:
     counted = pc.value_counts(pc.utf8_trim_whitespace(pc.cast(cells, "string")))
     self.n += len(cells)
     for one in counted.to_pylist():
-        if one["values"] in _NOTHING: self.n_missing += one["counts"]
+        if is_nothing(one["values"]): self.n_missing += one["counts"]
         else: self.words[one["values"]] += one["counts"]
     if len(self.words) > 10_000: self.words = Counter(dict(self.words.most_common(1000)))
 
@@ -81,6 +79,7 @@ def _what_is_done(name: str, plan: Plan, share: float) -> str:
     marked = " and an indicator of missing ones" if share and plan.missing == "indicate" else ""
     left_out = ", rows without it are left out" if share and plan.missing == "drop" else ""
     if name in plan.letters: return "letters are counted"
+    if name in plan.hexadecimal: return "feature, from hexadecimal"
     if name in plan.words: return "a feature for each frequent word"
     if name in plan.on_request: return "a feature only if asked for"
     if name in plan.features: return f"feature{marked}{left_out}"

@@ -150,6 +150,72 @@ def test_odd_cells_cost_themselves_only(tmp_path):
     assert len(dropped) == 56 and dropped.report.dropped == {"NaN or infinite": 4}
 
 
+# how a spreadsheet, a converter or a sensor may write the same numbers
+SPELT = {
+    "percent": lambda x: f"{x:.3f}%", "milliseconds": lambda x: f"{1000 * x:.0f} ms", "thousands": lambda x: f"{x / 1000:.6f} K", "mega": lambda x: f"{x / 1e6:.9f}M",
+    "bytes": lambda x: f"{x:.3f} B", "kibi": lambda x: f"{x / 1024:.9f} KiB"}
+
+
+def law_units(path, frame, spell):
+    "A column of numbers with units holds the numbers, in training and in scoring, and no row lacks one."
+    names = ["size", "pause", "third"]
+    plain = frame[NAMES[:3]].set_axis(names, axis=1)
+    plain.map(spell).assign(Label=frame["Label"]).to_csv(path, index=False)
+    loaded = load_dataset(path, cache=False)
+    assert list(loaded.records) == [*names, "missing cells"] and (loaded.records["missing cells"] == 0).all()
+    expected = plain[~plain.duplicated()]
+    np.testing.assert_allclose(np.sort(loaded.records[names].to_numpy(), axis=0), np.sort(expected.to_numpy(), axis=0), rtol=1e-5)
+    made = np.concatenate([batch.X for batch in open_table(path).records(loaded.recipe, "none")])
+    np.testing.assert_allclose(made[:, :3], plain.to_numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", SPELT)
+def test_law_units(tmp_path, how): law_units(tmp_path / "a.csv", flows(), SPELT[how])
+
+
+@pytest.mark.parametrize("spell", [lambda x: f"{x:.3f} stone", lambda x: f"{x:.3f} K", lambda x: f"about {x:.3f}"])
+def test_law_units_catches(tmp_path, spell):
+    with pytest.raises((AssertionError, ValueError)): law_units(tmp_path / "a.csv", flows(), spell)
+
+
+def test_units_in_mixed_columns_and_odd_cells(tmp_path):
+    frame = flows(60).rename(columns={name: f"own {i}" for i, name in enumerate(NAMES[:-1])}).astype({"own 1": object})
+    frame["own 1"] = [f"{x} KB" if i % 2 else f"{x} MB" for i, x in enumerate(frame["own 1"])]
+    frame.loc[[3, 4], "own 1"] = ["0x0303", "many KB"]
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    loaded = load_dataset(tmp_path / "a.csv", cache=False)
+    assert len(loaded) == 60 and loaded.records["own 1 is missing"].sum() == 2 and loaded.records["own 1"].max() > 1e6
+
+
+def test_european_thousands(tmp_path):
+    frame = flows(60).rename(columns={name: f"own {i}" for i, name in enumerate(NAMES[:-1])})
+    frame["own 1"] = [f"{1000 * int(x) + 1_234_567:,}".replace(",", ".") for x in frame["own 1"]]
+    for i in (0, 2, 3, 4): frame[f"own {i}"] = frame[f"own {i}"].round().astype(int)
+    frame.to_csv(tmp_path / "a.csv", index=False, sep=";")
+    assert load_dataset(tmp_path / "a.csv", cache=False).records["own 1"].min() >= 1_234_567
+
+
+def law_hexadecimal(path, frame, spell):
+    "A column of hexadecimal numbers is one of numbers, in training and in scoring; empty cells are marked."
+    values = np.random.default_rng(3).integers(0, 5000, len(frame))
+    cells = ["" if i == 6 else spell(x) for i, x in enumerate(values)]
+    frame[NAMES[:2]].set_axis(["size", "pause"], axis=1).assign(window=cells, Label=frame["Label"]).to_csv(path, index=False)
+    loaded = load_dataset(path, cache=False)
+    assert loaded.records["window is missing"].sum() == 1
+    made = np.concatenate([batch.X for batch in open_table(path).records(loaded.recipe, "none")])
+    column = [feature.name for feature in loaded.recipe].index("window")
+    assert np.array_equal(np.delete(made[:, column], 6), np.delete(values, 6))
+
+
+def test_law_hexadecimal(tmp_path):
+    for spell in (hex, lambda x: f"0x{x:08X}"): law_hexadecimal(tmp_path / "a.csv", flows(200), spell)
+
+
+@pytest.mark.parametrize("spell", [lambda x: f"{x:x}", lambda x: f"0x{2 * x:x}"])
+def test_law_hexadecimal_catches(tmp_path, spell):
+    with pytest.raises((AssertionError, KeyError, ValueError)): law_hexadecimal(tmp_path / "a.csv", flows(200), spell)
+
+
 def test_a_footer_is_named(tmp_path):
     (tmp_path / "a.csv").write_text(text(flows()) + "Summary\nflows,bytes\n60,123456\n")
     report = load_dataset(tmp_path / "a.csv", cache=False).report
