@@ -6,7 +6,6 @@
 __all__ = ['look_at']
 
 # %% ../nbs/01e_overview.ipynb #d7274650
-import html
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from fastcore.basics import patch
 
 from .core import data_dir
+from .text import html_block, html_table, html_text, printable
 from .vocabulary import canonical_columns, class_name
 from .dialects import is_nothing
 from .roles import column_roles
@@ -195,14 +195,14 @@ def lines(self: Overview) -> list[str]:  # without the table of columns
     if faults: told.append(f"no records: {', '.join(faults)}")
     classes = ", ".join(f"{name} {n:,}" for name, n in list(self.classes.items())[:12])
     told.append(f"labels: {self.label}" + (f" ({classes})" if classes else ""))
-    return [*told, *(f"looks wrong: {doubt}" for doubt in self.doubts)]
+    return [printable(line) for line in (*told, *(f"looks wrong: {doubt}" for doubt in self.doubts))]
 
 
 @patch
 def _repr_html_(self: Overview) -> str:
     "The lines, and a row per column."
-    table = self.columns.to_html(index=False, border=0, formatters={"missing": "{:.1%}".format})
-    return "".join(f"<div>{html.escape(line)}</div>" for line in self.lines()) + table
+    table = html_table(self.columns, formatters={"missing": "{:.1%}".format})
+    return html_block(*(f"<div>{html_text(line)}</div>" for line in self.lines()), table)
 
 
 @patch
