@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -341,6 +342,29 @@ def test_a_file_without_a_header_is_trained_scored_and_explained(here, tmp_path,
     assert status == 0 and len(pd.read_parquet("scores.parquet")) == 420, said
     status, out, said = here("explain", model, "flows.csv", "scores.parquet", *names, "--top", 5, "--quiet")
     assert status == 0, said
+    for part in ("BENIGN", "PortScan"): frame[frame["Label"] == part].to_csv(f"{part}.csv", index=False, header=False)
+    status, out, said = here("evaluate", model, "--benign-path", "BENIGN.csv", "--attack-path", "PortScan.csv", *names)
+    assert status == 0 and out.startswith("auroc"), said
+    traffic(300, 7).assign(Label="BENIGN").to_csv("new.csv", index=False, header=False)
+    status, out, said = here("recalibrate", model, "new.csv", "new.safetensors", *names)
+    assert status == 0 and "from 300 records" in out, said
+    for words in (("evaluate", model, "--benign-path", "BENIGN.csv", "--attack-path", "PortScan.csv"), ("recalibrate", model, "new.csv", "x.safetensors")):
+        status, _, said = here(*words)
+        assert status == 1 and "pass header" in said
+
+
+def test_a_pipe_as_a_path_is_read(trained, here, tmp_path):
+    content = traffic(300, 4).to_csv(index=False).encode()
+    for words in (("inspect", "PIPE"), ("score", trained.model, "PIPE", tmp_path / "s.parquet", "--quiet"),
+                  ("train", "PIPE", "--label-column", "none", "--preset", "fast", "--epochs", 1, "--out-dir", tmp_path / "runs", "--quiet")):
+        ends = os.pipe()
+        writer = threading.Thread(target=lambda: os.fdopen(ends[1], "wb").write(content))
+        writer.start()
+        status, out, said = here(*[f"/dev/fd/{ends[0]}" if word == "PIPE" else word for word in words])
+        writer.join()
+        os.close(ends[0])
+        assert status == 0, (words, said)
+    assert len(pd.read_parquet(tmp_path / "s.parquet")) == 300 and len(list(tmp_path.glob("runs/*/*/model.safetensors"))) == 1
 
 
 def test_train_says_what_it_understood(here, tmp_path, monkeypatch):
