@@ -311,7 +311,8 @@ def find_dialect(
     lines = text.replace("\r\n", "\n").split(ending.decode())
     if not whole and len(lines) > 1: lines.pop()
     if not any(line.strip() for line in lines): raise ValueError(f"{where} has no header: its first lines are blank")
-    if "\x00" in text[:4096]: raise ValueError(f"{where} is no text: it holds bytes of zero")
+    n_zeros = text[:4096].count("\x00")
+    if n_zeros > 0.01 * len(text[:4096]): raise ValueError(f"{where} is no text: it holds bytes of zero")
     remarks = [line.lstrip() for line in lines[:50] if line.lstrip().startswith("#")]
     said = (line.strip() for line in lines)
     first = next((line for line in said if line and line[0] != "%"), "")
