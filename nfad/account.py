@@ -6,7 +6,6 @@
 __all__ = ['some_of', 'LoadReport', 'plot_classes']
 
 # %% ../nbs/01c_account.ipynb #323b713d
-import html
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Iterable
@@ -15,6 +14,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from .text import html_block, html_table, html_text, printable
+
 # %% ../nbs/01c_account.ipynb #047cc8fc
 def some_of(
     names: Iterable[Any],  # in the order in which they are told
@@ -22,7 +23,7 @@ def some_of(
     longest: int = 40,     # characters of a name
 ) -> str:                  # "a, b, c and 5 more"
     "The first names of many, and how many more there are."
-    texts = [str(name) for name in names]
+    texts = [printable(name) for name in names]
     cut = [text if len(text) <= longest else f"{text[:longest - 3]}..." for text in texts[:most]]
     rest = len(texts) - most
     return ", ".join(cut) + (f" and {rest:,} more" if rest > 0 else "")
@@ -91,7 +92,8 @@ def lines(self: LoadReport) -> list[str]:  # at most nine
     room = _MOST_LINES - len(told)
     notes = list(self.notes)
     if len(notes) > room: notes[room - 1:] = [f"{len(notes) - room + 1} more notes, in train.json"]
-    return [line if len(line) <= _WIDEST else f"{line[:_WIDEST - 3]}..." for line in [*told, *notes]]
+    told = map(printable, [*told, *notes])
+    return [line if len(line) <= _WIDEST else f"{line[:_WIDEST - 3]}..." for line in told]
 
 # %% ../nbs/01c_account.ipynb #564adea5
 @patch
@@ -102,8 +104,8 @@ def _repr_html_(self: LoadReport) -> str:
         text.insert(0, f"{self.n_ambiguous} feature vectors occur both as benign and as attack")
     n_gone = len(self.columns_dropped)
     if n_gone: text.insert(0, f"{n_gone} columns left out ({self._left_out()})")
-    table = self.table().to_html(index=False, border=0, formatters={"rows": "{:,}".format})
-    return f"<b>{self.name}</b>{table}" + "".join(f"<div>{html.escape(line)}.</div>" for line in text)
+    table = html_table(self.table(), formatters={"rows": "{:,}".format})
+    return html_block(f"<b>{html_text(self.name)}</b>", table, *(f"<div>{html_text(line)}.</div>" for line in text))
 
 # %% ../nbs/01c_account.ipynb #b229ebb8
 def plot_classes(

@@ -10,7 +10,6 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from .core import atomic_path, require_between, require_columns, require_positive_int
+from .text import html_table, html_text
 from .files import find_sources, read_scored
 from .reasons import Explanation, explain_records
 from .report import html_page, sections_html
@@ -494,14 +494,14 @@ def alerts_html(
     warning: str = "",      # about drift
 ) -> str:                   # a page without external resources or scripts
     "A page to read alerts in."
-    parts = [f"<p>{escape(line)}</p>" for line in str(alerts).splitlines()]
-    if warning: parts.append(f"<p><b>{escape(warning)}</b></p>")
+    parts = [f"<p>{html_text(line)}</p>" for line in str(alerts).split("\n")]
+    if warning: parts.append(f"<p><b>{html_text(warning)}</b></p>")
     if alerts.table.empty: return html_page(title, *parts)
-    parts.append(f"<p><small>{escape(two_rules(alerts.fdr))}</small></p>")
+    parts.append(f"<p><small>{html_text(two_rules(alerts.fdr))}</small></p>")
     words = {"is_anomaly": "above the threshold", "passes_fdr": "passes the false discovery rate"}
     yes_no = dict.fromkeys(words.values(), {True: "yes", False: "no"}.get)
     shown = shown_table(alerts).rename(columns=words)
-    parts.append(shown.to_html(index=False, border=0, formatters=yes_no, float_format="{:.4g}".format))
+    parts.append(html_table(shown, formatters=yes_no, float_format="{:.4g}".format))
     if alerts.explanation:
         parts.append(sections_html(alerts.explanation, name="Rank", verdicts=verdicts(alerts.table)))
     return html_page(title, *parts)

@@ -16,6 +16,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
 
+from .text import printable, printable_lines
+
 # %% ../nbs/13_cli.ipynb #41c4a001
 COMMANDS: dict[str, Callable] = {}  # name -> function
 
@@ -131,7 +133,7 @@ def _info(
     names = said["features"]
     shown = said | {name: json.dumps(said[name]) for name in ("parameters", "versions")}
     shown |= {"features": f"{len(names)}: {', '.join(map(str, names))}"}
-    number = lambda value: f"{value:,}" if isinstance(value, int) else value
+    number = lambda value: f"{value:,}" if isinstance(value, int) else printable(value)
     return Said(said, "\n".join(f"{key:<14}{number(value)}" for key, value in shown.items()))
 
 # %% ../nbs/13_cli.ipynb #4ca29334
@@ -267,7 +269,7 @@ def _from_standard_input(
     text = "{records:,} records, {alarms:,} above the threshold, {bad:,} without a score"
     lines = [text.format(**counts)]
     lines += [f"  {n:,} lines: {reason}" for reason, n in reasons.most_common(5)]
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(printable, lines)), file=sys.stderr)
     status = 0 if n_scored or not reasons else 3
     return Said(counts | {"reasons": dict(reasons.most_common(20))}, "", status)
 
@@ -331,7 +333,7 @@ def _scored(report: Any) -> Said:
     content = totals | {
         "failed_files": failed[["file", "error"]].to_dict("records"),
         "left_out": report.left_out, "doubts": list(report.doubts)}
-    return Said(content, "\n".join(lines), 3 if len(failed) else 0)
+    return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
 
 # %% ../nbs/13_cli.ipynb #0f2e739a
 def found_below(
@@ -574,9 +576,14 @@ def _tell(said: Said, as_json: bool, given: dict[str, Any]) -> int:
     "Prints what a command says; returns its exit code."
     if as_json and given.get("source") != "-":
         print(json.dumps(said.content, indent=2, default=str))
-    elif said.text and not given.get("quiet"): print(said.text)
+    elif said.text and not given.get("quiet"): print(printable_lines(said.text))
     sys.stdout.flush()
     return said.status
+
+
+def _warn(message: Any, *where: Any) -> None:
+    "One line for a warning."
+    print(f"WARNING: {printable(message)}", file=sys.stderr)
 
 
 def main(
@@ -587,7 +594,7 @@ def main(
     given = vars(build_parser(words).parse_args(words))
     name, as_json, verbose = given.pop("command"), given.pop("json"), given.pop("verbose")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *where: print(f"WARNING: {message}", file=sys.stderr)
+        warnings.showwarning = _warn
         try: return _tell(COMMANDS[name](**given), as_json, given)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where it was", file=sys.stderr)
@@ -598,5 +605,6 @@ def main(
         except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
             if verbose: raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"nfad {name}: {text or type(error).__name__}", file=sys.stderr)
+            said = printable(text or type(error).__name__)
+            print(f"nfad {name}: {said}", file=sys.stderr)
             return 1

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from .core import require_choice, suggest
 from .vocabulary import (
     FEATURES, MARKS, canonical_columns, column_key, column_role, find_vocabulary)
+from .dialects import is_nothing
 from .recipes import REPAIRS, Repair
 from .roles import Role, column_roles, unit_faults
 from .tables import Table
@@ -39,6 +40,7 @@ class Plan:
     days: tuple[tuple[str, str], ...] = ()     # as in `DatasetSource`
     words: tuple[str, ...] = ()       # columns of few words, which are made into numbers
     letters: tuple[str, ...] = ()     # those of `words` of which the letters count
+    hexadecimal: tuple[str, ...] = () # those of `words` that hold hexadecimal numbers
     on_request: tuple[str, ...] = ()  # those of `features` that are used only if asked for
     missing: str = "drop"             # rows in which a number is missing: drop, or indicate
     doubts: tuple[str, ...] = ()      # what looks wrong, in words
@@ -121,7 +123,7 @@ def _find_subclass(sample: pd.DataFrame, labels: Sequence[str], roles: dict[str,
 # %% ../nbs/01c_columns.ipynb #94b56b91
 _BY_NAME = ("cicflowmeter", "tor_arff", "ciciot2023")  # vocabularies in which names decide alone
 _USED_AS = {  # role -> what a column of it is used for
-    "feature": "feature", "word": "word", "letters": "letters",
+    "feature": "feature", "word": "word", "letters": "letters", "hexadecimal": "hexadecimal",
     "code": "on request", "port": "on request", "testbed": "on request"}
 
 
@@ -146,7 +148,7 @@ def sample_of(
     sample = pd.concat(frames, ignore_index=True)
     words = sample.select_dtypes(include=["object", "string"]).columns
     as_text = lambda cells: cells.map(str, na_action="ignore").astype("str")
-    tidy = lambda cells: as_text(cells).str.strip().replace(["", "-", "(empty)"], None)
+    tidy = lambda cells: as_text(cells).str.strip().where(~cells.map(is_nothing), None)
     sample[list(words)] = sample[list(words)].apply(tidy)
     return sample
 
@@ -216,11 +218,11 @@ def make_plan(
         features=used_as("feature", "on request"),
         labels=tuple(labels), subclass=subclass,
         skipped=tuple((name, use) for name, use in uses.items() if use not in _USED_AS.values()),
-        days=source.days if source else (),
-        words=used_as("word", "letters"),
+        days=source.days if source else (), missing=chosen, doubts=tuple(doubts),
+        words=used_as("word", "letters", "hexadecimal"),
         letters=used_as("letters"),
+        hexadecimal=used_as("hexadecimal"),
         on_request=used_as("on request"),
-        missing=chosen, doubts=tuple(doubts),
         repaired=_has_repair(tables, vocabulary))
 
 # %% ../nbs/01c_columns.ipynb #0b7dc6ee

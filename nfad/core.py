@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['repository_root', 'from_here', 'data_dir', 'cache_dir', 'slug', 'run_dir', 'require_file', 'suggest',
            'require_choice', 'require_between', 'require_positive_int', 'require_finite', 'require_columns',
-           'allowed_alarms', 'check_parameters', 'atomic_path', 'write_json', 'read_json', 'require_model_size',
-           'write_model', 'read_header', 'read_model', 'fingerprint', 'package_versions', 'save_figure']
+           'allowed_alarms', 'check_parameters', 'atomic_path', 'write_json', 'read_json', 'write_model',
+           'reading_model', 'read_header', 'read_model', 'fingerprint', 'package_versions', 'save_figure']
 
 # %% ../nbs/00_core.ipynb #beca40f4
 import ast
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -301,8 +301,8 @@ def read_json(
     raise ValueError(f"{path} is not a JSON record: it holds a {type(content).__name__}")
 
 # %% ../nbs/00_core.ipynb #46854d56
-MAX_HEADER = 16 << 20  # bytes
-MAX_MODEL = 1 << 30    # bytes
+MAX_HEADER = 4 << 20   # bytes; as Python objects they may be a hundred times as large
+MAX_MODEL = 256 << 20  # bytes; beside the weights, a flow needs masks of their size and room to be built
 
 # %% ../nbs/00_core.ipynb #4430989f
 def require_model_size(
@@ -321,15 +321,16 @@ def require_model_size(
 
 # %% ../nbs/00_core.ipynb #b0374d4f
 def _hash_model(
-    arrays: dict[str, np.ndarray],  # name -> numbers
-    header: dict[str, Any],         # plain JSON values
-) -> str:                           # 64 hexadecimal digits
+    arrays: Mapping[str, np.ndarray],  # name -> numbers; each is looked up once
+    header: dict[str, Any],            # plain JSON values, no NaN
+) -> str:                              # 64 hexadecimal digits
     "A hash of the header's entries, and of names, types, shapes and bytes of all arrays."
     entries = {key: value for key, value in header.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True, allow_nan=False).encode())
     for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        values = arrays[name]
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 # %% ../nbs/00_core.ipynb #3c1d67b6
@@ -343,32 +344,64 @@ def write_model(
     arrays = {name: np.asarray(values, order="C") for name, values in arrays.items()}
     header = json.loads(json.dumps(_plain({"format": format} | header), allow_nan=False))
     text = json.dumps(header | {"sha256": _hash_model(arrays, header)})
+    size = sum(values.nbytes for values in arrays.values())
+    if len(text) > MAX_HEADER // 2 or size > MAX_MODEL - MAX_HEADER:  # half: it is quoted again
+        raise ValueError(f"{path} would be too large to be read again: {size:,} bytes of arrays, "
+                         f"a header of {len(text):,}")
     with atomic_path(path) as temporary: save_file(arrays, temporary, metadata={"nfad": text})
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #2c034669
+_OF_CONTENT = (SafetensorError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError,
+               RecursionError, MemoryError)
+
+
+@contextmanager
+def reading_model(
+    path: str | Path,  # a model file
+) -> Iterator[None]:    # nothing
+    "Whatever goes wrong in the block is a `ValueError` that begins with the file's name."
+    try: yield
+    except FileNotFoundError: raise
+    except _OF_CONTENT as error:
+        why = str(error).removeprefix(f"{path} ") or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a model, or is damaged: {why}") from error
+
+
+class _Stored(Mapping):
+    "The arrays of an open safetensors file; each is read when it is asked for."
+    def __init__(self, file): self.file, self.names = file, list(file.keys())
+    def __getitem__(self, name): return self.file.get_tensor(name)
+    def __iter__(self): return iter(self.names)
+    def __len__(self): return len(self.names)
+
+
 @contextmanager
 def _open_model(
-    path: str | Path,                         # a model file
-) -> Iterator[tuple[Any, dict[str, Any]]]:    # the open safetensors file, its header
+    path: str | Path,                           # a model file
+) -> Iterator[tuple[_Stored, dict[str, Any]]]:  # its arrays, its header
     "Opens a model file; no array is read yet."
     path = require_model_size(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("nfad", "null"))
-            if not isinstance(header, dict) or not isinstance(header.get("format"), str):
-                raise ValueError("it is no model of nfad: its header names no format")
-            yield file, header
-    except (SafetensorError, ValueError, TypeError, OSError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as a model, or is damaged: {error}") from error
+    with reading_model(path), safe_open(path, framework="numpy") as file:
+        header = json.loads((file.metadata() or {}).get("nfad", "null"))
+        if not isinstance(header, dict) or not isinstance(header.get("format"), str):
+            raise ValueError("it is no model of nfad: its header names no format")
+        yield _Stored(file), header
+
+
+def _require_hash(arrays: Mapping[str, np.ndarray], header: dict[str, Any]) -> None:
+    "An error unless the content is what was written."
+    if header.get("sha256") != _hash_model(arrays, header):
+        raise ValueError("its content does not match its hash")
 
 # %% ../nbs/00_core.ipynb #8fda5975
 def read_header(
     path: str | Path,   # a file that `write_model` wrote
 ) -> dict[str, Any]:    # its header, with `format`, `sha256`, and `shapes`: array -> shape
-    "Reads what a model file says of itself, and none of its arrays."
-    with _open_model(path) as (file, header):
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    "Reads what a model file says of itself, checks it against its hash, and keeps none of its arrays."
+    with _open_model(path) as (stored, header):
+        _require_hash(stored, header)
+        shapes = {name: tuple(stored.file.get_slice(name).get_shape()) for name in stored}
         return header | {"shapes": shapes}
 
 
@@ -377,12 +410,11 @@ def read_model(
     format: str,       # the format it must have
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # arrays by name, header
     "Reads a model file; runs no code from it and refuses a wrong or damaged one."
-    with _open_model(path) as (file, header):
+    with _open_model(path) as (stored, header):
         if header["format"] != format:
             raise ValueError(f"its format is {header['format']!r}, not {format!r}")
-        arrays = {name: file.get_tensor(name) for name in file.keys()}
-    if header.get("sha256") != _hash_model(arrays, header):
-        raise ValueError(f"{path} is damaged: its content does not match its hash")
+        arrays = dict(stored)
+        _require_hash(arrays, header)
     return arrays, header
 
 # %% ../nbs/00_core.ipynb #425c0741

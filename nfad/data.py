@@ -28,6 +28,7 @@ from nfad.vocabulary import (
     BENIGN_LABELS, MARKS, canonical_columns, class_name, column_key, is_attempted, is_background,
     label_of_file)
 from .contents import on_disk
+from .dialects import NOTHING, is_nothing
 from .lines import BATCH, Batch
 from .recipes import Feature, chosen_features, learn_recipe, make_numbers, plain_recipe
 from .roles import telling_columns, times_of
@@ -192,7 +193,7 @@ def _labels(frame: pd.DataFrame, path: Path, plan: Plan, label: str) -> pd.Serie
     labels = labels.str.replace(r"^(-?\d+)\.0$", r"\1", regex=True).fillna("")
     if not plan.subclass: return labels
     classes = frame[plan.subclass].astype("str").str.strip()
-    classes = classes.replace(["", "-", "nan", "None"], pd.NA).fillna(labels)
+    classes = classes.mask(classes.map(is_nothing)).fillna(labels)
     is_benign = labels.map(partial(class_name, vocabulary=plan.vocabulary)) == "benign"
     return labels.where(is_benign, classes)
 
@@ -238,7 +239,7 @@ def _normalise(
     return numbers.assign(**told, **{name: values.astype("str") for name, values in named.items()})
 
 # %% ../nbs/01c_data.ipynb #7da084d4
-READER_VERSION = 3  # goes up whenever a reader gives another result
+READER_VERSION = 4  # goes up whenever a reader gives another result
 
 
 def _cache_path(tables: Sequence[Table], plan: Plan) -> Path:
@@ -388,16 +389,19 @@ def _classes(
             f"are benign, pass label_column 'none' (nfad train FILE --label-column none){_gone(report)}")
     return attack != "benign", attack
 
-
-def _unlabelled(frame: pd.DataFrame, report: ReadReport, plan: Plan) -> pd.DataFrame:
-    "`frame` without marked rows, rows that have no label, and attempted attacks."
-    nothing = frame["_label"].str.lower().isin(["", "nan", "none"])
+# %% ../nbs/01c_data.ipynb #d5e963a7
+def _unlabelled(
+    frame: pd.DataFrame, report: ReadReport, plan: Plan, benign: Sequence[str] = (),
+) -> pd.DataFrame:
+    "`frame` without marked rows, rows without a label (one that means benign is one), and attempted attacks."
+    says_nothing = NOTHING - {str(label).strip().lower() for label in benign}
+    nothing = frame["_label"].str.lower().isin(says_nothing)
     if nothing.all() and len(frame) and plan.vocabulary in SENSORS:
         report.notes["rows without any label, taken as benign"] += len(frame)
         frame = frame.assign(_label="BENIGN")
     for why in sorted(set(frame["_mark"]) - {""}):
         frame = report.drop(frame, frame["_mark"] == why, why)
-    frame = report.drop(frame, frame["_label"].str.lower().isin(["", "nan", "none"]), "no label")
+    frame = report.drop(frame, frame["_label"].str.lower().isin(says_nothing), "no label")
     attempted = [label for label in frame["_label"].unique() if is_attempted(label)]
     return report.drop(frame, frame["_label"].isin(attempted), "attempted attack, no effect")
 
@@ -462,7 +466,7 @@ def _make(
     words = [name for name in columns if name in plan.words]
     numbers = [name for name in columns if name not in words]
     benign = frame.loc[~is_attack]
-    recipe, gone = learn_recipe(benign[numbers], benign[words], plan.letters)
+    recipe, gone = learn_recipe(benign[numbers], benign[words], plan.letters, plan.hexadecimal)
     recipe = chosen_features(recipe, request.columns)
     if not recipe: raise ValueError(f"{request.name} has no column that holds values on benign rows: {gone}")
     cells = {name: frame[name].to_numpy(float) for name in numbers}
@@ -535,7 +539,7 @@ def _clean(
     frame: pd.DataFrame, report: ReadReport, plan: Plan, request: _Request, files: Sequence[str],
 ) -> Dataset:
     "The data set that is left after all checks."
-    frame = _unlabelled(frame, report, plan)
+    frame = _unlabelled(frame, report, plan, np.atleast_1d(request.benign_label or []))
     frame = _known_to_be(frame, plan, request, report)
     if frame.empty:
         raise ValueError(f"{request.name} has no labelled rows (all benign? label_column 'none'){_gone(report)}")
@@ -550,7 +554,7 @@ def _clean(
     loaded = _report(records, is_attack, attack, report, plan, request, gone | leave)
     counted = [what if what.startswith("file ") else f"{n:,} {what}"
                for what, n in report.notes.items() if n]
-    loaded = replace(loaded, files=tuple(files), notes=(*counted, *plan.doubts, *notes))
+    loaded = replace(loaded, files=tuple(files), notes=(*counted, *plan.doubts, *report.doubts(), *notes))
     known = lambda texts: texts.to_numpy(dtype=str) if (texts != "").any() else None
     groups, day = known(frame["_group"]), known(frame["_day"])
     return Dataset(request.name, records, is_attack, attack, groups, day, loaded, copies, recipe)

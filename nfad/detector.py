@@ -16,15 +16,16 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import (allowed_alarms, package_versions, read_model, require_between, require_choice,
-                       require_finite, require_positive_int, write_model)
+from .core import (allowed_alarms, package_versions, read_model, reading_model, require_between,
+                       require_choice, require_finite, require_positive_int, write_model)
 from .recipes import is_plain, plain_recipe, recipe_from_plain, recipe_to_plain
 from .prep import TRANSFORMS, Transform
 from .tail import Tail
+from .nearest import MAX_POINTS
 from .engine import CHUNK, FLOOR, in_blocks
-from .architectures import ARCHITECTURES, build_flow, network_width, param_shapes, terms_function
-from .training import (OPTIMIZERS, ArraySource, History, ParquetRecords, ParquetSource, train_flow,
-                           train_pzflow)
+from .architectures import ARCHITECTURES, build_flow, flow_shapes, terms_function
+from .training import (OPTIMIZERS, ArraySource, History, ParquetRecords, ParquetSource,
+                           history_from_plain, train_flow, train_pzflow)
 from .statistics import PARTS, ProfileStatistic
 
 # %% ../nbs/02d_detector.ipynb #8419e17e
@@ -139,6 +140,7 @@ def _check_settings(self: FlowDetector) -> None:
         require_positive_int(getattr(self, name), name)
     if self.hidden is not None: require_positive_int(self.hidden, "hidden")
     if self.n_points is not None: require_positive_int(self.n_points, "n_points", minimum=2)
+    if (self.n_points or 0) > MAX_POINTS: raise ValueError(f"n_points must be <= {MAX_POINTS}, got {self.n_points}")
     require_positive_int(self.n_bins, "n_bins", minimum=2)
     if self.n_bins > 256:
         raise ValueError(f"n_bins must be at most 256, got {self.n_bins}; bins have a floor of {FLOOR:g}")
@@ -188,7 +190,8 @@ def _feature_order(order: Sequence[str] | str | None, names: Sequence[str], seed
     if isinstance(order, str):
         require_choice(order, ["shuffled"], "feature_order")
         return np.random.default_rng(seed).permutation(len(names)).tolist()
-    positions = [list(names).index(name) for name in order if name in names]
+    place = {name: i for i, name in enumerate(names)}
+    positions = [place[name] for name in order if name in place]
     if sorted(positions) == list(range(len(names))): return positions
     missing = sorted(set(names) - set(order))
     raise ValueError(f"feature_order must name every feature once; missing {missing[:5]}")
@@ -525,7 +528,9 @@ def restore_statistic(
     arrays: dict[str, np.ndarray],  # as `statistic_arrays` gives them
 ) -> ProfileStatistic:              # scores exactly like the saved one
     "A fitted statistic from its arrays."
-    arrays = {name: require_finite(array, name) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not array.ndim or len(require_finite(array, name)) > MAX_POINTS:
+            raise ValueError(f"{name} must be numbers with a fraction, of at most {MAX_POINTS:,} points")
     try:
         for name in ("settings", "center"):
             if arrays[name].ndim != 1: raise ValueError(f"{name} must be a list, got shape {arrays[name].shape}")
@@ -583,13 +588,11 @@ def save(
 def _checked_weights(self: FlowDetector, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
     "Weights of a file, once their shapes are those that the parameters ask for; builds nothing."
     saved = [arrays[f"flow.{i}"] for i in range(len(_under("flow.", arrays)))]
-    if self.architecture == "autoregressive":
-        k = len(self.transform_.feature_names_out_)
-        sizes = k, self.n_layers, network_width(self.hidden, k), self.n_bins
-        if max(sizes) > 10**6 or len(saved) != 8 * self.n_members:
-            raise ValueError(f"no flow has {len(saved)} arrays and sizes {sizes}")
-        wanted = [shape for _, shape in sorted(param_shapes(*sizes).items())] * self.n_members
-        if wanted != [leaf.shape for leaf in saved]: raise ValueError("weights have the wrong shape")
+    k = len(self.transform_.feature_names_out_)
+    of_one = flow_shapes(self.architecture, k, self.n_layers, self.hidden, self.n_bins)
+    if len(saved) != len(of_one) * self.n_members:
+        raise ValueError(f"{self.n_members:,} flows {self.architecture!r} do not have {len(saved)} arrays")
+    if of_one * self.n_members != [leaf.shape for leaf in saved]: raise ValueError("weights have the wrong shape")
     for leaf in saved:
         if leaf.dtype != np.float32: raise ValueError(f"weights must be float32, got {leaf.dtype}")
         require_finite(leaf, "weights")
@@ -600,9 +603,7 @@ def _checked_weights(self: FlowDetector, arrays: dict[str, np.ndarray]) -> list[
 def _set_weights(self: FlowDetector, saved: list[np.ndarray], bounds: np.ndarray) -> None:
     "Builds the flows around weights."
     self._set_flow(bounds)
-    leaves, tree = jax.tree.flatten([flow._params for flow in self.flows_])
-    if [np.shape(leaf) for leaf in leaves] != [leaf.shape for leaf in saved]:
-        raise ValueError("weights have the wrong shape")
+    tree = jax.tree.structure([flow._params for flow in self.flows_])
     params = jax.tree.unflatten(tree, jax.device_put(saved))
     for flow, its_params in zip(self.flows_, params, strict=True): flow._params = its_params
 
@@ -616,20 +617,24 @@ def _restore(self: FlowDetector, arrays: dict[str, np.ndarray], header: dict[str
     if "recipe" in header: self.recipe_ = recipe_from_plain(header["recipe"], names)
     if self.transform_.kind != self.transform:
         raise ValueError(f"its transform is {self.transform_.kind!r}, not {self.transform!r}")
-    self._set_weights(self._checked_weights(arrays), arrays["bounds"])
+    k = len(self.transform_.feature_names_out_)
+    weights = self._checked_weights(arrays)
+    bounds = require_finite(arrays["bounds"], "bounds")
+    if bounds.shape != (2, k) or (bounds[0] > bounds[1]).any():
+        raise ValueError(f"bounds must be least and largest values of {k} features, got {bounds.shape}")
     if self.statistic == "profile":
-        k = len(self.transform_.feature_names_out_)
         self.statistic_ = restore_statistic(_under("statistic.", arrays))
         if _widths(self.statistic_) != {"records": {k}, "profiles": {k}}:
             raise ValueError("the statistic has another number of features than the transform")
     scores = require_finite(arrays["calibration_scores"], "calibration_scores")
-    if scores.ndim != 1 or not len(scores) or (np.diff(scores) < 0).any():
+    if scores.dtype.kind != "f" or scores.ndim != 1 or not len(scores) or (np.diff(scores) < 0).any():
         raise ValueError("calibration_scores must be a sorted list")
     self.calibration_scores_ = scores
-    self.history_ = History(**header["history"])
+    self.history_ = history_from_plain(header["history"])
     self.n_train_ = require_positive_int(header["n_train"], "n_train")
     self.constant_cost_ = float(require_finite(header["constant_cost"], "constant_cost"))
     self.offset_ = float(require_finite(header["offset"], "offset"))
+    self._set_weights(weights, bounds)
 
 # %% ../nbs/02d_detector.ipynb #671ffb15
 @patch(cls_method=True)
@@ -638,13 +643,8 @@ def load(
     path: str | Path,  # a file that `save` wrote
 ) -> FlowDetector:     # fitted; scores bit-equal to the saved one, inside one environment
     "Reads a detector; runs no code from the file and refuses a wrong or damaged one."
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; papermill nbs/03_train.ipynb makes a model file")
     arrays, header = read_model(path, FILE_FORMAT)
-    try:
+    with reading_model(path):
         self = cls(**header["parameters"])
         self._restore(arrays, header)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path} is a broken model of nfad: {error}") from error
     return self

@@ -7,7 +7,6 @@ __all__ = ['read_scored', 'find_sources', 'score_files', 'connect', 'disconnect'
 
 # %% ../nbs/11_files.ipynb #9e06e30e
 import glob
-import html
 import json
 import os
 import time
@@ -24,6 +23,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .core import atomic_path, cache_dir, fingerprint, require_between, require_positive_int
+from .text import html_block, html_table, html_text
 from .drift import WINDOW, compare_batch, drift_note, drift_warning, judge_windows
 from .measure import in_fresh_process, n_threads, peak_resident_memory
 from .serving import (
@@ -135,8 +135,9 @@ def passed_through(
     if keep != "identifiers" or find_vocabulary(table.names) != "own": return keep
     table = narrowed(table)
     roles = column_roles(sample_of([table]), "own")
+    measures = ("feature", "word", "letters", "hexadecimal")
     named = zip(table.names, canonical_columns(table.names), strict=True)
-    return [own for own, name in named if roles[name].role not in ("feature", "word", "letters") and own not in RESULT]
+    return [own for own, name in named if roles[name].role not in measures and own not in RESULT]
 
 
 def score_file(
@@ -239,8 +240,8 @@ def _repr_html_(self: FilesReport) -> str:
     "The files as a table, the warning and the note."
     formats = {"rows": "{:,}".format, "seconds": "{:.2f}".format}
     said = {"Warning": self.warning, "Note": self.note}
-    lines = [f"<div><b>{kind}:</b> {html.escape(text)}</div>" for kind, text in said.items() if text]
-    return self.files.to_html(index=False, border=0, formatters=formats) + "".join(lines)
+    lines = [f"<div><b>{kind}:</b> {html_text(text)}</div>" for kind, text in said.items() if text]
+    return html_block(html_table(self.files, formatters=formats), *lines)
 
 # %% ../nbs/11_files.ipynb #8286f6f4
 # what a file may do wrong; anything else is an error of nfad

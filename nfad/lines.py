@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from fastcore.basics import patch
 
-from .dialects import Dialect, flat, is_flow_event
+from .dialects import NOTHING, Dialect, flat, is_flow_event
 
 # %% ../nbs/01b_lines.ipynb #8b32628e
 BATCH = 65_536  # rows in work at a time
@@ -45,16 +45,36 @@ class Wanted(NamedTuple):
         return sorted({*self.numbers, *self.texts})
 
 # %% ../nbs/01b_lines.ipynb #ddadd9db
-_NO_NUMBER = [
-    "", "nan", "NaN", "-nan", "-NaN", "NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA",
-    "null", "NULL", "None", "none", "nil", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
-    "#DIV/0!", "#VALUE!", "?", "-", "(empty)"]
+_SPELLINGS = (str, str.upper, str.capitalize)
+_NO_NUMBER = sorted({spell(word) for word in NOTHING for spell in _SPELLINGS} | {"NaN", "-NaN"})
 _TRUTH = {"true": "1", "t": "1", "yes": "1", "false": "0", "f": "0", "no": "0"}  # word -> number
 _DIGITS = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _INFINITE = r"^[+-]?([iI][nN][fF]|[iI][nN][fF][iI][nN][iI][tT][yY])$"
 _PLAIN_NUMBER = f"{_DIGITS}|{_INFINITE}"
+_TIMES = {
+    "ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3,
+    "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+_THOUSANDS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
+    f"{letter}i": 1024.0 ** power for power, letter in enumerate("KMGT", start=1)}
+_COUNTED = (
+    "", "B", "b", "byte", "bytes", "Byte", "Bytes", "bit", "bits", "pkts", "packets",
+    "bps", "Bps", "pps")
+_FACTORS = {  # unit -> what a number is multiplied by
+    f"{many}{of}{per}": factor for many, factor in _THOUSANDS.items() for of in _COUNTED
+    for per in ("", "/s") if many or of} | _TIMES | {"%": 1.0}
+_WITH_UNIT = r"^(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>%|[A-Za-z\x{b5}\x{3bc}][A-Za-z/]*)$"
 
 # %% ../nbs/01b_lines.ipynb #32cd5bd5
+def _without_units(
+    text: pa.Array,  # (n,) cells with a decimal point
+) -> pa.Array:       # (n,) float64, null where there is no number with a unit
+    "Numbers in front of units, in the base unit."
+    found = pc.extract_regex(text, _WITH_UNIT)
+    place = pc.index_in(pc.struct_field(found, "unit"), pa.array(list(_FACTORS)))
+    factor = pc.take(pa.array(list(_FACTORS.values())), place)
+    return pc.multiply(pc.cast(pc.struct_field(found, "number"), pa.float64()), factor)
+
+
 def read_numbers(
     cells: pa.Array,       # (n,) text
     decimal: str = ".",    # sign of decimals
@@ -70,7 +90,8 @@ def read_numbers(
     which = pc.index_in(pc.utf8_lower(text), pa.array(list(_TRUTH)))
     text = pc.coalesce(pc.take(pa.array(list(_TRUTH.values())), which), text)
     is_number = pc.match_substring_regex(text, _PLAIN_NUMBER)
-    return pc.cast(pc.if_else(is_number, text, pa.scalar(None, pa.string())), pa.float64())
+    numbers = pc.cast(pc.if_else(is_number, text, pa.scalar(None, pa.string())), pa.float64())
+    return numbers if pc.all(is_number).as_py() else pc.coalesce(numbers, _without_units(text))
 
 # %% ../nbs/01b_lines.ipynb #788e46f8
 def read_number(
@@ -79,7 +100,9 @@ def read_number(
     "One value as a number, by the rules of `read_numbers`."
     if isinstance(value, str):
         text = _TRUTH.get(value.strip().lower(), value.strip())
-        return float(text) if re.match(_PLAIN_NUMBER, text, re.ASCII) else np.nan
+        if re.match(_PLAIN_NUMBER, text, re.ASCII): return float(text)
+        found = read_numbers(pa.array([text], pa.string()))[0].as_py()
+        return np.nan if found is None else found
     if value is None or isinstance(value, (list, dict)): return np.nan
     try: return float(value)
     except (TypeError, ValueError, OverflowError): return np.nan
@@ -304,6 +327,7 @@ def rows(
     "Reads a block; every line is used, or named with a fault."
     is_last = not block.endswith(b"\n")
     if self.dialect.wide_gaps: block = re.sub(rb" {2,}", self.dialect.delimiter.encode(), block)
+    if self.dialect.blanks: block = re.sub(rb"[ \t]+", b"\t", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block))
     ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
     n_lines = len(ends) + is_last
     longest = np.diff(ends, prepend=-1, append=len(block)).max()
@@ -424,7 +448,7 @@ def text_batches(
     share: Any = lambda: 1.0,   # tells how much of the file has been read
 ) -> Iterator[Batch]:           # all rows in order
     "Batches of a text."
-    kind = JsonReader if dialect.format == "JSON lines" else TextReader
+    kind = JsonReader if dialect.format.startswith("JSON") else TextReader
     reader = kind(dialect, wanted)
     first = 1 + dialect.first  # line number of the first line of a block
     for rows in _ahead(map(reader.rows, _below(blocks, dialect.first))):

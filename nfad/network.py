@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from tqdm import tqdm
 
-from .core import (package_versions, read_model, require_between, require_choice,
+from .core import (package_versions, read_model, reading_model, require_between, require_choice,
                        require_finite, require_positive_int, write_model)
 from .draws import stratified_units
 from .prep import Transform
@@ -400,6 +400,15 @@ def plot_learning(
 NETWORK_FORMAT = "nfad-network-2"  # header["format"] of a network's file
 
 
+def _checked_classes(classes: list) -> list:
+    "Classes of one kind; numpy gives each as much room as the longest."
+    kinds = {type(name) for name in classes}
+    plain = len(kinds) == 1 and kinds <= {str, int, float, bool} and len(classes) <= 10_000
+    if plain and len(set(classes)) == len(classes) and max(len(str(name)) for name in classes) <= 200:
+        return classes
+    raise ValueError("classes must be at most 10,000 different numbers, or names of at most 200 letters")
+
+
 @patch
 def save(
     self: NeuralClassifier,
@@ -411,22 +420,29 @@ def save(
     arrays = {f"transform.{name}": value for name, value in arrays.items()}
     for i, (w, b) in enumerate(self.weights_): arrays |= {f"w.{i}": w, f"b.{i}": b}
     parameters = {k: list(v) if isinstance(v, tuple) else v for k, v in self.get_params().items()}
-    header = {"parameters": parameters, "transform": transform, "classes": self.classes_.tolist(),
+    header = {"parameters": parameters, "transform": transform, "classes": _checked_classes(self.classes_.tolist()),
               "history": self.history_.to_dict("list"), "versions": package_versions()}
     write_model(path, arrays, header, NETWORK_FORMAT)
     return Path(path)
 
 # %% ../nbs/07b_network.ipynb #ceaf5695
+def _checked_weights(weights: np.ndarray) -> np.ndarray:
+    "Weights of a file, finite and of 32 bits."
+    if weights.dtype != np.float32: raise ValueError(f"weights must be float32, got {weights.dtype}")
+    return require_finite(weights, "weights")
+
+
 def _from_state(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> NeuralClassifier:
     "The network that a file describes; its weights must be finite and fit its layers."
     model = NeuralClassifier(**header["parameters"])
     _check_network(model)
-    model.classes_, model.history_ = np.array(header["classes"]), pd.DataFrame(header["history"])
+    model.classes_ = np.array(_checked_classes(header["classes"]))
+    model.history_ = pd.DataFrame({name: np.array(v, dtype=float) for name, v in dict(header["history"]).items()})
     prefix = "transform."
     scales = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
     model.transform_ = Transform.from_state(scales, header["transform"])
     model.n_features_in_ = model.transform_.n_features_in_
-    layer = lambda i: tuple(require_finite(arrays[f"{kind}.{i}"], "weights") for kind in "wb")
+    layer = lambda i: tuple(_checked_weights(arrays[f"{kind}.{i}"]) for kind in "wb")
     model.weights_ = [layer(i) for i in range(len(model.hidden) + 1)]
     sizes = [len(model.transform_.feature_names_out_), *model.hidden, len(model.classes_)]
     wanted = [((n, m), (m,)) for n, m in zip(sizes[:-1], sizes[1:], strict=True)]
@@ -442,6 +458,4 @@ def load(
 ) -> NeuralClassifier:  # fitted; predicts as the saved one
     "Reads a network; refuses another or a broken file."
     arrays, header = read_model(path, NETWORK_FORMAT)
-    try: return _from_state(arrays, header)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a network: {error}") from error
+    with reading_model(path): return _from_state(arrays, header)

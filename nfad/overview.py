@@ -6,7 +6,6 @@
 __all__ = ['look_at']
 
 # %% ../nbs/01e_overview.ipynb #d7274650
-import html
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
@@ -18,7 +17,9 @@ import pyarrow.compute as pc
 from fastcore.basics import patch
 
 from .core import data_dir
+from .text import html_block, html_table, html_text, printable
 from .vocabulary import canonical_columns, class_name
+from .dialects import is_nothing
 from .roles import column_roles
 from .tables import ReadReport, Table
 from .catalog import locate
@@ -26,9 +27,6 @@ from .columns import Plan, make_plan, sample_of
 from .data import open_all
 
 # %% ../nbs/01e_overview.ipynb #3a05e423
-_NOTHING = (None, "", "-", "(empty)")
-
-
 class _Column:
     "What is known of one column after some batches."
     def __init__(self):
@@ -53,7 +51,7 @@ def add_words(self: _Column, cells: Any) -> None:
     counted = pc.value_counts(pc.utf8_trim_whitespace(pc.cast(cells, "string")))
     self.n += len(cells)
     for one in counted.to_pylist():
-        if one["values"] in _NOTHING: self.n_missing += one["counts"]
+        if is_nothing(one["values"]): self.n_missing += one["counts"]
         else: self.words[one["values"]] += one["counts"]
     if len(self.words) > 10_000: self.words = Counter(dict(self.words.most_common(1000)))
 
@@ -81,6 +79,7 @@ def _what_is_done(name: str, plan: Plan, share: float) -> str:
     marked = " and an indicator of missing ones" if share and plan.missing == "indicate" else ""
     left_out = ", rows without it are left out" if share and plan.missing == "drop" else ""
     if name in plan.letters: return "letters are counted"
+    if name in plan.hexadecimal: return "feature, from hexadecimal"
     if name in plan.words: return "a feature for each frequent word"
     if name in plan.on_request: return "a feature only if asked for"
     if name in plan.features: return f"feature{marked}{left_out}"
@@ -181,7 +180,7 @@ def look_at(
         columns=columns,
         label=label,
         classes=dict(labels.most_common(40)),
-        doubts=(*plan.doubts, *doubts))
+        doubts=(*plan.doubts, *report.doubts(), *doubts))
 
 # %% ../nbs/01e_overview.ipynb #a4aabb09
 @patch
@@ -196,14 +195,14 @@ def lines(self: Overview) -> list[str]:  # without the table of columns
     if faults: told.append(f"no records: {', '.join(faults)}")
     classes = ", ".join(f"{name} {n:,}" for name, n in list(self.classes.items())[:12])
     told.append(f"labels: {self.label}" + (f" ({classes})" if classes else ""))
-    return [*told, *(f"looks wrong: {doubt}" for doubt in self.doubts)]
+    return [printable(line) for line in (*told, *(f"looks wrong: {doubt}" for doubt in self.doubts))]
 
 
 @patch
 def _repr_html_(self: Overview) -> str:
     "The lines, and a row per column."
-    table = self.columns.to_html(index=False, border=0, formatters={"missing": "{:.1%}".format})
-    return "".join(f"<div>{html.escape(line)}</div>" for line in self.lines()) + table
+    table = html_table(self.columns, formatters={"missing": "{:.1%}".format})
+    return html_block(*(f"<div>{html_text(line)}</div>" for line in self.lines()), table)
 
 
 @patch

@@ -221,6 +221,7 @@ def set_slug(
 
 # %% ../nbs/02_prep.ipynb #e63e25d4
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_MAX_FEATURES = 4096  # of a record
 
 
 def _frame_matrix(records: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
@@ -498,8 +499,8 @@ def fit(
         width = records.shape[1] if getattr(records, "ndim", 0) == 2 else 0
         names = [f"x{j}" for j in range(width)]
     X = _matrix(records, names)
-    if X.shape[0] < 2 or X.shape[1] < 1:
-        raise ValueError(f"records must have at least 2 rows and 1 column, got {X.shape}")
+    if X.shape[0] < 2 or not 1 <= X.shape[1] <= _MAX_FEATURES:
+        raise ValueError(f"records must have at least 2 rows and 1 column, at most {_MAX_FEATURES:,}, got {X.shape}")
     kept = X.max(axis=0) > X.min(axis=0)
     if not kept.any():
         raise ValueError(f"records must have a column that varies; all {X.shape[1]} are constant")
@@ -594,8 +595,7 @@ def _check_arrays(
             raise ValueError(f"array {name!r} of the {kind!r} transform must be finite, with {k} columns")
     if "scale" in arrays and not (arrays["scale"] > 0).all():
         raise ValueError("array 'scale' must be positive")
-    if "low" in arrays and not (arrays["low"] < arrays["high"]).all():
-        raise ValueError("array 'low' must be below 'high'")
+    if "low" in arrays and not (arrays["low"] < arrays["high"]).all(): raise ValueError("'low' must be below 'high'")
     if kind == "quantile": _check_knots(arrays["knots"], arrays["scores"], arrays["starts"], k)
 
 # %% ../nbs/02_prep.ipynb #d2173e4f
@@ -621,7 +621,7 @@ def from_state(
     lacking += [key for key in ("kind", "names", "n_records") if key not in meta]
     if lacking: raise ValueError(f"the state of a transform must hold {lacking[0]!r}")
     arrays = {name: np.array(value) for name, value in arrays.items()}
-    names = list(meta["names"])
+    names = [name for name in meta["names"][:_MAX_FEATURES] if isinstance(name, str)]
     kept, value = arrays.pop("kept"), arrays.pop("constant_value")
     if kept.dtype != bool or kept.shape != (len(names),) or value.shape != kept.shape or not kept.any():
         raise ValueError(f"the state of a transform must describe its {len(names)} columns, "

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .vocabulary import repair_tor_rows
+from .dialects import is_nothing
 
 # %% ../nbs/01b_recipes.ipynb #407b817c
-HOWS = ("number", "missing", "gaps", "word", "other", "letter")
+HOWS = ("number", "missing", "gaps", "word", "other", "letter", "hex")
 
 # %% ../nbs/01b_recipes.ipynb #4c572be7
 class Feature(NamedTuple):
@@ -48,13 +49,10 @@ def is_plain(
     return all(as_it_is(feature) and np.isnan(feature.fill) for feature in recipe)
 
 # %% ../nbs/01b_recipes.ipynb #7d0c8142
-_NOTHING = {"", "-", "(empty)", "?", "nan", "none", "null", "n/a", "na", "<na>"}
-
-
 def _tidy(word: str, keep_case: bool) -> str:
     "A word without padding: 6 for 6.0, and \"\" for every spelling of nothing."
     word = re.sub(r"^(-?\d+)\.0$", r"\1", word.strip())
-    if word.lower() in _NOTHING: return ""
+    if is_nothing(word): return ""
     return word if keep_case else word.lower()
 
 
@@ -68,6 +66,11 @@ def _words(cells: Any, keep_case: bool = False) -> tuple[np.ndarray, np.ndarray]
     return coded.indices.to_numpy(), np.array(tidy, dtype=object)
 
 # %% ../nbs/01b_recipes.ipynb #6462ece7
+def _from_hex(word: str) -> float:
+    "The number that a hexadecimal word names, NaN if it is none."
+    return float(int(word, 16)) if re.fullmatch(r"0x[0-9a-f]{1,16}", word) else np.nan
+
+
 def _one(feature: Feature, numbers: dict[str, np.ndarray], texts: dict[str, Any]) -> np.ndarray:
     "(n,) values of one feature; NaN where there is none."
     if feature.how == "number":
@@ -76,6 +79,9 @@ def _one(feature: Feature, numbers: dict[str, np.ndarray], texts: dict[str, Any]
     if feature.how == "missing": return (~np.isfinite(numbers[feature.column])).astype(float)
     codes, words = _words(texts[feature.column], keep_case=feature.how == "letter")
     if feature.how == "word": values = words == feature.word
+    elif feature.how == "hex":
+        values = np.array([_from_hex(word) for word in words], float)
+        values[np.isnan(values)] = feature.fill
     elif feature.how == "other": values = ~np.isin(words.astype(str), json.loads(feature.word))
     else: values = [word.count(feature.word) for word in words]
     return np.asarray(values, float)[codes]
@@ -110,7 +116,7 @@ def needed_columns(
     recipe: Sequence[Feature],     # d features
 ) -> tuple[list[str], list[str]]:  # columns to read as numbers, and as text
     "The columns that a recipe is made from."
-    as_text = [f.column for f in recipe if f.how in ("word", "other", "letter")]
+    as_text = [f.column for f in recipe if f.how in ("word", "other", "letter", "hex")]
     as_numbers = [f.column for f in recipe if f.how in ("number", "missing")]
     gaps_count = any(f.how == "gaps" for f in recipe)
     if gaps_count: as_numbers += [f.word for f in recipe if f.how == "number" and f.word]
@@ -173,18 +179,27 @@ def _learn_letters(name: str, cells: Any) -> list[Feature]:
     frequent = _frequent(letters, n_with, len(codes))
     return [Feature(f"{letter} in {name}", name, "letter", letter) for letter in frequent]
 
+
+def _learn_hexadecimal(name: str, cells: Any) -> list[Feature]:
+    "Features of a column of hexadecimal numbers."
+    x = _one(Feature(name, name, "hex"), {}, {name: cells})
+    there = np.isfinite(x)
+    if there.mean() < _MOSTLY_EMPTY: return []
+    made = [Feature(name, name, "hex", "", float(np.median(x[there])))]
+    return made if there.all() else [*made, Feature(f"{name} is missing", name, "word", "")]
+
 # %% ../nbs/01b_recipes.ipynb #e132e9e3
 def learn_recipe(
     numbers: pd.DataFrame,        # (n, .) numbers of benign records, NaN where there is none
     words: pd.DataFrame,          # (n, .) their cells in columns of few words
     letters: Iterable[str] = (),  # columns of `words` of which the letters count
+    hexadecimal: Iterable[str] = (),  # columns of `words` that hold hexadecimal numbers
 ) -> tuple[list[Feature], dict[str, str]]:  # features, and why a column has none
     "Learns from benign records how numbers are made."
     recipe, skipped = _learn_numbers(numbers)
-    of_letters = set(letters)
+    learn = dict.fromkeys(letters, _learn_letters) | dict.fromkeys(hexadecimal, _learn_hexadecimal)
     for name in words.columns:
-        learn = _learn_letters if name in of_letters else _learn_words
-        recipe += learn(name, words[name])
+        recipe += learn.get(name, _learn_words)(name, words[name])
     return recipe, skipped
 
 

@@ -7,7 +7,6 @@ __all__ = ['sections_html', 'explained_html', 'html_page', 'plot_attributions', 
 
 # %% ../nbs/04e_report.ipynb #408758ce
 from base64 import b64encode
-from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import atomic_path
+from .text import figure_text, html_block, html_text
 from .outputs import write_table
 from .reasons import Explanation
 from .shapley import Attributions
@@ -53,13 +53,13 @@ def _bar(value: float, error: float, largest: float) -> str:
 
 def _feature_row(row: Any, largest: float) -> str:
     "One feature of one alert, from a row of its table."
-    shown = lambda value: readable(value, row.unit)
+    shown = lambda value: html_text(readable(value, row.unit))
     low, high = shown(row.typical_low), shown(row.typical_high)
     kind = "" if row.typical_low <= row.observed <= row.typical_high else "out"
     observed = f'<span class="{kind}">{shown(row.observed)}</span>'
     typical = low if low == high else f"{low} to {high}"
     change = "" if np.isnan(row.counterfactual) else shown(row.counterfactual)
-    return (f"<tr><td>{escape(row.feature)}</td><td>{observed}</td><td>{typical}</td>"
+    return (f"<tr><td>{html_text(row.feature)}</td><td>{observed}</td><td>{typical}</td>"
             f"{_bar(row.attribution, row.standard_error, largest)}"
             f"<td>{shown(row.nearest_benign)}</td><td><strong>{change}</strong></td></tr>")
 
@@ -83,7 +83,7 @@ def _sentence(table: pd.DataFrame, most: int = 6) -> str:
     words = []
     for row in changes.head(most).itertuples():
         new, old = readable(row.counterfactual, row.unit), readable(row.observed, row.unit)
-        words.append(f"{escape(row.feature)} = {new} (was {old})")
+        words.append(html_text(f"{row.feature} = {new} (was {old})"))
     score = changes["counterfactual_score"].iloc[0]
     normal = f"It would be normal (score {score:.1f}) with {', '.join(words)}"
     if len(changes) <= most: return f"{normal}."
@@ -133,15 +133,15 @@ def alert_html(
     shown = table.head(n_features)
     rest = table.iloc[n_features:]
     largest = float(table["attribution"].abs().max())
-    eased = [f"{escape(row.feature)} ({row.attribution:+.2f})"
+    eased = [f"{html_text(row.feature)} ({row.attribution:+.2f})"
              for row in table[table["attribution"] < 0].head(3).itertuples()]
     lowered = f"Lowered the score: {', '.join(eased)}." if eased else "Nothing lowered the score."
     by_threshold = "an anomaly" if first.is_anomaly else "below the threshold"
     heads = "".join(f"<th>{name}</th>" for name in _HEADS)
     rows = "".join(_feature_row(row, largest) for row in shown.itertuples())
     strip = _score_strip(first.anomaly_score, explanation.calibration, explanation.threshold)
-    return (f"<section><h2>{escape(name)} {first.alert}: record {escape(first.record)}, "
-            f"score {first.anomaly_score:.1f}, p = {first.p_value:.2g}, {escape(verdict or by_threshold)}</h2>"
+    return (f"<section><h2>{html_text(name)} {first.alert}: record {html_text(first.record)}, "
+            f"score {first.anomaly_score:.1f}, p = {first.p_value:.2g}, {html_text(verdict or by_threshold)}</h2>"
             f"{strip}<p>{_sentence(table)}</p><table><tr>{heads}</tr>{rows}</table>"
             f"<p><small>{len(rest)} further features: {rest['attribution'].sum():+.2f} nats "
             f"together. Base value {first.base_value:.2f}. {lowered}</small></p></section>")
@@ -170,17 +170,21 @@ def explained_html(
 ) -> str:                      # a piece of HTML with its style
     "The sections of all alerts, for a notebook."
     sections = sections_html(explanation, n_features, most)
-    return f'<style>{_STYLE}</style><div class="nfad">{sections}</div>'
+    return html_block(f'<style>{_STYLE}</style><div class="nfad">{sections}</div>')
 
 # %% ../nbs/04e_report.ipynb #d42654b2
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
 def html_page(
     title: str,   # heading, plain text
     *parts: str,  # pieces of HTML
 ) -> str:         # a page that needs nothing from outside
     "A page around pieces of HTML."
-    title = escape(title)
+    title = html_text(title)
     mark = '<meta charset="utf-8"><meta name="generator" content="nfad report">'
-    head = f'<head>{mark}<title>{title}</title><style>{_STYLE}</style></head>'
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    head = f'<head>{mark}{policy}<title>{title}</title><style>{_STYLE}</style></head>'
     body = f'<body><div class="nfad"><h1>{title}</h1>{"".join(parts)}</div></body>'
     return f'<!DOCTYPE html><html lang="en">{head}{body}</html>\n'
 
@@ -198,7 +202,7 @@ def plot_attributions(
     limit = max(float(np.quantile(np.abs(values), 0.995)), 1e-9)
     ax = ax or plt.gca()
     sns.heatmap(values[:, top], cmap="vlag", center=0, vmin=-limit, vmax=limit,
-                xticklabels=[attributions.names[j] for j in top],
+                xticklabels=[figure_text(attributions.names[j]) for j in top],
                 yticklabels=np.arange(1, len(values) + 1), cbar_kws={"label": "nats"}, ax=ax)
     ax.set(xlabel="", ylabel="alert")
     ax.set_xticklabels(ax.get_xticklabels(), rotation=40, ha="right")

@@ -204,7 +204,7 @@ def _words_of(
 # %% ../nbs/01b_roles.ipynb #5accb3f6
 class Role(NamedTuple):
     "What a column is, and how that was found."
-    role: str  # feature, word, letters, code, port, testbed, time, identifier, counter, text, label, mark
+    role: str  # feature, word, letters, hexadecimal, code, port, testbed, time, identifier, counter, text, label, mark
     unit: str  # "us", "bytes", ...; "" where nothing says so
     why: str   # the reason, in words
 
@@ -240,10 +240,12 @@ _ADDRESS = (r"(?:\d{1,3}\.){3}\d{1,3}(?:[/:]\d+)?|(?=[^:]*:.*:)(?=.*::)[0-9A-Fa-
 _TWO_ADDRESSES = r".*(?:\d{1,3}\.){3}\d{1,3}\D.*(?:\d{1,3}\.){3}\d{1,3}.*"
 _NAME_OF_A_ROW = r"(?=.*\d)(?=.*[A-Za-z])[\w+/=:.-]{8,}"  # letters and digits, no space
 _TIME_OF_DAY = r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?"
+_HEXADECIMAL = r"0[xX][0-9A-Fa-f]{1,16}"
 _MOST_WORDS = 50  # different values of a column of words
 
 
 def _role_of_texts(
+    name: str,         # of the column
     texts: pd.Series,  # (n,) without missing cells
 ) -> Role:             # of a column that no tool is known to write
     "What a column of texts is."
@@ -260,6 +262,11 @@ def _role_of_texts(
     n_values, n = len(counts), counts.sum()
     if n_values <= min(_MOST_WORDS, max(2, n / 2)):
         return Role("word", "", f"texts of {n_values} values")
+    if share(_HEXADECIMAL) >= 0.9:
+        words = texts.astype("str").str.strip()
+        numbers = [int(word, 16) for word in words[words.str.fullmatch(_HEXADECIMAL)]]
+        role = _role_of_numbers(name, np.array(numbers, float))
+        return role._replace(role="hexadecimal" if role.role == "feature" else role.role, why="hexadecimal numbers")
     if n_values >= 0.5 * n and share(_NAME_OF_A_ROW) >= 0.9:
         return Role("identifier", "", "texts that name single rows")
     return Role("text", "", f"texts of {n_values:,} values in {n:,} rows")
@@ -306,7 +313,7 @@ def _role_by_value(name: str, cells: pd.Series) -> Role:
     if pd.api.types.is_bool_dtype(cells.infer_objects()): return Role("word", "", "true and false")
     numbers = _to_numbers(cells)
     n_odd = int(np.isnan(numbers).sum())
-    if n_odd > 0.5 * len(cells): return _role_of_texts(cells)
+    if n_odd > 0.5 * len(cells): return _role_of_texts(name, cells)
     role = _role_of_numbers(name, numbers)
     if not n_odd: return role
     odd = f"{n_odd:,} of {len(cells):,} cells are none, such as {cells[np.isnan(numbers)].iloc[0]!r}"

@@ -16,7 +16,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 import numpy as np
 import pandas as pd
 
-from .core import require_columns, require_model_size
+from .core import read_header, require_columns
 from .drift import Reference, make_reference
 from .score import conformal_p_values, threshold_at_fpr
 from .seen import Seen, read_seen
@@ -27,8 +27,10 @@ from .tables import RESULT, find_tables, frame_table, open_table
 def model_bytes(
     model: Any,  # path of a model file, or a fitted FlowDetector
 ) -> bytes:      # content of the model file
-    "A model as the bytes that travel to other processes; refuses files of implausible size."
-    if isinstance(model, (str, Path)): return require_model_size(model).read_bytes()
+    "A model as the bytes that travel to other processes; refuses a damaged file."
+    if isinstance(model, (str, Path)):
+        read_header(model)  # is it whole?
+        return Path(model).read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         return model.save(Path(folder) / "model.safetensors").read_bytes()
 

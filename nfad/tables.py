@@ -29,7 +29,8 @@ from .sensors import HEADERLESS
 from .vocabulary import (
     canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
 from .contents import (
-    DAMAGE, archive_members, on_disk, open_contents, plain_ending, whole_lines)
+    DAMAGE, archive_members, on_disk, open_contents, plain_ending, whole_lines,
+    whole_objects)
 from .dialects import Dialect, find_dialect
 from .lines import BATCH, Batch, Wanted, read_numbers, text_batches
 from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns, plain_recipe
@@ -61,6 +62,18 @@ def drop(
     if not bad.any(): return frame
     self.dropped[why] += int(bad.sum())
     return frame.loc[~bad]
+
+
+@patch
+def doubts(self: ReadReport) -> list[str]:  # in words
+    "What so many lines that are no records may mean."
+    told = {
+        "quote that does not end":
+            "a cell over several lines is not read: write each record in one line",
+        "line with too few fields": "is this one table, and is the delimiter right?",
+        "line with too many fields": "is this one table, and is the delimiter right?"}
+    many = [(why, n) for why, n in self.dropped.items() if why in told and n > 0.02 * self.rows_read]
+    return [f"{n:,} of {self.rows_read:,} lines: {why}; {told[why]}" for why, n in many]
 
 # %% ../nbs/01b_tables.ipynb #6c0225ae
 _ARE_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
@@ -300,7 +313,10 @@ def _text_table_batches(path: Path, dialect: Dialect, wanted: Wanted) -> Iterato
     "Batches of a file of text."
     with open_contents(path) as contents:
         try:
-            blocks = whole_lines(contents.file, dialect.encoding, dialect.ending)
+            if dialect.format in ("JSON", "JSON, wrapped"):
+                wrapped = dialect.format != "JSON"
+                blocks = whole_objects(contents.file, dialect.encoding, wrapped=wrapped)
+            else: blocks = whole_lines(contents.file, dialect.encoding, dialect.ending)
             yield from text_batches(blocks, dialect, wanted, contents.share)
         except DAMAGE as error:
             raise ValueError(f"{path} cannot be read to its end: {error}") from error

@@ -423,7 +423,7 @@ def law_page_is_harmless(render, alerts):
     "Nothing from the data is markup."
     evil = alerts._replace(table=alerts.table.assign(**{EVIL: EVIL, "surprising": EVIL}))
     page = render(evil, EVIL, EVIL)
-    assert "<script" not in page and html.escape(EVIL) in page and "http" not in page
+    assert "<script" not in page and html.escape(EVIL) in page and not re.search("https?:", page)
 
 
 def test_law_page_is_harmless(scored, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from pzflow.bijectors import NeuralSplineCoupling, ShiftBounds
 from scipy.stats import t as scipy_t
 
-from nfad.architectures import (AutoregressiveSpline, StudentT, build_flow, flow_inverse, inverse_spline, network_width,
+from nfad.architectures import (ARCHITECTURES, AutoregressiveSpline, StudentT, build_flow, flow_inverse, flow_shapes, inverse_spline, network_width,
                                 spline_config, terms_function)
 from nfad.engine import find_bin
 from nfad.flow import flow_forward, spline
@@ -146,3 +146,24 @@ def test_pzflow_has_one_term_a_record():
         flow = build_flow(name, ["a", "b"], [0, 1], np.array([[-4, -4], [4, 4]]))
         terms, u = terms_function(flow)(flow._params, Z)
         assert terms.shape == (5, 1) and u.shape == (5, 2) and np.isfinite(terms).all()
+
+
+def law_shapes(shapes):
+    "The shapes said are those of the weights that are made."
+    for architecture in ARCHITECTURES:
+        for d, n_layers, hidden, n_bins in ((2, 1, 8, 4), (3, 2, None, 8), (7, 3, 20, 3)):
+            flow = build_flow(architecture, [f"x{i}" for i in range(d)], range(d), np.stack([-np.ones(d), np.ones(d)]), n_layers, hidden, n_bins)
+            made = [np.shape(leaf) for leaf in jax.tree.leaves(flow._params)]
+            assert shapes(architecture, d, n_layers, hidden, n_bins) == made, (architecture, d)
+
+
+def test_law_shapes(): law_shapes(flow_shapes)
+
+
+def test_law_shapes_catches_one_of_another_size():
+    with pytest.raises(AssertionError): law_shapes(lambda architecture, d, *rest: flow_shapes(architecture, d, *rest)[:-1] + [(d,)])
+
+
+def test_pzflow_has_a_largest_size():
+    with pytest.raises(ValueError, match="128"): build_flow("pzflow", [f"x{i}" for i in range(129)], range(129), np.zeros((2, 129)))
+    with pytest.raises(ValueError, match="128"): flow_shapes("pzflow", 129)

@@ -14,7 +14,7 @@ import pytest
 from nfad.columns import doubts_about
 from nfad.data import load_dataset
 from nfad.overview import look_at
-from nfad.tables import find_tables, open_table
+from nfad.tables import find_tables, frame_table, open_table
 
 NAMES = ["Flow Duration", "Total Fwd Packets", "Total Backward Packets", "Flow IAT Mean", "Fwd Packet Length Mean", "Label"]
 
@@ -59,6 +59,13 @@ WRITTEN = {  # case -> name of the file and its bytes, from the records
     "zst": lambda f: ("a.csv.zst", pa.Codec("zstd").compress(text(f).encode(), asbytes=True)),
     "zip": lambda f: ("a.zip", zipped(text(f))),
     "json": lambda f: ("a.json", f.to_json(orient="records", lines=True).encode()),
+    "json_array": lambda f: ("a.json", f.to_json(orient="records").encode()),
+    "json_pretty": lambda f: ("a.json", f.to_json(orient="records", indent=2).encode()),
+    "json_objects": lambda f: ("a.json", "\n".join(json.dumps(record, indent=1) for record in f.to_dict("records")).encode()),
+    "json_wrapped": lambda f: ("a.json.gz", gzip.compress(json.dumps({"flows": f.to_dict("records")}, indent=1).encode())),
+    "blanks": lambda f: ("a.txt", f.rename(columns=lambda name: name.replace(" ", "_")).to_string(index=False).encode()),
+    "blanks_and_index": lambda f: ("a.txt", f.rename(columns=lambda name: name.replace(" ", "_")).to_string().encode()),
+    "single_blanks": lambda f: ("a.dat", text(f.rename(columns=lambda name: name.replace(" ", "_")), " ").encode()),
 }
 
 
@@ -83,6 +90,60 @@ def test_law_same_records(tmp_path, case):
 def test_law_same_records_catches(tmp_path, spoil):
     (tmp_path / "a.csv").write_text(spoil(text(flows())))
     with pytest.raises(AssertionError): law_same_records(tmp_path / "a.csv", flows())
+
+
+# ---------------------------------------------------------------- refused in one sentence
+
+PEOPLE = {  # what tools print for people: name -> text, and the way out
+    "nfdump": ("Date first seen             Duration Proto      Src IP Addr:Port          Dst IP Addr:Port   Packets    Bytes Flows\n"
+               + "2020-01-01 09:00:00.000        1.500 TCP         10.0.0.1:4000  ->     10.0.0.2:443          7    1.2 M     1\n" * 30, "nfdump -r FILE -o csv"),
+    "ra": ("         StartTime      Flgs  Proto            SrcAddr  Sport   Dir            DstAddr  Dport  TotPkts   TotBytes State\n"
+           + "   09:00:00.000001  e          tcp           10.0.0.1.4000      ->          10.0.0.2.443          7       1200   CON\n" * 30, "ra -r FILE"),
+    "tshark": ("    1   0.000000     10.0.0.1 \u2192 10.0.0.2     TCP 74 4000 \u2192 443 [SYN] Seq=0 Win=64240\n" * 30, "tshark -r FILE -T fields"),
+    "gaps": ("when   size  state\n" + "1.5  20 40  SF\n" * 30, "commas between the columns"),
+    "html": ("<html><table><tr><td>1</td></tr></table></html>\n", "HTML or XML"),
+    "columns": (json.dumps({"size": [1, 2, 3], "pause": [4, 5, 6]}), "one object a record"),
+    "turned": (json.dumps({"size": {"0": 1, "1": 2}, "pause": {"0": 4, "1": 5}}), "one object a record")}
+
+
+def law_refused(folder, opened=open_table):
+    "What cannot be read as a table is refused in one sentence with the way out; in a folder it is left out and named."
+    folder.mkdir(exist_ok=True)
+    (folder / "good.csv").write_text(text(flows()))
+    for name, (content, way) in PEOPLE.items():
+        path = folder / f"{name}.txt"
+        path.write_text(content)
+        with pytest.raises(ValueError) as error: list(opened(path).batches([0]))
+        assert way in str(error.value) and len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 400, name
+    notes = load_dataset(folder, cache=False).report.notes
+    assert all(any(f"{name}.txt" in note for note in notes) for name in PEOPLE)
+
+
+def test_law_refused(tmp_path): law_refused(tmp_path / "all")
+
+
+@pytest.mark.parametrize("broken", [
+    lambda path: open_table(path, header=["all"]), lambda path: open_table(path) if path.stem != "gaps" else frame_table(flows(), path)])
+def test_law_refused_catches(tmp_path, broken):
+    with pytest.raises((AssertionError, pytest.fail.Exception)): law_refused(tmp_path / "all", broken)
+
+
+def test_cells_over_several_lines_are_named(tmp_path):
+    frame = flows(90).assign(note=["one\ntwo, three" if i % 3 == 0 else "x" for i in range(90)])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    report = load_dataset(tmp_path / "a.csv", cache=False).report
+    assert report.rows_read == 120 and report.dropped == {"quote that does not end": 30, "line with too few fields": 30}
+    assert any("write each record in one line" in note for note in report.notes)
+    assert any("write each record in one line" in doubt for doubt in look_at(tmp_path / "a.csv").doubts)
+    assert not load_dataset(tmp_path / "a.csv", cache=False, benign_label="BENIGN").report.notes[3:]
+
+
+def test_aligned_lines_that_lack_a_cell_are_named(tmp_path):
+    lines = flows().rename(columns=lambda name: name.replace(" ", "_")).to_string(index=False).split("\n")
+    lines[7] = " ".join(lines[7].split()[1:])
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n")
+    report = load_dataset(tmp_path / "a.txt", cache=False).report
+    assert report.rows_read == 60 and report.dropped == {"line with too few fields": 1}
 
 
 def test_typed_files(tmp_path):
@@ -148,6 +209,72 @@ def test_odd_cells_cost_themselves_only(tmp_path):
     assert len(kept) == 60 and kept.records["Flow IAT Mean is missing"].sum() == 4
     dropped = load_dataset(tmp_path / "a.csv", cache=False, missing="drop")
     assert len(dropped) == 56 and dropped.report.dropped == {"NaN or infinite": 4}
+
+
+# how a spreadsheet, a converter or a sensor may write the same numbers
+SPELT = {
+    "percent": lambda x: f"{x:.3f}%", "milliseconds": lambda x: f"{1000 * x:.0f} ms", "thousands": lambda x: f"{x / 1000:.6f} K", "mega": lambda x: f"{x / 1e6:.9f}M",
+    "bytes": lambda x: f"{x:.3f} B", "kibi": lambda x: f"{x / 1024:.9f} KiB"}
+
+
+def law_units(path, frame, spell):
+    "A column of numbers with units holds the numbers, in training and in scoring, and no row lacks one."
+    names = ["size", "pause", "third"]
+    plain = frame[NAMES[:3]].set_axis(names, axis=1)
+    plain.map(spell).assign(Label=frame["Label"]).to_csv(path, index=False)
+    loaded = load_dataset(path, cache=False)
+    assert list(loaded.records) == [*names, "missing cells"] and (loaded.records["missing cells"] == 0).all()
+    expected = plain[~plain.duplicated()]
+    np.testing.assert_allclose(np.sort(loaded.records[names].to_numpy(), axis=0), np.sort(expected.to_numpy(), axis=0), rtol=1e-5)
+    made = np.concatenate([batch.X for batch in open_table(path).records(loaded.recipe, "none")])
+    np.testing.assert_allclose(made[:, :3], plain.to_numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", SPELT)
+def test_law_units(tmp_path, how): law_units(tmp_path / "a.csv", flows(), SPELT[how])
+
+
+@pytest.mark.parametrize("spell", [lambda x: f"{x:.3f} stone", lambda x: f"{x:.3f} K", lambda x: f"about {x:.3f}"])
+def test_law_units_catches(tmp_path, spell):
+    with pytest.raises((AssertionError, ValueError)): law_units(tmp_path / "a.csv", flows(), spell)
+
+
+def test_units_in_mixed_columns_and_odd_cells(tmp_path):
+    frame = flows(60).rename(columns={name: f"own {i}" for i, name in enumerate(NAMES[:-1])}).astype({"own 1": object})
+    frame["own 1"] = [f"{x} KB" if i % 2 else f"{x} MB" for i, x in enumerate(frame["own 1"])]
+    frame.loc[[3, 4], "own 1"] = ["0x0303", "many KB"]
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    loaded = load_dataset(tmp_path / "a.csv", cache=False)
+    assert len(loaded) == 60 and loaded.records["own 1 is missing"].sum() == 2 and loaded.records["own 1"].max() > 1e6
+
+
+def test_european_thousands(tmp_path):
+    frame = flows(60).rename(columns={name: f"own {i}" for i, name in enumerate(NAMES[:-1])})
+    frame["own 1"] = [f"{1000 * int(x) + 1_234_567:,}".replace(",", ".") for x in frame["own 1"]]
+    for i in (0, 2, 3, 4): frame[f"own {i}"] = frame[f"own {i}"].round().astype(int)
+    frame.to_csv(tmp_path / "a.csv", index=False, sep=";")
+    assert load_dataset(tmp_path / "a.csv", cache=False).records["own 1"].min() >= 1_234_567
+
+
+def law_hexadecimal(path, frame, spell):
+    "A column of hexadecimal numbers is one of numbers, in training and in scoring; empty cells are marked."
+    values = np.random.default_rng(3).integers(0, 5000, len(frame))
+    cells = ["" if i == 6 else spell(x) for i, x in enumerate(values)]
+    frame[NAMES[:2]].set_axis(["size", "pause"], axis=1).assign(window=cells, Label=frame["Label"]).to_csv(path, index=False)
+    loaded = load_dataset(path, cache=False)
+    assert loaded.records["window is missing"].sum() == 1
+    made = np.concatenate([batch.X for batch in open_table(path).records(loaded.recipe, "none")])
+    column = [feature.name for feature in loaded.recipe].index("window")
+    assert np.array_equal(np.delete(made[:, column], 6), np.delete(values, 6))
+
+
+def test_law_hexadecimal(tmp_path):
+    for spell in (hex, lambda x: f"0x{x:08X}"): law_hexadecimal(tmp_path / "a.csv", flows(200), spell)
+
+
+@pytest.mark.parametrize("spell", [lambda x: f"{x:x}", lambda x: f"0x{2 * x:x}"])
+def test_law_hexadecimal_catches(tmp_path, spell):
+    with pytest.raises((AssertionError, KeyError, ValueError)): law_hexadecimal(tmp_path / "a.csv", flows(200), spell)
 
 
 def test_a_footer_is_named(tmp_path):

@@ -207,6 +207,33 @@ def test_info_reads_the_header_only(trained, here):
     assert here("info", trained.model)[1].startswith("file")
 
 
+def law_info_is_not_fooled(info, folder):
+    "Names in a model file add no line and steer no terminal; a header that was changed is not believed."
+    import re
+    from flows import X, quick
+    from nfad.core import read_model, write_model
+    arrays, header = read_model(quick(epochs=1).fit(X).save(folder / "m.safetensors"), "nfad-flow-3")
+    header["transform"]["names"][:3] = ["a\nthreshold     999", "b\x1b[2J", "c\u202ed\u200b"]
+    path = write_model(folder / "named\x1b[31m.safetensors", arrays, header, "nfad-flow-3")
+    said = info(path)
+    assert sum(line.startswith("threshold") for line in said.splitlines()) == 1 and "threshold     999" in said
+    assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202e]", said)
+    content = path.read_bytes()
+    found = re.search(rb'\\\\"offset\\\\": -?[0-9.]*([0-9])', content) or re.search(rb'offset.{3,5}-?[0-9.]*([0-9])', content)
+    path.write_bytes(content[:found.start(1)] + (b"7" if found[1] != b"7" else b"3") + content[found.end(1):])
+    assert "threshold " not in info(path)
+
+
+def test_law_info_is_not_fooled(here, tmp_path): law_info_is_not_fooled(lambda path: "".join(here("info", path)[1:]), tmp_path)
+
+
+@pytest.mark.parametrize("twin", ["believes", "prints"])
+def test_law_info_is_not_fooled_catches(here, tmp_path, monkeypatch, twin):
+    if twin == "believes": monkeypatch.setattr("nfad.core._require_hash", lambda arrays, header: None)
+    else: monkeypatch.setattr("nfad.cli.printable", str)
+    with pytest.raises(AssertionError): law_info_is_not_fooled(lambda path: "".join(here("info", path)[1:]), tmp_path)
+
+
 def test_info_reads_networks_too(here, tmp_path):
     from nfad.network import NeuralClassifier
     X = pd.concat([traffic(200), strange(200)])

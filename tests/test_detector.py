@@ -28,6 +28,7 @@ from nfad.nearest import NearestPoints
 from nfad.engine import BLOCK
 from nfad.architectures import build_flow
 from nfad.statistics import GaussianSurprise, ProfileStatistic
+from nfad.training import History
 from nfad.detector import PRESETS, FlowDetector
 
 from flows import MILD, UNBOUNDED, X, compilations, law_constants_are_kept, law_round_trip, law_strange_is_ordered, quick, records, run_child, strange
@@ -490,6 +491,10 @@ FORGERIES = {
     "infinitely many records": lambda arrays, header: header["transform"].update(n_records=float("inf")),
     "names as numbers": lambda arrays, header: header["transform"].update(names=5),
     "names twice": lambda arrays, header: header["transform"].update(names=["gap"] * 5),
+    "bounds that are infinite": swap("bounds", poke(np.inf)), "bounds of fewer features": swap("bounds", lambda b: b[:, 1:]),
+    "bounds upside down": swap("bounds", lambda b: b[::-1].copy()), "history of words": write(history=History(["low"], [1.0], 1, 0.0).__dict__),
+    "history without an end": write(history=History([1.0], [float("inf")], 1, 0.0).__dict__), "far too many points": claim(n_points=10**6),
+    "whole numbers as scores": swap("calibration_scores", lambda s: np.arange(len(s))),
     "another kind of transform": lambda arrays, header: header["transform"].update(kind="quantile")}
 
 
@@ -502,6 +507,32 @@ def test_files_that_contradict_themselves_are_refused(kind, detector, tmp_path, 
         return build(architecture, names, order, bounds, *sizes, **rest)
     monkeypatch.setattr(module, "build_flow", guarded)
     refuses(forged(detector, tmp_path / "forged.safetensors", FORGERIES[kind], monkeypatch))
+
+
+@pytest.mark.parametrize("architecture, d", [("pzflow", 300), ("pzflow", 1000), ("coupling", 1000), ("autoregressive", 1000), ("pzflow", 100)])
+def test_names_alone_build_nothing(detector, tmp_path, monkeypatch, architecture, d):
+    "Hundreds of names and no weights: 300 of the architecture `pzflow` took 1.5 GB, 1,000 had no end."
+    def many(arrays, header):
+        for i in range(8): del arrays[f"flow.{i}"]
+        for name in ("center", "scale"):
+            if f"transform.{name}" in arrays: arrays[f"transform.{name}"] = np.ones(d)
+        arrays |= {"transform.kept": np.ones(d, bool), "transform.constant_value": np.zeros(d), "bounds": np.stack([-np.ones(d), np.ones(d)])}
+        header["transform"]["names"] = [f"x{i}" for i in range(d)]
+        header["parameters"]["architecture"] = architecture
+    monkeypatch.setattr(module, "build_flow", lambda *_: pytest.fail("built before it is checked"))
+    refuses(forged(detector, tmp_path / "names.safetensors", many, monkeypatch), "arrays|features")
+
+
+def test_two_million_points_are_refused(profiled, tmp_path, monkeypatch):
+    "Each block of records would have a table of 2 GB."
+    def many(arrays, header): arrays["statistic.points"] = np.zeros((2_000_000, arrays["statistic.points"].shape[1]), np.float32)
+    refuses(forged(profiled, tmp_path / "points.safetensors", many, monkeypatch), "100,000 points")
+    with pytest.raises(ValueError, match="n_points"): quick(statistic="profile", n_points=10**6).fit(X)
+
+
+def test_what_no_file_may_hold_is_not_fitted(untrained):
+    with pytest.raises(ValueError, match="4,096"): quick().fit(np.random.default_rng(0).normal(size=(40, 4097)))
+    with pytest.raises(ValueError, match="128"): FlowDetector.preset("paper").fit(np.random.default_rng(0).normal(size=(60, 129)))
 
 
 def test_an_honest_file_passes_where_the_forged_fail(detector, tmp_path, monkeypatch):

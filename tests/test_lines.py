@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfad.dialects import Dialect
-from nfad.lines import TextReader, Wanted, read_numbers, read_object, text_batches
+from nfad.lines import TextReader, Wanted, read_number, read_numbers, read_object, text_batches
 
 fuzz = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 CSV = Dialect("CSV", ("size", "note", "pause"), 0)
@@ -204,7 +204,9 @@ def test_a_quoted_line_may_end_in_a_delimiter_like_any_other():
 # ---------------------------------------------------------------- numbers
 
 NUMBERS = {"1": 1, " -2.5 ": -2.5, "1e3": 1000, "+4": 4, ".5": 0.5, "6.": 6, "inf": np.inf, "-Infinity": -np.inf, "": None, "-": None, "NaN": None,
-           "0x1f": None, "1,17": None, "1_000": None, "x": None, "#DIV/0!": None, "1e": None, "--1": None, "1 2": None, "١": None}
+           "0x1f": None, "1,17": None, "1_000": None, "x": None, "#DIV/0!": None, "1e": None, "--1": None, "1 2": None, "١": None,
+           "5.1%": 5.1, "-3 %": -3, "1.2 M": 1.2e6, "3 KB": 3000, "3KiB": 3072, "12 ms": 0.012, "7 us": 7e-6, "2 \u00b5s": 2e-6, "1 min": 60, "8 kbit/s": 8000,
+           "4 packets": 4, "9 x": None, "M": None, "%": None, "5 mm": None, "1e3 B": 1000}
 
 
 def law_numbers(reader=read_numbers):
@@ -222,6 +224,14 @@ def test_law_numbers_catches():
     with pytest.raises(AssertionError, match="another number"): law_numbers(zeros)
 
 
+def test_one_value_is_read_as_a_column_is(): law_numbers(lambda cells: pa.array([read_number(cell) for cell in cells.to_pylist()], from_pandas=True))
+
+
+def test_one_value_that_ignores_units_is_caught():
+    plain = lambda cell: read_number(cell) if cell is None or cell.strip(" +-.0123456789e").lower() in ("", "inf", "infinity") else None
+    with pytest.raises(AssertionError, match="another number"): law_numbers(lambda cells: pa.array(map(plain, cells.to_pylist()), pa.float64()))
+
+
 def test_numbers_are_not_lost_beside_many_spellings_of_nothing():
     cells = ["", "-", "?", "nan", "na", "null", "none", "true", "false", "5", "6.5"]
     assert read_numbers(pa.array(cells)).to_pylist()[-2:] == [5, 6.5]
@@ -229,7 +239,7 @@ def test_numbers_are_not_lost_beside_many_spellings_of_nothing():
 
 @pytest.mark.parametrize("cell, decimal, thousands, value", [
     ("1,5", ",", "", 1.5), ("1.234,5", ",", ".", 1234.5), ("1,234,567", ".", ",", 1234567), ("1,234,567.5", ".", ",", 1234567.5), ("12", ",", ".", 12),
-    ("1'234", ".", "'", 1234), ("1.5", ".", ",", 1.5), ("-1.234.567", ",", ".", -1234567)])
+    ("1'234", ".", "'", 1234), ("1.5", ".", ",", 1.5), ("-1.234.567", ",", ".", -1234567), ("1.234,5 KB", ",", ".", 1234500), ("12,5%", ",", "", 12.5), ("1 234", ".", " ", 1234)])
 def test_decimals_and_thousands(cell, decimal, thousands, value): assert read_numbers(pa.array([cell]), decimal, thousands).to_pylist() == [value]
 
 

@@ -112,7 +112,34 @@ def test_a_changed_weight_is_seen(fitted, tmp_path):
     with pytest.raises(ValueError, match="hash"): NeuralClassifier.load(path)
 
 
-@pytest.mark.parametrize("change, message", [(lambda a, h: h["parameters"].update(hidden=[16]), "do not fit"),
+def law_no_flip_is_silent(load, path, predict, n=400):
+    "After any one bit is flipped a file is refused, or predicts the same bits."
+    content, wanted, rng = path.read_bytes(), predict(load(path)), np.random.default_rng(0)
+    for place in [*range(12), *rng.integers(0, len(content), n)]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try: same = np.array_equal(predict(load(path)), wanted)
+        except ValueError as error: same = path.name in str(error)
+        assert same, place
+
+
+def test_law_no_flip_is_silent(fitted, tmp_path):
+    X, _ = blobs(seed=2)
+    law_no_flip_is_silent(NeuralClassifier.load, fitted.save(tmp_path / "n.safetensors"), lambda network: network.predict_proba(X))
+
+
+def test_law_no_flip_is_silent_catches_a_file_without_hash(fitted, tmp_path, monkeypatch):
+    X, _ = blobs(seed=2)
+    monkeypatch.setattr("nfad.core._hash_model", lambda arrays, header: "0" * 64)
+    with pytest.raises(AssertionError):
+        law_no_flip_is_silent(NeuralClassifier.load, fitted.save(tmp_path / "n.safetensors"), lambda network: network.predict_proba(X))
+
+
+@pytest.mark.parametrize("change, message", [(lambda a, h: h.update(classes=["a" * 10**6, "b", "c"]), "200 letters"), (lambda a, h: h.update(classes=["a", "a", "b"]), "different"),
+                                             (lambda a, h: h.update(classes=[["a"], ["b"], ["c"]]), "classes"), (lambda a, h: h.update(classes=["a", 1, 2.0]), "classes"),
+                                             (lambda a, h: h.update(history={"training": ["low"]}), "low"), (lambda a, h: a.update({"w.0": a["w.0"].astype(np.float64)}), "float32"),
+                                             (lambda a, h: h["parameters"].update(hidden=[16]), "do not fit"),
                                              (lambda a, h: a.pop("b.0"), "b.0"),
                                              (lambda a, h: h["parameters"].update(activation="tanh"), "activation"),
                                              (lambda a, h: a["w.0"].fill(np.nan), "finite"),

@@ -15,6 +15,7 @@ from nfad.serving import frame_numbers
 
 fuzz = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 WORDS = ["tcp", "udp", "TCP ", "-", "", "icmp", "6.0", "6", "other", "missing", "a,b"]
+HEXES = ["0x10", "0xFF", "0x0018", "", "-"]
 LETTERS = ["ShADad", "S", "Dd", "", "-", "^dA", "ss"]
 
 
@@ -26,7 +27,7 @@ def cells(seed, n=60):
     numbers.loc[together, ["duration", "rate"]] = np.nan
     numbers.loc[rng.random(n) < 0.1, "bytes"] = [np.nan, np.inf][seed % 2]
     numbers.loc[1:, "rare"] = np.nan
-    words = pd.DataFrame({"proto": rng.choice(WORDS[:6], n), "history": rng.choice(LETTERS, n)})
+    words = pd.DataFrame({"proto": rng.choice(WORDS[:6], n), "history": rng.choice(LETTERS, n), "window": rng.choice(HEXES, n)})
     return numbers, words
 
 
@@ -35,12 +36,12 @@ def odd_cells(seed, n=25):
     rng = np.random.default_rng(seed)
     numbers = pd.DataFrame({name: rng.choice([1.0, 2.5, -3, np.nan, np.inf, -np.inf, 1e300], n)
                             for name in ("packets", "bytes", "duration", "rate", "rare")})
-    return numbers, pd.DataFrame({"proto": rng.choice(WORDS, n), "history": rng.choice(LETTERS, n)})
+    return numbers, pd.DataFrame({"proto": rng.choice(WORDS, n), "history": rng.choice(LETTERS, n), "window": rng.choice([*HEXES, "17", "0xg", "0x"], n)})
 
 
 def recipe_of(seed=0):
     numbers, words = cells(seed)
-    return learn_recipe(numbers, words, ["history"])[0]
+    return learn_recipe(numbers, words, ["history"], ["window"])[0]
 
 
 def make(recipe, numbers, words):
@@ -72,6 +73,9 @@ def one_number(feature, recipe, row):
     if feature.how == "missing": return float(not there(feature.column))
     if feature.how == "letter": return float(tidy(row[feature.column], keep_case=True).count(feature.word))
     word = tidy(row[feature.column])
+    if feature.how == "hex":
+        try: return float(int(word, 16)) if word.startswith("0x") else feature.fill
+        except ValueError: return feature.fill
     if feature.how == "word": return float(word == feature.word)
     return float(word not in json.loads(feature.word))
 

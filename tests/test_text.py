@@ -1,0 +1,47 @@
+"""Laws of nfad.text: what is hidden is spelled out, what is seen stays, and no sign of HTML is obeyed."""
+import html
+import sys
+import unicodedata
+
+import pytest
+
+from nfad.text import html_text, printable, printable_lines
+
+HIDDEN = ["\x00", "\x07", "\x08", "\x1b[31m", "\x7f", "\x9b2J", "\u200b", "\u200e", "\u202e", "\u2066", "\ufeff", "\u2028", "\u2029", "\xad", "\U000e0041",
+          "\ud800", "\r", "\x0b", "\x85"]
+
+
+def law_nothing_hidden(show):
+    "No sign of a shown text is a control, format, separator or private one; letters of all scripts stay."
+    for sign in map(chr, range(sys.maxunicode + 1)):
+        shown = show(f"a{sign}b")
+        assert not any(unicodedata.category(c)[0] in "CZ" and c != " " for c in shown), hex(ord(sign))
+        if sign.isprintable(): assert shown == f"a{sign}b"
+    for text in HIDDEN: assert "\\" in show(f"x{text}y")
+
+
+def test_law_nothing_hidden(): law_nothing_hidden(printable)
+
+
+@pytest.mark.parametrize("broken", [str, lambda text: "".join(c for c in text if ord(c) >= 32), ascii])
+def test_law_nothing_hidden_catches(broken):
+    with pytest.raises(AssertionError): law_nothing_hidden(broken)
+
+
+def test_lines_stay_lines():
+    for text in HIDDEN: assert printable_lines(f"one\n{text}\ttwo\n") == f"one\n{printable(text)}\ttwo\n"
+
+
+def law_html(make):
+    "A browser reads what was written, and finds no tag and no end of a quote."
+    for text in ("<img src=x onerror=alert(1)>", "</script><script>", '" onmouseover="a', "' onclick='a", "a&b", "a\x00<b"):
+        page = make(text)
+        assert not set("<>\"'\x00") & set(page) and html.unescape(page) == printable(text)
+
+
+def test_law_html(): law_html(html_text)
+
+
+@pytest.mark.parametrize("broken", [printable, lambda text: html.escape(text, quote=False), lambda text: html.escape(html.escape(text))])
+def test_law_html_catches(broken):
+    with pytest.raises(AssertionError): law_html(broken)
