@@ -12,9 +12,12 @@ import math
 import os
 import sys
 import warnings
+from _thread import interrupt_main
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence
+from threading import Timer
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 from .text import printable, printable_lines
 
@@ -575,6 +578,18 @@ def build_parser(
         own.add_argument("--verbose", action="store_true", help="show where an error happened")
     return parser
 
+# %% ../nbs/13_cli.ipynb #a7401c3c
+@contextmanager
+def insistent_interrupts() -> Iterator[None]:
+    "An interrupt that was ignored comes again."
+    usual = sys.unraisablehook
+    def hook(ignored):
+        if ignored.exc_type is KeyboardInterrupt: Timer(0.01, interrupt_main).start()
+        else: usual(ignored)
+    sys.unraisablehook = hook
+    try: yield
+    finally: sys.unraisablehook = usual
+
 # %% ../nbs/13_cli.ipynb #da545ee2
 def _tell(said: Said, as_json: bool, given: dict[str, Any]) -> int:
     "Prints what a command says; returns its exit code."
@@ -606,7 +621,7 @@ def main(
     words = list(sys.argv[1:] if words is None else words)
     given = vars(build_parser(words).parse_args(words))
     name, as_json, verbose = given.pop("command"), given.pop("json"), given.pop("verbose")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), insistent_interrupts():
         warnings.showwarning = _warn
         try: return _tell(COMMANDS[name](**_with_files(given)), as_json, given)
         except KeyboardInterrupt:

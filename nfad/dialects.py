@@ -397,7 +397,8 @@ def find_dialect(
     lines = text.replace("\r\n", "\n").split(ending.decode())
     if not whole and len(lines) > 1: lines.pop()
     if not any(line.strip() for line in lines): raise ValueError(f"{where} has no header: its first lines are blank")
-    if "\x00" in text[:4096]: raise ValueError(f"{where} is no text: it holds bytes of zero")
+    n_zeros = text[:4096].count("\x00")
+    if n_zeros > 0.01 * len(text[:4096]): raise ValueError(f"{where} is no text: it holds bytes of zero")
     if re.match(r"\s*<[!?A-Za-z]", text):
         raise ValueError(f"{where} is HTML or XML, and a table is needed; save it as CSV")
     remarks = [line.lstrip() for line in lines[:50] if line.lstrip().startswith("#")]

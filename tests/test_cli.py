@@ -3,9 +3,12 @@ import inspect
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfad.cli import COMMANDS, main
+from nfad.cli import COMMANDS, Said, main
+from nfad.files import read_scored, write_many
 from nights import NAMES, detector, model_path, strange, traffic
 from notebooks import ROOT
 
@@ -442,3 +446,67 @@ def test_a_damaged_model_is_refused(trained, here, tmp_path):
 
 def test_verbose_shows_where(trained):
     with pytest.raises(FileNotFoundError): main(["info", "nowhere", "--verbose"])
+
+
+# ---------------------------------------------------------------- Ctrl-C, and a reader that goes away
+
+class Ignores:
+    "Whoever lets it go gets an interrupt that Python ignores, as while jax collects garbage."
+    def __del__(self): raise KeyboardInterrupt
+
+
+def law_interrupts_end(run):
+    "A command ends by an interrupt, also by one that was ignored, with the code 130."
+    def command():
+        "Takes long."
+        Ignores()
+        time.sleep(3)
+        return Said({}, "not interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COMMANDS, "datasets", command)
+        assert run("datasets") == 130
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_law_interrupts_end():
+    law_interrupts_end(lambda word: main([word]))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_law_interrupts_end_catches(monkeypatch):
+    monkeypatch.setattr("nfad.cli.insistent_interrupts", nullcontext)
+    with pytest.raises(AssertionError): law_interrupts_end(lambda word: main([word]))
+
+
+def test_an_idle_stream_is_interrupted(model_path):
+    run = subprocess.Popen([sys.executable, "-c", START, "score", model_path, "-"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdin.write(json.dumps(dict.fromkeys(NAMES, 3)).encode() + b"\n")
+    run.stdin.flush()
+    assert json.loads(run.stdout.readline())["nfad"]["anomaly_score"]
+    run.send_signal(signal.SIGINT)
+    output, error = run.communicate(timeout=60)
+    assert (run.returncode, output, error) == (130, b"", b"interrupted; the same command goes on where it was\n")
+
+
+def test_a_reader_that_goes_away_is_no_trouble(model_path):
+    run = subprocess.Popen([sys.executable, "-c", START, "score", model_path, "-"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdin.write(20 * (json.dumps(dict.fromkeys(NAMES, 3)).encode() + b"\n"))
+    run.stdin.flush()
+    assert run.stdout.readline()
+    run.stdout.close()
+    run.stdin.write(20 * (json.dumps(dict.fromkeys(NAMES, 3)).encode() + b"\n"))
+    run.stdin.flush()  # and it is left open
+    assert run.stderr.read() == b"" and run.wait(timeout=60) == 0
+
+
+def test_scoring_is_interrupted_and_goes_on(model_path, tmp_path):
+    write_many(traffic(500), tmp_path / "in", 400_000, n_files=20)
+    score = [sys.executable, "-c", START, "score", str(model_path), str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]
+    for after in (1, 5):
+        run = subprocess.Popen(score, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while len(list(tmp_path.glob("out/[!.]*"))) < after and run.poll() is None: time.sleep(0.002)
+        run.send_signal(signal.SIGINT)
+        assert (run.wait(timeout=60), run.stderr.read()) == (130, b"interrupted; the same command goes on where it was\n")
+        assert not list(tmp_path.glob("out/.*")) and all(read_scored(path) for path in tmp_path.glob("out/*"))
+    run = json.loads(subprocess.run([*score, "--json"], cwd=ROOT, capture_output=True, check=True).stdout)
+    assert run["rows"] == 400_000 and run["was_done"] >= 5 and run["failed"] == 0
