@@ -126,15 +126,16 @@ def _info(
     model: str,  # path of a model file
 ) -> Said:       # what its header says
     "Says what a model file holds: features, training, threshold, versions."
+    from nfad.core import reading_model
     path = Path(model)
-    try: said = model_facts(path)
-    except (TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is no model of nfad, or is damaged: {error}") from None
-    names = said["features"]
-    shown = said | {name: json.dumps(said[name]) for name in ("parameters", "versions")}
-    shown |= {"features": f"{len(names)}: {', '.join(map(str, names))}"}
-    number = lambda value: f"{value:,}" if isinstance(value, int) else printable(value)
-    return Said(said, "\n".join(f"{key:<14}{number(value)}" for key, value in shown.items()))
+    with reading_model(path):
+        said = model_facts(path)
+        names = said["features"]
+        shown = said | {name: json.dumps(said[name]) for name in ("parameters", "versions")}
+        shown |= {"features": f"{len(names)}: {', '.join(map(str, names))}"}
+        number = lambda value: f"{value:,}" if isinstance(value, int) else printable(value)
+        lines = [f"{key:<14}{number(value)}" for key, value in shown.items()]
+    return Said(said, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #4ca29334
 def names_of(
