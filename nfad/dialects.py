@@ -55,6 +55,7 @@ class Dialect(NamedTuple):
         if self.thousands: said.append(f"{self.thousands!r} between thousands")
         if self.encoding != "utf-8": said.append(self.encoding)
         n_above = self.first - 1
+        if self.format == "CSV" and n_above < 0: said.append("no header")
         if self.format == "CSV" and n_above > 0: said.append(f"{n_above} lines before the header")
         return ", ".join(said)
 
@@ -162,11 +163,13 @@ def _fit_names(
 def _known_order(fields: Sequence[str], orders: Sequence[Sequence[str]]) -> list[str]:
     "The columns of an exporter that writes no header; [] if there is none that fits."
     is_address = re.compile(r"\d{1,3}(\.\d{1,3}){3}").fullmatch
+    is_uid = re.compile(r"C[0-9A-Za-z]{8,}").fullmatch  # of Zeek
     means_address = re.compile("ip|addr|orig_h|resp_h", re.IGNORECASE).search
     addresses = [i for i, field in enumerate(fields) if is_address(field)]
     if not addresses: return []
     for names in orders:
-        if len(names) == len(fields) and all(means_address(names[i]) for i in addresses): return list(names)
+        if len(names) != len(fields) or not all(means_address(names[i]) for i in addresses): continue
+        if "uid" not in names or is_uid(fields[list(names).index("uid")]): return list(names)
     return []
 
 # %% ../nbs/01b_dialects.ipynb #abf0d822

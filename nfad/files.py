@@ -458,12 +458,12 @@ def score_frame(
 
 # %% ../nbs/11_files.ipynb #616b260c
 def _benign_scores(
-    model: LoadedModel, source: str | Path, limit: int,
+    model: LoadedModel, source: str | Path, limit: int, header: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, int]]:
     "Sorted scores of the first `limit` fresh records of files; and how many rows are bad, and were seen."
     parts = []
     left_out = {"bad": 0, "seen": 0}
-    for rows, faults in table_numbers(source, model.recipe):
+    for rows, faults in table_numbers(source, model.recipe, header):
         good = np.isfinite(rows).all(axis=1) & np.equal(faults, None).astype(bool)
         X = rows[good]
         new = np.ones(len(X), bool) if model.seen is None else ~model.seen.was_trained_on(X)
@@ -480,13 +480,14 @@ def recalibrate(
     fpr: float | None = None,  # false-alarm rate; None: the model's own
     limit: int = 200_000,      # records in use, from the beginning of the files
     force: bool = False,       # write over a file that is no model of nfad, or that is read
+    header: Sequence[str] = (),  # names of the columns, for texts without a header
 ) -> dict[str, Any]:           # both thresholds, records that made it, were bad, were seen; alarms before
     "Sets calibration scores and threshold from new benign records."
     own = [model] if isinstance(model, (str, Path)) else []
     require_free({target: "flow"}, [*own, *map(on_disk, find_sources(source).values())], force)
     loaded = load_model(model)
     detector = loaded.detector
-    scores, left_out = _benign_scores(loaded, source, limit)
+    scores, left_out = _benign_scores(loaded, source, limit, header)
     if len(scores) < 100:
         wanted = "at least 100 benign records to calibrate on that the model has not seen"
         also = f" and {left_out['seen']:,} that it was trained on" if left_out["seen"] else ""

@@ -29,7 +29,7 @@ from .sensors import HEADERLESS
 from .vocabulary import (
     canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
 from .contents import (
-    DAMAGE, archive_members, on_disk, open_contents, plain_ending, whole_lines,
+    DAMAGE, archive_members, is_pipe, on_disk, open_contents, plain_ending, whole_lines,
     whole_objects)
 from .dialects import Dialect, find_dialect
 from .lines import BATCH, Batch, Wanted, read_numbers, text_batches
@@ -354,6 +354,7 @@ def _open_nfdump(path: Path, report: ReadReport) -> Table:
 
 # %% ../nbs/01b_tables.ipynb #4450856e
 PICKLE_ENDINGS = (".pkl", ".pickle")
+_ONCE = "{} is a pipe, which is read once and gone; write it to a file (the commands of nfad do that)"
 _KINDS = {  # first bytes -> what a file is
     b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x0c\xa5": "nfdump", b"PK\x03\x04": "zip",
     b"\xd4\xc3\xb2\xa1": "pcap", b"\xa1\xb2\xc3\xd4": "pcap", b"\x4d\x3c\xb2\xa1": "pcap",
@@ -371,6 +372,7 @@ def open_table(
     if path.suffix.lower() in PICKLE_ENDINGS:
         raise ValueError(
             f"{path} is a pickle, which is a program; `load_dataset` reads it with allow_pickle=True")
+    if is_pipe(path): raise ValueError(_ONCE.format(path))
     if on_disk(path).stat().st_size == 0: raise ValueError(f"{path} is empty (0 bytes)")
     try:
         with open_contents(path) as contents: head = contents.file.read(8)
@@ -415,6 +417,7 @@ def find_tables(
 ) -> tuple[dict[str, Path], dict[str, str]]:  # name below it -> path, sorted; and file left out -> why
     "The tables at a path."
     source = Path(source)
+    if is_pipe(source): raise ValueError(_ONCE.format(source))
     is_archive = source.suffix.lower() == ".zip"
     if on_disk(source).is_file() and not is_archive: return {source.name: source}, {}
     if not source.exists():
@@ -427,8 +430,7 @@ def find_tables(
         if why: left_out[name.as_posix()] = why
         else: found[name.as_posix()] = path
     if found: return found, left_out
-    some = dict(list(left_out.items())[:5])
-    raise FileNotFoundError(f"{source} holds no table of records; left out: {some}")
+    raise FileNotFoundError(f"{source} holds no table of records; left out: {dict(list(left_out.items())[:5])}")
 
 # %% ../nbs/01b_tables.ipynb #1bdef964
 def pickled_frame(

@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import threading
 import zipfile
 
 import numpy as np
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from nfad.columns import doubts_about
+from nfad.contents import copied_pipe, is_pipe
 from nfad.data import load_dataset
 from nfad.overview import look_at
 from nfad.tables import find_tables, frame_table, open_table
@@ -421,3 +424,37 @@ def test_what_is_no_file_is_named(tmp_path):
 def test_inspect_opens_what_training_opens():
     seen = look_at("demo")
     assert seen.n_rows == 10_100 and seen.classes["BENIGN"] == 8000 and not seen.doubts
+
+
+# ---------------------------------------------------------------- nothing below a header, and what can be read only once
+
+@pytest.mark.parametrize("content", ["size,pause,Label\n", "size,pause,Label", "size;pause;Label\r\n"])
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_header_alone(tmp_path, content, cache):
+    (tmp_path / "night.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"no rows below the header of .*night\.csv$"): load_dataset(tmp_path / "night.csv", cache=cache)
+    seen = look_at(tmp_path / "night.csv")
+    assert seen.doubts == ("no rows below the header",) and "nan" not in str(seen) and seen.n_rows == 0
+
+
+def test_a_pipe_is_refused_by_the_library_and_copied_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (open_table, find_tables, look_at, lambda path: load_dataset(path, cache=False)):
+        with pytest.raises(ValueError, match="is a pipe, which is read once"): read(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text(flows()),))
+    writer.start()
+    copy = copied_pipe(tmp_path / "pipe")
+    writer.join()
+    assert copy.is_file() and not is_pipe(copy) and copy.read_text() == text(flows())
+    law_same_records(copy, flows())
+
+
+def test_negative_durations_are_named(tmp_path):
+    frame = flows()
+    frame.loc[[3, 9], "Flow Duration"] = -1
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    assert any(note.startswith("2 rows with a negative 'Flow Duration'") for note in load_dataset(tmp_path / "a.csv", cache=False).report.notes)
+    assert load_dataset(tmp_path / "a.csv", cache=False, missing="drop").report.dropped == {"negative duration": 2}
+    own = frame.rename(columns={"Flow Duration": "dur"})[["dur", "Label"]].assign(size=range(60)[::-1])
+    own.to_csv(tmp_path / "b.csv", index=False)
+    assert any("negative 'dur'" in note for note in load_dataset(tmp_path / "b.csv", cache=False).report.notes)
