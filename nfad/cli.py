@@ -6,71 +6,20 @@
 __all__ = ['main']
 
 # %% ../nbs/13_cli.ipynb #19c40a1e
-import inspect
 import json
 import math
 import os
 import sys
 import warnings
+from _thread import interrupt_main
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence
+from threading import Timer
+from typing import Any, Iterator, Sequence
 
+from .commands import COMMANDS, Said, add_options, command
 from .text import printable, printable_lines
-
-# %% ../nbs/13_cli.ipynb #41c4a001
-COMMANDS: dict[str, Callable] = {}  # name -> function
-
-
-class Said(NamedTuple):
-    "What a command has to say."
-    content: dict[str, Any]  # for --json
-    text: str                # for people
-    status: int = 0          # exit code
-
-
-def command(
-    name: str,   # of the command
-) -> Callable:   # a decorator of its function, which returns `Said`
-    "Makes a function a command of `nfad`."
-    def register(function):
-        COMMANDS[name] = function
-        return function
-    return register
-
-# %% ../nbs/13_cli.ipynb #fc2d8197
-def kind_of(
-    annotation: Any,  # of a parameter
-) -> Callable:        # turns a word of the command line into a value
-    "int for `int` and `int | None`, so for float; else str."
-    names = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    kinds = {part.strip() for part in names.split("|")}
-    return int if "int" in kinds else float if "float" in kinds else str
-
-
-def add_options(
-    parser: Any,         # an argparse.ArgumentParser
-    function: Callable,  # of `COMMANDS`
-) -> Any:                # the parser
-    "Arguments and options of a command, from its signature."
-    from fastcore.docments import docments
-    notes = docments(function)
-    for name, parameter in inspect.signature(function).parameters.items():
-        default = parameter.default
-        kind = kind_of(parameter.annotation)
-        plain = name.rstrip("_")
-        note = (notes.get(name) or "").replace("%", "%%")
-        flag = f"--{plain.replace('_', '-')}"
-        shown = "" if default in (None, "", parameter.empty) else f" (default: {default})"
-        if default is parameter.empty: parser.add_argument(name, help=note, type=kind)
-        elif default is False: parser.add_argument(flag, dest=name, help=note, action="store_true")
-        elif note.startswith("argument: "):
-            note = note.removeprefix("argument: ") + shown
-            parser.add_argument(name, help=note, nargs="?", default=default, type=kind)
-        else:
-            parser.add_argument(flag, dest=name, help=note + shown, default=default, type=kind,
-                                metavar=plain.upper())
-    return parser
 
 # %% ../nbs/13_cli.ipynb #cb543102
 @command("datasets")
@@ -149,9 +98,9 @@ def names_of(
 def _inspect(
     path: str,               # a table of any kind, a folder of tables, or a registered name
     label_column: str = "",  # the well-known names are tried; none: all records are benign
-    header: str = "",        # names of the columns, separated by commas, of a text without a header
+    header: str = "",        # names of columns, separated by commas, of a text without a header
     missing: str = "auto",   # rows in which a number is missing: drop, indicate or auto, see `nfad train`
-    sensor: str = "",        # of a folder with files of several sensors: one of them, or largest
+    sensor: str = "",        # of a folder with files of several: one of them, or largest
 ) -> Said:                   # an overview
     "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing, what looks wrong."
     from nfad.overview import look_at
@@ -187,12 +136,12 @@ def _features(feature_set: str, feature_indexes: str) -> str:
 # %% ../nbs/13_cli.ipynb #6c0ee7ef
 @command("train")
 def _train(
-    # argument: a registered name (see `nfad datasets`), or a table of any kind, or a folder of tables
+    # argument: a registered name (see `nfad datasets`), a table of any kind, or a folder of tables
     dataset: str = "demo",
     benign_path: str = "",        # table or folder of benign records without labels, instead of a data set
     # a named set, names or indices separated by commas, or a JSON file; default: the data set's own
     feature_set: str = "default",
-    feature_indexes: str = "",    # positions in the data set's feature set, such as 31,13,35; instead of --feature-set
+    feature_indexes: str = "",    # positions, such as 31,13,35; instead of --feature-set
     preset: str = "default",      # default, fast, paper (the released protocol) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
     train_size: int = 0,          # benign training records; 0: 60 %, at most 5,000
@@ -204,12 +153,12 @@ def _train(
     transform: str | None = None, # standard, robust, log, quantile or none; as in the preset
     fpr: float = 0.01,            # false-alarm rate that the threshold promises
     seed: int = 0,                # of the split, the initial weights and the batches
-    label_column: str = "",       # of the user's own file; the well-known names are tried; none: all records are benign
-    benign_label: str = "",       # of the user's own file, several separated by commas; BENIGN, Normal, ... are known
+    label_column: str = "",       # of an own file; well-known names are tried; none: all benign
+    benign_label: str = "",       # of it, several separated by commas; BENIGN, Normal, ... are known
     # rows without a number: drop; indicate (they stay, marked); auto: drop in CICFlowMeter's sets
     missing: str = "auto",
-    header: str = "",             # names of the columns, separated by commas, of a text without a header
-    sensor: str = "",             # of a folder with files of several sensors: one of them, or largest
+    header: str = "",             # names of columns, separated by commas, of a text without a header
+    sensor: str = "",             # of a folder with files of several: one of them, or largest
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
@@ -300,7 +249,7 @@ def _score(
     strict: bool = False,        # stop at the first file that cannot be scored
     sensor: str = "none",        # of standard input: none (names of the features), zeek or suricata
     alerts_only: bool = False,   # of standard input: answer only with records that are flagged
-    header: str = "",            # names of the columns, separated by commas, of texts without a header
+    header: str = "",            # names of columns, separated by commas, of texts without a header
     force: bool = False,         # write over files that nfad did not write, or that are read
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
@@ -353,9 +302,9 @@ def _explain(
     out: str = "alerts",    # folder for alerts.html and alerts.parquet
     fdr: float = 0.1,       # share of false alarms allowed among the records that pass
     top: int = 100,         # records to list, the highest scores first
-    # file of benign records to compare with; calibration.parquet beside the model is found by itself
+    # file of benign records to compare with; calibration.parquet beside the model is found
     background: str = "",
-    header: str = "",       # names of the columns, separated by commas, of texts without a header
+    header: str = "",       # names of columns, separated by commas, of texts without a header
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
     force: bool = False,    # write over files that nfad did not write, or that are read
     quiet: bool = False,    # no progress and no summary
@@ -370,7 +319,8 @@ def _explain(
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
     reads = [model, *found_below(source), *found_below(target), *([beside] if beside else [])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
-    columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising")
+    columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr",
+               "surprising")
     shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
     listed = shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
     text = "\n".join(filter(None, (str(alerts), listed, str(page))))
@@ -383,33 +333,36 @@ def _recalibrate(
     source: str,               # Parquet or CSV file of benign records, or a folder of them
     target: str,               # path of the new model file
     fpr: float | None = None,  # false-alarm rate; as in the model
+    header: str = "",          # names of columns, separated by commas, of texts without a header
     force: bool = False,       # write over a file that is no model of nfad, or that is read
 ) -> Said:                     # old and new threshold
     "Sets the threshold and the p-values of a model from new benign records."
     from nfad.files import recalibrate
-    said = recalibrate(model, source, target, fpr, force=force)
+    said = recalibrate(model, source, target, fpr, force=force, header=names_of(header))
     text = ("threshold {old_threshold:.3f} -> {threshold:.3f} from {n_calibration:,} records "
             "({alarm_rate_before:.2%} of them were above the old one)")
     if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
     return Said(said, f"{target}: {text.format(**said)}")
 
 # %% ../nbs/13_cli.ipynb #24b7f0bc
-def _scores_of(loaded: Any, source: str) -> Any:
+def _scores_of(loaded: Any, source: str, header: str) -> Any:
     "(n,) anomaly scores of all records of a table or folder, NaN for bad ones."
     import numpy as np
     from nfad.serving import score_rows, table_numbers
-    rows = table_numbers(source, loaded.recipe)
+    rows = table_numbers(source, loaded.recipe, names_of(header))
     parts = [score_rows(loaded, X, faults)["anomaly_score"] for X, faults in rows]
     return np.concatenate([np.zeros(0), *parts])
 
 
-def _evaluate_files(model: str, benign_path: str, attack_path: str, fpr: float | None) -> dict:
+def _evaluate_files(
+    model: str, benign_path: str, attack_path: str, fpr: float | None, header: str,
+) -> dict[str, Any]:
     "Metrics on a file of benign and a file of attack records."
     import numpy as np
     from nfad.score import evaluate
     from nfad.serving import load_model
     loaded = load_model(model, fpr)
-    benign, attack = _scores_of(loaded, benign_path), _scores_of(loaded, attack_path)
+    benign, attack = (_scores_of(loaded, path, header) for path in (benign_path, attack_path))
     scores = np.concatenate([benign, attack])
     kinds = np.repeat(["benign", "attack"], [len(benign), len(attack)])
     good = np.isfinite(scores)
@@ -449,6 +402,7 @@ def _evaluate(
     benign_path: str = "",     # file or folder of benign records
     attack_path: str = "",     # file or folder of attack records
     fpr: float | None = None,  # false-alarm rate of the threshold; as in the model
+    header: str = "",          # names of columns, separated by commas, of texts without a header
     force: bool = False,       # write over a score.json that nfad did not write
 ) -> Said:                     # metrics
     "Measures a detector: AUROC, rates at the threshold, each attack class."
@@ -456,7 +410,7 @@ def _evaluate(
     if bool(benign_path) != bool(attack_path):
         raise ValueError("give both benign_path and attack_path, or neither")
     folder = path if path.is_dir() else path.parent
-    if benign_path: result = _evaluate_files(model, benign_path, attack_path, fpr)
+    if benign_path: result = _evaluate_files(model, benign_path, attack_path, fpr, header)
     else: result = _evaluate_run(folder, fpr or model_facts(folder / "model.safetensors").get("fpr", 0.01), force)
     number = lambda value: f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
     shown = [f"{key:<20}{number(result[key])}" for key in _FIGURES if key in result]
@@ -572,6 +526,18 @@ def build_parser(
         own.add_argument("--verbose", action="store_true", help="show where an error happened")
     return parser
 
+# %% ../nbs/13_cli.ipynb #a7401c3c
+@contextmanager
+def insistent_interrupts() -> Iterator[None]:
+    "An interrupt that was ignored comes again."
+    usual = sys.unraisablehook
+    def hook(ignored):
+        if ignored.exc_type is KeyboardInterrupt: Timer(0.01, interrupt_main).start()
+        else: usual(ignored)
+    sys.unraisablehook = hook
+    try: yield
+    finally: sys.unraisablehook = usual
+
 # %% ../nbs/13_cli.ipynb #da545ee2
 def _tell(said: Said, as_json: bool, given: dict[str, Any]) -> int:
     "Prints what a command says; returns its exit code."
@@ -587,6 +553,15 @@ def _warn(message: Any, *where: Any) -> None:
     print(f"WARNING: {printable(message)}", file=sys.stderr)
 
 
+def _with_files(given: dict[str, Any]) -> dict[str, Any]:
+    "Arguments with files for pipes, such as <(zcat night.csv.gz), which can be read only once."
+    is_pipe = lambda value: isinstance(value, str) and Path(value).is_fifo()
+    pipes = {name: value for name, value in given.items() if is_pipe(value)}
+    if not pipes: return given
+    from nfad.contents import copied_pipe
+    return given | {name: str(copied_pipe(value)) for name, value in pipes.items()}
+
+
 def main(
     words: Sequence[str] | None = None,  # of the command line; None: those of the process
 ) -> int:                                # exit code
@@ -594,9 +569,9 @@ def main(
     words = list(sys.argv[1:] if words is None else words)
     given = vars(build_parser(words).parse_args(words))
     name, as_json, verbose = given.pop("command"), given.pop("json"), given.pop("verbose")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), insistent_interrupts():
         warnings.showwarning = _warn
-        try: return _tell(COMMANDS[name](**given), as_json, given)
+        try: return _tell(COMMANDS[name](**_with_files(given)), as_json, given)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where it was", file=sys.stderr)
             return 130

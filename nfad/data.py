@@ -278,7 +278,7 @@ def _frames(
 
 # %% ../nbs/01c_data.ipynb #8b3db25b
 def _write_cache(target: Path, frames: Iterator[pd.DataFrame], report: ReadReport) -> None:
-    "Frames to one Parquet file, with the account in its metadata."
+    "Frames, at least one, to one Parquet file, with the account in its metadata."
     with atomic_path(target) as temporary:
         writer = None
         try:
@@ -288,7 +288,6 @@ def _write_cache(target: Path, frames: Iterator[pd.DataFrame], report: ReadRepor
                 table = table.select(writer.schema.names)  # files may differ in their columns' order
                 same = table.schema == writer.schema
                 writer.write_table(table if same else table.cast(writer.schema))
-            if writer is None: raise ValueError(f"the files of {target.stem} hold no rows")
             counted = [report.rows_read, report.dropped, report.notes]
             writer.add_key_value_metadata({"nfad": json.dumps(counted)})
         finally:
@@ -326,6 +325,14 @@ def _at_most(frames: Iterator[pd.DataFrame], limit: int | None, report: ReadRepo
     return chosen.drop(columns="_draw").reset_index(drop=True)
 
 # %% ../nbs/01c_data.ipynb #6955120b
+def _at_least_one(frames: Iterator[pd.DataFrame], tables: Sequence[Table]) -> Iterator[pd.DataFrame]:
+    "The same frames; an error if there is none."
+    first = next(frames, None)
+    if first is not None: return chain([first], frames)
+    files = some_of((table.path for table in tables), 3, 200)
+    raise ValueError(f"no rows below the header of {files}")
+
+
 def _read(
     tables: Sequence[Table], plan: Plan, wanted: Sequence[str], cache: bool, progress: bool,
     limit: int | None,
@@ -336,14 +343,13 @@ def _read(
         target = _cache_path(tables, plan)
         if not target.is_file():
             everything = [*plan.features, *plan.words]
-            _write_cache(target, _frames(tables, plan, everything, report, progress), report)
+            made = _at_least_one(_frames(tables, plan, everything, report, progress), tables)
+            _write_cache(target, made, report)
             for old in target.parent.glob(f"{target.stem.rsplit('-', 1)[0]}-*.parquet"):
                 if old != target: old.unlink()  # the files changed; their old copy is of no use
         frames, report = _read_cache(target, wanted)
     else: frames = _frames(tables, plan, wanted, report, progress)
-    first = next(frames, None)
-    if first is None: raise ValueError(f"{tables[0].path} holds no rows")
-    return _at_most(chain([first], frames), limit, report), report
+    return _at_most(_at_least_one(frames, tables), limit, report), report
 
 # %% ../nbs/01c_data.ipynb #0eaf6988
 def row_ids(
@@ -472,6 +478,10 @@ def _make(
     cells = {name: frame[name].to_numpy(float) for name in numbers}
     used = [name for name in numbers if name not in gone]
     lacking = ~np.isfinite(frame[used].to_numpy(float)).all(axis=1)
+    for name in used:
+        lasts = column_key(name).endswith(("duration", "dur")) or "durationms" in column_key(name)
+        n_negative = int((cells[name] < 0).sum()) if lasts else 0
+        if n_negative: report.notes[f"rows with a negative {name!r}, kept as they are"] += n_negative
     if lacking.any(): report.notes["rows with missing numbers, filled and marked"] += int(lacking.sum())
     X = make_numbers(recipe, cells, {name: frame[name] for name in words})
     return pd.DataFrame(X, columns=[feature.name for feature in recipe], index=frame.index), recipe, gone
@@ -554,7 +564,7 @@ def _clean(
     loaded = _report(records, is_attack, attack, report, plan, request, gone | leave)
     counted = [what if what.startswith("file ") else f"{n:,} {what}"
                for what, n in report.notes.items() if n]
-    loaded = replace(loaded, files=tuple(files), notes=(*counted, *plan.doubts, *notes))
+    loaded = replace(loaded, files=tuple(files), notes=(*counted, *plan.doubts, *report.doubts(), *notes))
     known = lambda texts: texts.to_numpy(dtype=str) if (texts != "").any() else None
     groups, day = known(frame["_group"]), known(frame["_day"])
     return Dataset(request.name, records, is_attack, attack, groups, day, loaded, copies, recipe)

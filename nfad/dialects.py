@@ -7,12 +7,13 @@ __all__ = ['NOTHING', 'is_nothing', 'Dialect', 'split_line', 'flat', 'is_flow_ev
 
 # %% ../nbs/01b_dialects.ipynb #ac917259
 import csv
+import io
 import json
 import re
 from collections import Counter
 from typing import Any, NamedTuple, Sequence
 
-from .contents import find_encoding
+from .contents import WRAPPED, end_of_object, find_encoding, whole_objects
 
 # %% ../nbs/01b_dialects.ipynb #6425e50f
 NOTHING = frozenset((  # spellings of no value, in lower case
@@ -41,18 +42,20 @@ class Dialect(NamedTuple):
     encoding: str = "utf-8"  # codec
     ending: bytes = b"\n"    # of a line
     wide_gaps: bool = False  # two or more blanks are a delimiter, too, as in IoT-23's logs of Zeek
+    blanks: bool = False     # runs of blanks and tabs are one delimiter, as in text for people
     extra: int = 0           # empty fields that stand behind the last column of every line
     header: str = ""         # the line of the header as it stands there; "" if there is none
 
     def __str__(self) -> str:
         marks = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
         said = [self.format]
-        mark = marks.get(self.delimiter, repr(self.delimiter))
+        mark = "blanks" if self.blanks else marks.get(self.delimiter, repr(self.delimiter))
         if self.format == "CSV": said.append(f"{mark} between fields")
         if self.decimal == ",": said.append("decimal comma")
         if self.thousands: said.append(f"{self.thousands!r} between thousands")
         if self.encoding != "utf-8": said.append(self.encoding)
         n_above = self.first - 1
+        if self.format == "CSV" and n_above < 0: said.append("no header")
         if self.format == "CSV" and n_above > 0: said.append(f"{n_above} lines before the header")
         return ", ".join(said)
 
@@ -160,11 +163,13 @@ def _fit_names(
 def _known_order(fields: Sequence[str], orders: Sequence[Sequence[str]]) -> list[str]:
     "The columns of an exporter that writes no header; [] if there is none that fits."
     is_address = re.compile(r"\d{1,3}(\.\d{1,3}){3}").fullmatch
+    is_uid = re.compile(r"C[0-9A-Za-z]{8,}").fullmatch  # of Zeek
     means_address = re.compile("ip|addr|orig_h|resp_h", re.IGNORECASE).search
     addresses = [i for i, field in enumerate(fields) if is_address(field)]
     if not addresses: return []
     for names in orders:
-        if len(names) == len(fields) and all(means_address(names[i]) for i in addresses): return list(names)
+        if len(names) != len(fields) or not all(means_address(names[i]) for i in addresses): continue
+        if "uid" not in names or is_uid(fields[list(names).index("uid")]): return list(names)
     return []
 
 # %% ../nbs/01b_dialects.ipynb #abf0d822
@@ -189,6 +194,41 @@ def _tell_apart(lines: Sequence[str], most: int = 400) -> _Lines:
     without_mark = {i: line.lstrip("#/% ") for i, line in remarks.items()}
     first_ones = dict(list(plain.items())[:most])
     return _Lines(first_ones, without_mark, comment, told[1] if told else "")
+
+# %% ../nbs/01b_dialects.ipynb #2f705973
+_FOR_PEOPLE = (  # a tool's text for people, and how it writes a table
+    (r"Date first seen\s", "nfdump -r FILE -o csv"),
+    (r"StartTime\s.*SrcAddr", "ra -r FILE -n -u -c ,"),
+    (r"\d+\s+\d+\.\d+\s+\S+\s+(\u2192|->)\s",
+     "tshark -r FILE -T fields -E header=y -E separator=, -e frame.time_epoch -e ip.src -e ip.dst -e frame.len"))
+
+
+def _tight(line: str) -> str: return "\t".join(line.split())
+
+
+def _has_blanks_between(
+    lines: Sequence[str],  # the first ones, without remarks
+    where: str,            # what to call the table in errors
+    n_names: int,          # names that the user gave; 0: the first line should be a header
+) -> bool:                 # an error where blanks stand between columns that cannot be told apart
+    "Whether runs of blanks part the columns."
+    marks = [mark for mark in ",;\t|" if sum(mark in line for line in lines) >= 0.5 * len(lines)]
+    for pattern, command in _FOR_PEOPLE:
+        if "\t" not in marks and re.match(pattern, lines[0].lstrip()) and "," not in lines[0]:
+            raise ValueError(f"{where} is text for people, in which blanks part the columns; write a table: {command}")
+    rows = [line.split() for line in lines]
+    usual, n_lines = max(Counter(map(len, rows)).items(), key=lambda item: (item[1], item[0]))
+    numbers = sum(map(_share_of_numbers, rows[1:])) / max(len(rows) - 1, 1)
+    if len(rows) < 3 or usual < 2 or numbers < 0.2: return False
+    headed = usual == n_names if n_names else _share_of_numbers(rows[0]) == 0 and any(
+        character.isalpha() for character in lines[0])
+    if marks and any(mark in lines[0] for mark in marks) or not headed: return False
+    counted = [row[0] for row in rows[1:4]] == ["0", "1", "2"]  # the index of a frame has no name
+    if len(rows[0]) == usual - counted and n_lines >= 0.9 * len(rows): return True
+    if marks: return False
+    raise ValueError(
+        f"{where}: blanks part the columns, and the header has {len(rows[0])} words where most lines have {usual}, "
+        "so that cells cannot be told apart; write it with commas between the columns")
 
 # %% ../nbs/01b_dialects.ipynb #a7880841
 def _find_header(
@@ -219,6 +259,8 @@ def _read_csv_head(
     "The dialect of lines of CSV."
     told = _tell_apart(lines)
     if not told.plain: raise ValueError(f"{where} has no header: it holds no line of fields")
+    blanks = _has_blanks_between(list(told.plain.values()), where, len(header))
+    if blanks: told = told._replace(plain={i: _tight(line) for i, line in told.plain.items()}, delimiter="\t")
     plain = list(told.plain.values())
     quote = _find_quote(plain)
     delimiter = told.delimiter or _find_delimiter(plain, quote, len(header))
@@ -240,7 +282,8 @@ def _read_csv_head(
     decimal, thousands = _find_decimal(cells, delimiter)
     above = told.plain.get(first - 1, "").strip()
     return Dialect(
-        "CSV", tuple(names), first, delimiter, quote, decimal, thousands, told.comment, extra=extra, header=above)
+        "CSV", tuple(names), first, delimiter, quote, decimal, thousands, told.comment,
+        blanks=blanks, extra=extra, header=above)
 
 # %% ../nbs/01b_dialects.ipynb #a0dd32cd
 def _read_zeek_head(lines: Sequence[str]) -> Dialect:
@@ -301,21 +344,43 @@ def _is_json(lines: Sequence[str]) -> bool:
 _MAX_KEYS = 10_000
 
 
-def _read_json_head(lines: Sequence[str], where: str) -> Dialect:
-    "The dialect of JSON lines."
+def _json_form(text: str, lines: Sequence[str]) -> str:
+    "JSON lines, JSON (an array, or objects over several lines; wrapped: an array in an object), or \"\"."
+    if re.match(r"\s*\[\s*\{", text): return "JSON"
+    said = [line for line in lines[:200] if line.strip()]
+    begins = [line for line in said if line.lstrip().startswith("{")]
+    alone = [line for line in begins if end_of_object(line, len(line) - len(line.lstrip())) > 0]
+    is_wrapped = WRAPPED.match(text) and text[max(end_of_object(text.lstrip(), 0), 0):].strip()[:1] != "{"
+    if is_wrapped and len(alone) <= 1: return "JSON, wrapped"
+    if not alone and re.match(r'\s*\{\s*"', text): return "JSON"
+    return "JSON lines" if _is_json(lines) else ""
+
+
+def _is_turned(record: dict[str, Any]) -> bool:
+    "Whether an object holds whole columns, and is no record."
+    long = lambda value: isinstance(value, list) and len(value) > 1
+    numbered = lambda value: isinstance(value, dict) and len(value) > 1 and all(key.isdigit() for key in value)
+    return len(record) > 0 and sum(long(value) or numbered(value) for value in record.values()) > 0.5 * len(record)
+
+
+def _read_json_head(lines: Sequence[str], where: str, form: str = "JSON lines") -> Dialect:
+    "The dialect of JSON, from objects that stand on a line each."
     names = Counter()
     for line in lines:
         try: record = json.loads(line)
         except (ValueError, RecursionError): continue
         if not isinstance(record, dict) or not is_flow_event(record): continue
+        if len(lines) < 3 and _is_turned(record):
+            raise ValueError(f"{where} holds columns in one JSON object, and one object a record is needed "
+                             "(pandas: to_json(FILE, orient='records', lines=True))")
         try: names.update(list(flat(record)))
         except RecursionError: continue
     if names:
         common = dict(names.most_common(_MAX_KEYS))  # a line of very many keys crowds nobody out
-        return Dialect("JSON lines", tuple(name for name in names if name in common), 0)
+        return Dialect(form, tuple(name for name in names if name in common), 0)
     raise ValueError(
-        f"{where} holds no JSON object of a network flow in its first lines (one object a line is read; "
-        "of Suricata's events only those of type flow; jq -c '.[]' makes lines of an array)")
+        f"{where} holds no JSON object of a network flow in its first lines (of Suricata's "
+        "events only those of type flow are read)")
 
 # %% ../nbs/01b_dialects.ipynb #16ef2263
 def find_dialect(
@@ -332,14 +397,21 @@ def find_dialect(
     lines = text.replace("\r\n", "\n").split(ending.decode())
     if not whole and len(lines) > 1: lines.pop()
     if not any(line.strip() for line in lines): raise ValueError(f"{where} has no header: its first lines are blank")
-    if "\x00" in text[:4096]: raise ValueError(f"{where} is no text: it holds bytes of zero")
+    n_zeros = text[:4096].count("\x00")
+    if n_zeros > 0.01 * len(text[:4096]): raise ValueError(f"{where} is no text: it holds bytes of zero")
+    if re.match(r"\s*<[!?A-Za-z]", text):
+        raise ValueError(f"{where} is HTML or XML, and a table is needed; save it as CSV")
     remarks = [line.lstrip() for line in lines[:50] if line.lstrip().startswith("#")]
     said = (line.strip() for line in lines)
     first = next((line for line in said if line and line[0] != "%"), "")
     is_arff = re.match(r"(?i)@(relation|attribute)\b", first)
     if any(re.match(r"#fields\W", line) for line in remarks): dialect = _read_zeek_head(lines)
     elif is_arff: dialect = _read_arff_head(lines, where)
-    elif _is_json(lines): dialect = _read_json_head(lines, where)
+    elif form := _json_form(text, lines):
+        if form != "JSON lines":
+            blocks = whole_objects(io.BytesIO(text.encode()), wrapped=form != "JSON")
+            lines = b"".join(blocks).decode().split("\n")
+        dialect = _read_json_head(lines, where, form)
     else: dialect = _read_csv_head(lines, where, header, orders)
     n_names = len(dialect.names)
     if n_names > _MAX_KEYS: raise ValueError(f"{where} must have at most {_MAX_KEYS:,} columns, got {n_names:,}")

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
@@ -30,10 +31,10 @@ from .serving import (
 from .seen import write_seen
 from .contents import on_disk
 from .outputs import require_free, write_table
-from .vocabulary import canonical_columns, find_vocabulary
-from .lines import BATCH
+from .vocabulary import canonical_columns, find_vocabulary, is_known
+from .lines import BATCH, Wanted
 from .roles import column_roles
-from .tables import RESULT, Records, Table, find_tables, open_table, plan_columns
+from .tables import RESULT, ReadReport, Records, Table, find_tables, open_table, plan_columns
 from .columns import doubts_about, sample_of
 
 # %% ../nbs/11_files.ipynb #a6f6bd54
@@ -108,6 +109,23 @@ def write_scores(
     return {"rows": n, "bad": sum(reasons.values()), "alarms": alarms,
             "reasons": dict(reasons.most_common(20)), "windows": windows}
 
+# %% ../nbs/11_files.ipynb #287882c6
+def narrowed(
+    table: Table,      # of records
+    most: int = 300,   # columns to look at
+) -> Table:            # the same, or one of some of its columns
+    "A table that is quick to look at."
+    if len(table.names) <= most: return table
+    some = [i for i, name in enumerate(table.names) if i < most // 2 or is_known(name)][:most]
+    def read(wanted):
+        inner = Wanted(*(tuple(some[i] for i in places) for places in wanted[:2]), wanted.rows)
+        for batch in table.read(inner):
+            numbers, texts = ({i: held[some[i]] for i in places} for held, places in
+                              zip((batch.numbers, batch.texts), wanted[:2], strict=True))
+            yield batch._replace(numbers=numbers, texts=texts)
+    pick = lambda things: tuple(things[i] for i in some)
+    return replace(table, names=pick(table.names), types=pick(table.types), report=ReadReport(), read=read)
+
 # %% ../nbs/11_files.ipynb #692cb222
 def passed_through(
     table: Table,                # of records
@@ -115,6 +133,7 @@ def passed_through(
 ) -> str | Sequence[str]:        # the same, or names
     "What `identifiers` means for a table of one's own, whose columns are known by their values only."
     if keep != "identifiers" or find_vocabulary(table.names) != "own": return keep
+    table = narrowed(table)
     roles = column_roles(sample_of([table]), "own")
     measures = ("feature", "word", "letters", "hexadecimal")
     named = zip(table.names, canonical_columns(table.names), strict=True)
@@ -138,7 +157,7 @@ def score_file(
     layout = plan_columns(table.names, model.recipe, keep, some=table.written.startswith("JSON"))
     schema = pa.schema([*table.fields(layout), *map(pa.field, RESULT, types)])
     batches = table.records(model.recipe, keep, BATCH)
-    doubts = doubts_about(table)
+    doubts = doubts_about(narrowed(table))
     with atomic_path(job.target) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
             result = write_scores(model, job, writer, batches, advance) | {"doubts": doubts}
@@ -439,12 +458,12 @@ def score_frame(
 
 # %% ../nbs/11_files.ipynb #616b260c
 def _benign_scores(
-    model: LoadedModel, source: str | Path, limit: int,
+    model: LoadedModel, source: str | Path, limit: int, header: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, int]]:
     "Sorted scores of the first `limit` fresh records of files; and how many rows are bad, and were seen."
     parts = []
     left_out = {"bad": 0, "seen": 0}
-    for rows, faults in table_numbers(source, model.recipe):
+    for rows, faults in table_numbers(source, model.recipe, header):
         good = np.isfinite(rows).all(axis=1) & np.equal(faults, None).astype(bool)
         X = rows[good]
         new = np.ones(len(X), bool) if model.seen is None else ~model.seen.was_trained_on(X)
@@ -461,13 +480,14 @@ def recalibrate(
     fpr: float | None = None,  # false-alarm rate; None: the model's own
     limit: int = 200_000,      # records in use, from the beginning of the files
     force: bool = False,       # write over a file that is no model of nfad, or that is read
+    header: Sequence[str] = (),  # names of the columns, for texts without a header
 ) -> dict[str, Any]:           # both thresholds, records that made it, were bad, were seen; alarms before
     "Sets calibration scores and threshold from new benign records."
     own = [model] if isinstance(model, (str, Path)) else []
     require_free({target: "flow"}, [*own, *map(on_disk, find_sources(source).values())], force)
     loaded = load_model(model)
     detector = loaded.detector
-    scores, left_out = _benign_scores(loaded, source, limit)
+    scores, left_out = _benign_scores(loaded, source, limit, header)
     if len(scores) < 100:
         wanted = "at least 100 benign records to calibrate on that the model has not seen"
         also = f" and {left_out['seen']:,} that it was trained on" if left_out["seen"] else ""

@@ -286,6 +286,18 @@ def _name_empty_lines(self: TextReader, rows: _Rows, block: bytes) -> None:
         if rows.faults[row] is None and says_nothing: rows.faults[row] = "empty line"
 
 # %% ../nbs/01b_lines.ipynb #5b543933
+_NUMBER_SO_FAR = re.compile(r"\s*[+-]?[\d.,]*([eE][+-]?\d*)?\s*")
+
+
+@patch
+def _ends_in_a_number(self: TextReader, rows: _Rows) -> bool:
+    "Whether a text ends, without a line end, in what may be the beginning of a number that is wanted."
+    place = self.width - 1
+    if place not in self.wanted.numbers: return False
+    last = rows.columns[place][-1].as_py()
+    return not isinstance(last, str) or bool(_NUMBER_SO_FAR.fullmatch(last))
+
+
 @patch
 def _ends_in_half_a_word(self: TextReader, rows: _Rows) -> bool:
     "Whether the last word of a text without its last line end stands there once and begins another."
@@ -315,6 +327,7 @@ def rows(
     "Reads a block; every line is used, or named with a fault."
     is_last = not block.endswith(b"\n")
     if self.dialect.wide_gaps: block = re.sub(rb" {2,}", self.dialect.delimiter.encode(), block)
+    if self.dialect.blanks: block = re.sub(rb"[ \t]+", b"\t", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block))
     ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
     n_lines = len(ends) + is_last
     longest = np.diff(ends, prepend=-1, append=len(block)).max()
@@ -327,7 +340,9 @@ def rows(
         rows = _Rows(columns, np.arange(n_lines), np.full(n_lines, None, object), 0)
     self._name_empty_lines(rows, block)
     for i in self.wanted.texts: rows.columns[i] = self._without_quotes(rows.columns[i])
-    if is_last and self._ends_in_half_a_word(rows): rows.faults[-1] = "truncated last line"
+    if is_last and rows.faults[-1] is None:
+        if self._ends_in_half_a_word(rows): rows.faults[-1] = "truncated last line"
+        elif self._ends_in_a_number(rows): rows.faults[-1] = "last line without its end"
     return rows
 
 # %% ../nbs/01b_lines.ipynb #60af5e05
@@ -433,7 +448,7 @@ def text_batches(
     share: Any = lambda: 1.0,   # tells how much of the file has been read
 ) -> Iterator[Batch]:           # all rows in order
     "Batches of a text."
-    kind = JsonReader if dialect.format == "JSON lines" else TextReader
+    kind = JsonReader if dialect.format.startswith("JSON") else TextReader
     reader = kind(dialect, wanted)
     first = 1 + dialect.first  # line number of the first line of a block
     for rows in _ahead(map(reader.rows, _below(blocks, dialect.first))):

@@ -109,7 +109,7 @@ def _describe(
     rows = []
     for name, own in zip(sample.columns, raw, strict=True):
         column = counted.get(name)
-        share = column.n_missing / max(column.n, 1) if column else sample[name].isna().mean()
+        share = column.n_missing / max(column.n, 1) if column else sample[name].isna().mean() if len(sample) else 0.0
         done = _what_is_done(name, plan, share)
         reason = why_not.get(name)
         if reason in ("unknown", "mislabelled", "not in every file"): done = f"not used: {reason}"
@@ -134,9 +134,10 @@ class Overview(NamedTuple):
     doubts: tuple[str, ...]     # what looks wrong
 
 # %% ../nbs/01e_overview.ipynb #55ac5d9f
-def _doubts(columns: pd.DataFrame, labels: Counter, vocabulary: str) -> list[str]:
+def _doubts(columns: pd.DataFrame, labels: Counter, vocabulary: str, n_rows: int) -> list[str]:
     "What looks wrong by the counts."
     doubts = []
+    if not n_rows: return ["no rows below the header"]
     is_empty = (columns["missing"] > 0.98) & (columns["role"] == "feature")
     empty = columns.loc[is_empty, "column"].tolist()
     if empty: doubts.append(f"mostly empty: {', '.join(empty[:8])}")
@@ -169,7 +170,7 @@ def look_at(
     columns = _describe(sample[canonical_columns(tables[0].names)], plan, counted, tables[0].names)
     label = plan.labels[0]
     labels = counted[label].words if label in counted else Counter()
-    doubts += _doubts(columns, labels, plan.vocabulary)
+    doubts += _doubts(columns, labels, plan.vocabulary, report.rows_read)
     return Overview(
         name=str(name_or_path),
         files={str(table.path.name): table.written for table in tables},
@@ -180,7 +181,7 @@ def look_at(
         columns=columns,
         label=label,
         classes=dict(labels.most_common(40)),
-        doubts=(*plan.doubts, *doubts))
+        doubts=(*plan.doubts, *report.doubts(), *doubts))
 
 # %% ../nbs/01e_overview.ipynb #a4aabb09
 @patch

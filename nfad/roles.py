@@ -220,7 +220,8 @@ def _role_of_numbers(
     last, fit_a_port = column_key(name), len(whole) > 0 and whole.min() >= 0 and whole.max() < 65536
     if last.endswith("port") and not words & _NO_PORTS and fit_a_port:
         return Role("port", "port", "its name, and numbers from 0 to 65,535")
-    if words & {"ttl", "tos", "dscp", "hops"}: return Role("testbed", "", "its name")
+    if words & {"ttl", "tos", "dscp", "hops"} or last.endswith("ttl") or "timetolive" in last:
+        return Role("testbed", "", "its name")
     if words & {"proto", "protocol"} or {"icmp", "type"} <= words:
         return Role("code", "", "its name")
     if words & _PLACES and words <= _PLACES | _DIRECTIONS: return Role("identifier", "", "its name")

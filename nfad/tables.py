@@ -29,7 +29,8 @@ from .sensors import HEADERLESS
 from .vocabulary import (
     canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
 from .contents import (
-    DAMAGE, archive_members, on_disk, open_contents, plain_ending, whole_lines)
+    DAMAGE, archive_members, is_pipe, on_disk, open_contents, plain_ending, whole_lines,
+    whole_objects)
 from .dialects import Dialect, find_dialect
 from .lines import BATCH, Batch, Wanted, read_numbers, text_batches
 from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns, plain_recipe
@@ -61,6 +62,18 @@ def drop(
     if not bad.any(): return frame
     self.dropped[why] += int(bad.sum())
     return frame.loc[~bad]
+
+
+@patch
+def doubts(self: ReadReport) -> list[str]:  # in words
+    "What so many lines that are no records may mean."
+    told = {
+        "quote that does not end":
+            "a cell over several lines is not read: write each record in one line",
+        "line with too few fields": "is this one table, and is the delimiter right?",
+        "line with too many fields": "is this one table, and is the delimiter right?"}
+    many = [(why, n) for why, n in self.dropped.items() if why in told and n > 0.02 * self.rows_read]
+    return [f"{n:,} of {self.rows_read:,} lines: {why}; {told[why]}" for why, n in many]
 
 # %% ../nbs/01b_tables.ipynb #6c0225ae
 _ARE_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
@@ -300,7 +313,10 @@ def _text_table_batches(path: Path, dialect: Dialect, wanted: Wanted) -> Iterato
     "Batches of a file of text."
     with open_contents(path) as contents:
         try:
-            blocks = whole_lines(contents.file, dialect.encoding, dialect.ending)
+            if dialect.format in ("JSON", "JSON, wrapped"):
+                wrapped = dialect.format != "JSON"
+                blocks = whole_objects(contents.file, dialect.encoding, wrapped=wrapped)
+            else: blocks = whole_lines(contents.file, dialect.encoding, dialect.ending)
             yield from text_batches(blocks, dialect, wanted, contents.share)
         except DAMAGE as error:
             raise ValueError(f"{path} cannot be read to its end: {error}") from error
@@ -338,6 +354,7 @@ def _open_nfdump(path: Path, report: ReadReport) -> Table:
 
 # %% ../nbs/01b_tables.ipynb #4450856e
 PICKLE_ENDINGS = (".pkl", ".pickle")
+_ONCE = "{} is a pipe, which is read once and gone; write it to a file (the commands of nfad do that)"
 _KINDS = {  # first bytes -> what a file is
     b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x0c\xa5": "nfdump", b"PK\x03\x04": "zip",
     b"\xd4\xc3\xb2\xa1": "pcap", b"\xa1\xb2\xc3\xd4": "pcap", b"\x4d\x3c\xb2\xa1": "pcap",
@@ -355,6 +372,7 @@ def open_table(
     if path.suffix.lower() in PICKLE_ENDINGS:
         raise ValueError(
             f"{path} is a pickle, which is a program; `load_dataset` reads it with allow_pickle=True")
+    if is_pipe(path): raise ValueError(_ONCE.format(path))
     if on_disk(path).stat().st_size == 0: raise ValueError(f"{path} is empty (0 bytes)")
     try:
         with open_contents(path) as contents: head = contents.file.read(8)
@@ -399,6 +417,7 @@ def find_tables(
 ) -> tuple[dict[str, Path], dict[str, str]]:  # name below it -> path, sorted; and file left out -> why
     "The tables at a path."
     source = Path(source)
+    if is_pipe(source): raise ValueError(_ONCE.format(source))
     is_archive = source.suffix.lower() == ".zip"
     if on_disk(source).is_file() and not is_archive: return {source.name: source}, {}
     if not source.exists():
@@ -411,8 +430,7 @@ def find_tables(
         if why: left_out[name.as_posix()] = why
         else: found[name.as_posix()] = path
     if found: return found, left_out
-    some = dict(list(left_out.items())[:5])
-    raise FileNotFoundError(f"{source} holds no table of records; left out: {some}")
+    raise FileNotFoundError(f"{source} holds no table of records; left out: {dict(list(left_out.items())[:5])}")
 
 # %% ../nbs/01b_tables.ipynb #1bdef964
 def pickled_frame(

@@ -21,7 +21,7 @@ class Case(NamedTuple):
     header: tuple       # names to pass, for a text without a header
     label: str          # name of the label column
     n_rows: int         # lines that are no header, preamble or remark
-    damaged: frozenset  # of the rows, from 0
+    damaged: frozenset  # of the rows, from 0; the last one, too, if it lacks its end
 
 
 def columns(tool, rng):
@@ -127,6 +127,7 @@ def case(number, most_damage=6):
         lines[place] = broken
         damaged.add(place)
     tail = "" if rng.random() < 0.3 and lines[-1].strip() else end
+    if not tail: damaged.add(len(lines) - 1)  # nobody can tell whether its last number goes on
     content = end.join([*above, *lines]) + tail
     codec = str(rng.choice(["utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16"]))
     packed = str(rng.choice(["", "", "", ".gz", ".bz2", ".xz"]))

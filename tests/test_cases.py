@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import threading
 import zipfile
 
 import numpy as np
@@ -12,9 +14,10 @@ import pyarrow as pa
 import pytest
 
 from nfad.columns import doubts_about
+from nfad.contents import copied_pipe, is_pipe
 from nfad.data import load_dataset
 from nfad.overview import look_at
-from nfad.tables import find_tables, open_table
+from nfad.tables import find_tables, frame_table, open_table
 
 NAMES = ["Flow Duration", "Total Fwd Packets", "Total Backward Packets", "Flow IAT Mean", "Fwd Packet Length Mean", "Label"]
 
@@ -59,6 +62,13 @@ WRITTEN = {  # case -> name of the file and its bytes, from the records
     "zst": lambda f: ("a.csv.zst", pa.Codec("zstd").compress(text(f).encode(), asbytes=True)),
     "zip": lambda f: ("a.zip", zipped(text(f))),
     "json": lambda f: ("a.json", f.to_json(orient="records", lines=True).encode()),
+    "json_array": lambda f: ("a.json", f.to_json(orient="records").encode()),
+    "json_pretty": lambda f: ("a.json", f.to_json(orient="records", indent=2).encode()),
+    "json_objects": lambda f: ("a.json", "\n".join(json.dumps(record, indent=1) for record in f.to_dict("records")).encode()),
+    "json_wrapped": lambda f: ("a.json.gz", gzip.compress(json.dumps({"flows": f.to_dict("records")}, indent=1).encode())),
+    "blanks": lambda f: ("a.txt", f.rename(columns=lambda name: name.replace(" ", "_")).to_string(index=False).encode()),
+    "blanks_and_index": lambda f: ("a.txt", f.rename(columns=lambda name: name.replace(" ", "_")).to_string().encode()),
+    "single_blanks": lambda f: ("a.dat", text(f.rename(columns=lambda name: name.replace(" ", "_")), " ").encode()),
 }
 
 
@@ -83,6 +93,60 @@ def test_law_same_records(tmp_path, case):
 def test_law_same_records_catches(tmp_path, spoil):
     (tmp_path / "a.csv").write_text(spoil(text(flows())))
     with pytest.raises(AssertionError): law_same_records(tmp_path / "a.csv", flows())
+
+
+# ---------------------------------------------------------------- refused in one sentence
+
+PEOPLE = {  # what tools print for people: name -> text, and the way out
+    "nfdump": ("Date first seen             Duration Proto      Src IP Addr:Port          Dst IP Addr:Port   Packets    Bytes Flows\n"
+               + "2020-01-01 09:00:00.000        1.500 TCP         10.0.0.1:4000  ->     10.0.0.2:443          7    1.2 M     1\n" * 30, "nfdump -r FILE -o csv"),
+    "ra": ("         StartTime      Flgs  Proto            SrcAddr  Sport   Dir            DstAddr  Dport  TotPkts   TotBytes State\n"
+           + "   09:00:00.000001  e          tcp           10.0.0.1.4000      ->          10.0.0.2.443          7       1200   CON\n" * 30, "ra -r FILE"),
+    "tshark": ("    1   0.000000     10.0.0.1 \u2192 10.0.0.2     TCP 74 4000 \u2192 443 [SYN] Seq=0 Win=64240\n" * 30, "tshark -r FILE -T fields"),
+    "gaps": ("when   size  state\n" + "1.5  20 40  SF\n" * 30, "commas between the columns"),
+    "html": ("<html><table><tr><td>1</td></tr></table></html>\n", "HTML or XML"),
+    "columns": (json.dumps({"size": [1, 2, 3], "pause": [4, 5, 6]}), "one object a record"),
+    "turned": (json.dumps({"size": {"0": 1, "1": 2}, "pause": {"0": 4, "1": 5}}), "one object a record")}
+
+
+def law_refused(folder, opened=open_table):
+    "What cannot be read as a table is refused in one sentence with the way out; in a folder it is left out and named."
+    folder.mkdir(exist_ok=True)
+    (folder / "good.csv").write_text(text(flows()))
+    for name, (content, way) in PEOPLE.items():
+        path = folder / f"{name}.txt"
+        path.write_text(content)
+        with pytest.raises(ValueError) as error: list(opened(path).batches([0]))
+        assert way in str(error.value) and len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 400, name
+    notes = load_dataset(folder, cache=False).report.notes
+    assert all(any(f"{name}.txt" in note for note in notes) for name in PEOPLE)
+
+
+def test_law_refused(tmp_path): law_refused(tmp_path / "all")
+
+
+@pytest.mark.parametrize("broken", [
+    lambda path: open_table(path, header=["all"]), lambda path: open_table(path) if path.stem != "gaps" else frame_table(flows(), path)])
+def test_law_refused_catches(tmp_path, broken):
+    with pytest.raises((AssertionError, pytest.fail.Exception)): law_refused(tmp_path / "all", broken)
+
+
+def test_cells_over_several_lines_are_named(tmp_path):
+    frame = flows(90).assign(note=["one\ntwo, three" if i % 3 == 0 else "x" for i in range(90)])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    report = load_dataset(tmp_path / "a.csv", cache=False).report
+    assert report.rows_read == 120 and report.dropped == {"quote that does not end": 30, "line with too few fields": 30}
+    assert any("write each record in one line" in note for note in report.notes)
+    assert any("write each record in one line" in doubt for doubt in look_at(tmp_path / "a.csv").doubts)
+    assert not load_dataset(tmp_path / "a.csv", cache=False, benign_label="BENIGN").report.notes[3:]
+
+
+def test_aligned_lines_that_lack_a_cell_are_named(tmp_path):
+    lines = flows().rename(columns=lambda name: name.replace(" ", "_")).to_string(index=False).split("\n")
+    lines[7] = " ".join(lines[7].split()[1:])
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n")
+    report = load_dataset(tmp_path / "a.txt", cache=False).report
+    assert report.rows_read == 60 and report.dropped == {"line with too few fields": 1}
 
 
 def test_typed_files(tmp_path):
@@ -360,3 +424,37 @@ def test_what_is_no_file_is_named(tmp_path):
 def test_inspect_opens_what_training_opens():
     seen = look_at("demo")
     assert seen.n_rows == 10_100 and seen.classes["BENIGN"] == 8000 and not seen.doubts
+
+
+# ---------------------------------------------------------------- nothing below a header, and what can be read only once
+
+@pytest.mark.parametrize("content", ["size,pause,Label\n", "size,pause,Label", "size;pause;Label\r\n"])
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_header_alone(tmp_path, content, cache):
+    (tmp_path / "night.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"no rows below the header of .*night\.csv$"): load_dataset(tmp_path / "night.csv", cache=cache)
+    seen = look_at(tmp_path / "night.csv")
+    assert seen.doubts == ("no rows below the header",) and "nan" not in str(seen) and seen.n_rows == 0
+
+
+def test_a_pipe_is_refused_by_the_library_and_copied_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (open_table, find_tables, look_at, lambda path: load_dataset(path, cache=False)):
+        with pytest.raises(ValueError, match="is a pipe, which is read once"): read(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text(flows()),))
+    writer.start()
+    copy = copied_pipe(tmp_path / "pipe")
+    writer.join()
+    assert copy.is_file() and not is_pipe(copy) and copy.read_text() == text(flows())
+    law_same_records(copy, flows())
+
+
+def test_negative_durations_are_named(tmp_path):
+    frame = flows()
+    frame.loc[[3, 9], "Flow Duration"] = -1
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    assert any(note.startswith("2 rows with a negative 'Flow Duration'") for note in load_dataset(tmp_path / "a.csv", cache=False).report.notes)
+    assert load_dataset(tmp_path / "a.csv", cache=False, missing="drop").report.dropped == {"negative duration": 2}
+    own = frame.rename(columns={"Flow Duration": "dur"})[["dur", "Label"]].assign(size=range(60)[::-1])
+    own.to_csv(tmp_path / "b.csv", index=False)
+    assert any("negative 'dur'" in note for note in load_dataset(tmp_path / "b.csv", cache=False).report.notes)

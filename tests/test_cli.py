@@ -3,8 +3,12 @@ import inspect
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfad.cli import COMMANDS, main
+from nfad.cli import COMMANDS, Said, main
+from nfad.files import read_scored, write_many
 from nights import NAMES, detector, model_path, strange, traffic
 from notebooks import ROOT
 
@@ -341,6 +346,29 @@ def test_a_file_without_a_header_is_trained_scored_and_explained(here, tmp_path,
     assert status == 0 and len(pd.read_parquet("scores.parquet")) == 420, said
     status, out, said = here("explain", model, "flows.csv", "scores.parquet", *names, "--top", 5, "--quiet")
     assert status == 0, said
+    for part in ("BENIGN", "PortScan"): frame[frame["Label"] == part].to_csv(f"{part}.csv", index=False, header=False)
+    status, out, said = here("evaluate", model, "--benign-path", "BENIGN.csv", "--attack-path", "PortScan.csv", *names)
+    assert status == 0 and out.startswith("auroc"), said
+    traffic(300, 7).assign(Label="BENIGN").to_csv("new.csv", index=False, header=False)
+    status, out, said = here("recalibrate", model, "new.csv", "new.safetensors", *names)
+    assert status == 0 and "from 300 records" in out, said
+    for words in (("evaluate", model, "--benign-path", "BENIGN.csv", "--attack-path", "PortScan.csv"), ("recalibrate", model, "new.csv", "x.safetensors")):
+        status, _, said = here(*words)
+        assert status == 1 and "pass header" in said
+
+
+def test_a_pipe_as_a_path_is_read(trained, here, tmp_path):
+    content = traffic(300, 4).to_csv(index=False).encode()
+    for words in (("inspect", "PIPE"), ("score", trained.model, "PIPE", tmp_path / "s.parquet", "--quiet"),
+                  ("train", "PIPE", "--label-column", "none", "--preset", "fast", "--epochs", 1, "--out-dir", tmp_path / "runs", "--quiet")):
+        ends = os.pipe()
+        writer = threading.Thread(target=lambda: os.fdopen(ends[1], "wb").write(content))
+        writer.start()
+        status, out, said = here(*[f"/dev/fd/{ends[0]}" if word == "PIPE" else word for word in words])
+        writer.join()
+        os.close(ends[0])
+        assert status == 0, (words, said)
+    assert len(pd.read_parquet(tmp_path / "s.parquet")) == 300 and len(list(tmp_path.glob("runs/*/*/model.safetensors"))) == 1
 
 
 def test_train_says_what_it_understood(here, tmp_path, monkeypatch):
@@ -418,3 +446,67 @@ def test_a_damaged_model_is_refused(trained, here, tmp_path):
 
 def test_verbose_shows_where(trained):
     with pytest.raises(FileNotFoundError): main(["info", "nowhere", "--verbose"])
+
+
+# ---------------------------------------------------------------- Ctrl-C, and a reader that goes away
+
+class Ignores:
+    "Whoever lets it go gets an interrupt that Python ignores, as while jax collects garbage."
+    def __del__(self): raise KeyboardInterrupt
+
+
+def law_interrupts_end(run):
+    "A command ends by an interrupt, also by one that was ignored, with the code 130."
+    def command():
+        "Takes long."
+        Ignores()
+        time.sleep(3)
+        return Said({}, "not interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COMMANDS, "datasets", command)
+        assert run("datasets") == 130
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_law_interrupts_end():
+    law_interrupts_end(lambda word: main([word]))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_law_interrupts_end_catches(monkeypatch):
+    monkeypatch.setattr("nfad.cli.insistent_interrupts", nullcontext)
+    with pytest.raises(AssertionError): law_interrupts_end(lambda word: main([word]))
+
+
+def test_an_idle_stream_is_interrupted(model_path):
+    run = subprocess.Popen([sys.executable, "-c", START, "score", model_path, "-"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdin.write(json.dumps(dict.fromkeys(NAMES, 3)).encode() + b"\n")
+    run.stdin.flush()
+    assert json.loads(run.stdout.readline())["nfad"]["anomaly_score"]
+    run.send_signal(signal.SIGINT)
+    output, error = run.communicate(timeout=60)
+    assert (run.returncode, output, error) == (130, b"", b"interrupted; the same command goes on where it was\n")
+
+
+def test_a_reader_that_goes_away_is_no_trouble(model_path):
+    run = subprocess.Popen([sys.executable, "-c", START, "score", model_path, "-"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdin.write(20 * (json.dumps(dict.fromkeys(NAMES, 3)).encode() + b"\n"))
+    run.stdin.flush()
+    assert run.stdout.readline()
+    run.stdout.close()
+    run.stdin.write(20 * (json.dumps(dict.fromkeys(NAMES, 3)).encode() + b"\n"))
+    run.stdin.flush()  # and it is left open
+    assert run.stderr.read() == b"" and run.wait(timeout=60) == 0
+
+
+def test_scoring_is_interrupted_and_goes_on(model_path, tmp_path):
+    write_many(traffic(500), tmp_path / "in", 400_000, n_files=20)
+    score = [sys.executable, "-c", START, "score", str(model_path), str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]
+    for after in (1, 5):
+        run = subprocess.Popen(score, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while len(list(tmp_path.glob("out/[!.]*"))) < after and run.poll() is None: time.sleep(0.002)
+        run.send_signal(signal.SIGINT)
+        assert (run.wait(timeout=60), run.stderr.read()) == (130, b"interrupted; the same command goes on where it was\n")
+        assert not list(tmp_path.glob("out/.*")) and all(read_scored(path) for path in tmp_path.glob("out/*"))
+    run = json.loads(subprocess.run([*score, "--json"], cwd=ROOT, capture_output=True, check=True).stdout)
+    assert run["rows"] == 400_000 and run["was_done"] >= 5 and run["failed"] == 0

@@ -2,6 +2,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import zipfile
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nfad.contents import archive_members, find_encoding, on_disk, open_contents, packing, plain_ending, whole_lines
+from nfad.contents import archive_members, find_encoding, on_disk, open_contents, packing, plain_ending, whole_lines, whole_objects
 from nfad.tables import open_table
 
 fuzz = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -172,3 +173,54 @@ def test_only_one_block_is_held():
         given_out += len(block)
         ahead.append(file.read_so_far - given_out)
     assert max(ahead[:-1]) <= 4000
+
+
+# ---------------------------------------------------------------- one object a line
+
+OBJECTS = [{"a": 1, "b": {"c": ["x, [y]", {"d": "}{"}]}}, {}, {"a": "\n\\ \" é"}, {"a": None, "e": [1, [2]]}]
+JSONS = {
+    "array": lambda told: json.dumps(told), "pretty": lambda told: json.dumps(told, indent=2, ensure_ascii=False), "tabs": lambda told: json.dumps(told, indent="\t"),
+    "apart": lambda told: "\n".join(json.dumps(one, indent=1) for one in told), "joined": lambda told: "".join(map(json.dumps, told)),
+    "wrapped": lambda told: json.dumps({"flows": told}), "wrapped pretty": lambda told: json.dumps({"flows": told}, indent=1)}
+
+
+def law_one_object_a_line(how, read=whole_objects):
+    "Each object is a line of its own, in order, wherever blocks end; what is between objects, and an object that is cut, is a line that is none."
+    wrapped = how.startswith("wrapped")
+    lines = lambda content, size: b"".join(read(io.BytesIO(content), "utf-8", size, wrapped)).split(b"\n")
+    for told in (OBJECTS, OBJECTS[:1], [{"i": i, "text": "x" * (i % 90)} for i in range(300)]):
+        content = JSONS[how](told).encode()
+        for size in (3, 64, 10**6):
+            found = lines(content, size)
+            assert found[-1] == b"" and [json.loads(line) for line in found[:-1]] == told, "another object"
+    cut = JSONS[how](OBJECTS[2:] * 3).encode()[:-9]
+    found = lines(cut, 50)
+    assert found[-1] != b"" and [json.loads(line) for line in found[:-1]] == (OBJECTS[2:] * 3)[:-1], "the cut end is hidden"
+
+
+@pytest.mark.parametrize("how", JSONS)
+def test_law_one_object_a_line(how): law_one_object_a_line(how)
+
+
+def by_lines(file, encoding, size, wrapped): return [file.read()]
+
+
+def without_cut(file, *how): return [block if block.endswith(b"\n") else block + b"\n" for block in whole_objects(file, *how)]
+
+
+def block_by_block(file, encoding, size, wrapped):
+    while block := file.read(size): yield from whole_objects(io.BytesIO(block), encoding, size, wrapped)
+
+
+@pytest.mark.parametrize("broken", [by_lines, without_cut, block_by_block])
+def test_law_one_object_a_line_catches(broken):
+    with pytest.raises((AssertionError, ValueError)): law_one_object_a_line("pretty", broken)
+
+
+def test_a_broken_object_costs_itself():
+    told = [{"i": i} for i in range(50)]
+    for indent, broken in ((1, '"i": 7 7'), (None, '"i": 7 7')):
+        content = json.dumps(told, indent=indent).replace('"i": 7', broken, 1)
+        lines = b"".join(whole_objects(io.BytesIO(content.encode()))).splitlines()
+        good = [json.loads(line) for line in lines if b"7 7" not in line]
+        assert good == told[:7] + told[8:] and sum(b"7 7" in line for line in lines) == 1

@@ -129,9 +129,19 @@ def test_the_names_say_what_the_delimiter_is():
 def test_a_known_exporter_without_a_header_is_known():
     for name, order in HEADERLESS.items():
         cells = ["10.0.0.1" if any(part in column.lower() for part in ("ip", "addr", "orig_h", "resp_h")) else "1" for column in order]
+        cells = ["CHhAvVGS1DHFjwGM9" if column == "uid" else cell for cell, column in zip(cells, order)]
         if "10.0.0.1" not in cells: continue
         dialect = find_dialect((",".join(cells) + "\n").encode() * 5, orders=list(HEADERLESS.values()))
         assert len(dialect.names) == len(order) and dialect.first == 0, name
+
+
+def test_a_tail_of_zeek_is_known_by_its_order_and_a_table_of_that_width_is_not():
+    row = ["1577869234.1", "CHhAvVGS1DHFjwGM9", "10.0.0.1", "4000", "10.0.0.2", "443", "tcp", "-", "1.5", "1", "2", "SF", "T", "F", "0", "ShADadFf", "1", "2", "3", "4", "-"]
+    orders = list(HEADERLESS.values())
+    tail = find_dialect(("\t".join(row) + "\n").encode() * 9, orders=orders)
+    assert tail.names == HEADERLESS["zeek"] and tail.first == 0 and tail.delimiter == "\t" and "no header" in str(tail)
+    row[1] = "5"
+    with pytest.raises(ValueError, match="has no header line"): find_dialect(("\t".join(row) + "\n").encode() * 9, orders=orders)
 
 
 @pytest.mark.parametrize("header, names", [

@@ -186,6 +186,94 @@ def test_bad_files_are_reported_and_the_rest_goes_on(model, tmp_path):
     with pytest.raises(ValueError, match="other.csv"): score_files(model, source, tmp_path / "strict", strict=True, progress=False)
 
 
+# ---------------------------------------------------------------- files that vanish, change, or end early
+
+def law_the_rest_goes_on(score, folder: Path, spoil):
+    "A file that is spoilt after the plan was made fails alone, leaves no scores, and the report says why."
+    source = write_folder(folder / "in", 3, 100)
+    traffic(100).to_csv(source / "1.csv", index=False)
+    (source / "1.parquet").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        def planned(*where, **how):
+            jobs = plan_jobs(*where, **how)
+            spoil(source / "1.csv")
+            return jobs
+        patch.setattr(files, "plan_jobs", planned)
+        report = score(source, folder / "out")
+    assert report.files["status"].tolist() == ["scored", "failed", "scored"] and report.totals()["rows"] == 200
+    assert report.files["error"][1] and sorted(states(folder / "out")) == ["0.parquet", "2.parquet"]
+
+
+@pytest.mark.parametrize("where", ["here", "on a cluster"])
+def test_law_the_rest_goes_on(model, client, tmp_path, where):
+    scheduler = None if where == "here" else client
+    law_the_rest_goes_on(lambda source, target: score_files(model, source, target, scheduler=scheduler, progress=False), tmp_path, Path.unlink)
+
+
+def test_law_the_rest_goes_on_catches(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.Job, "size", lambda self: Path(self.source).stat().st_size)  # as it was
+    with pytest.raises(FileNotFoundError):
+        law_the_rest_goes_on(lambda source, target: score_files(model, source, target, progress=False), tmp_path, Path.unlink)
+
+
+def growing(path, **how):
+    "A table whose file grows while it is read."
+    table = open_table(path, **how)
+    def read(wanted):
+        yield from table.read(wanted)
+        with open(path, "ab") as file: file.write(b"1,2,3,4\n")
+    return replace(table, read=read)
+
+
+def test_a_file_that_changes_while_it_is_read_fails(model, tmp_path, monkeypatch):
+    traffic(100).to_csv(tmp_path / "a.csv", index=False)
+    monkeypatch.setattr(files, "open_table", growing)
+    report = score_files(model, tmp_path / "a.csv", tmp_path / "s.parquet", progress=False)
+    assert report.files["error"][0] == "ValueError: a.csv changed while it was read; score it again" and not (tmp_path / "s.parquet").exists()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95, 0.9999])
+@pytest.mark.parametrize("ending", ["csv.gz", "csv.bz2", "csv.xz", "csv.zst", "parquet", "feather"])
+def test_a_file_that_was_cut_fails(model, tmp_path, ending, share):
+    frame = records(3000)[["Flow ID", *NAMES]]
+    if ending == "feather": frame.to_feather(tmp_path / f"a.{ending}")
+    elif ending == "parquet": frame.to_parquet(tmp_path / f"a.{ending}")
+    elif ending == "csv.zst":
+        with pa.CompressedOutputStream(str(tmp_path / "a.csv.zst"), "zstd") as file: file.write(frame.to_csv(index=False).encode())
+    else: frame.to_csv(tmp_path / f"a.{ending}", index=False)
+    whole = (tmp_path / f"a.{ending}").read_bytes()
+    (tmp_path / f"a.{ending}").write_bytes(whole[:int(share * len(whole))])
+    report = score_files(model, tmp_path / f"a.{ending}", tmp_path / "s.parquet", progress=False)
+    assert report.files["status"].tolist() == ["failed"] and report.files["error"][0] and not (tmp_path / "s.parquet").exists()
+
+
+def test_wide_tables_are_looked_at_in_part(model, tmp_path):
+    wide = {f"k{i}": range(3) for i in range(5000)} | {name: [1.0, 2.0, 3.0] for name in NAMES} | {"Flow ID": ["a", "b", "c"]}
+    pd.DataFrame(wide).to_csv(tmp_path / "a.csv", index=False)
+    table = open_table(tmp_path / "a.csv")
+    small = files.narrowed(table)
+    assert small.names == (*table.names[:150], *NAMES, "Flow ID") and small.sample().equals(table.sample()[list(small.names)])
+    assert score_files(model, tmp_path / "a.csv", tmp_path / "s.parquet", progress=False).totals()["bad"] == 0
+    assert pd.read_parquet(tmp_path / "s.parquet")["Flow ID"].tolist() == ["a", "b", "c"]
+
+
+QUOTED = {  # 500 rows between two quotes, in a column that is passed through, and elsewhere
+    "text": lambda rows: {100: f'"x{rows[100]}', 600: f'{rows[600]}y"'}, "before": lambda rows: {100: '"' + rows[100], 600: rows[600].replace(",", '",', 1)},
+    "one": lambda rows: {300: rows[300].replace(",", ',"', 1)}, "end": lambda rows: {699: rows[699] + '"'}}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("how", QUOTED)
+def test_quotes_hide_no_rows(model, tmp_path, how, end):
+    header, *rows = records(700)[["Flow ID", *NAMES]].to_csv(index=False).splitlines()
+    for place, row in QUOTED[how](rows).items(): rows[place] = row
+    (tmp_path / "a.csv").write_bytes((end.join([header, *rows]) + end).encode())
+    report = score_files(model, tmp_path / "a.csv", tmp_path / "s.parquet", progress=False)
+    scored = pd.read_parquet(tmp_path / "s.parquet")
+    assert report.totals()["rows"] == len(scored) == 700 and report.totals()["bad"] <= 2 + 3 and report.totals()["failed"] == 0
+    assert scored["reason"].isna()[101:600].sum() >= 498
+
+
 def test_places_are_checked(tmp_path):
     (tmp_path / "a.csv").write_text("x\n1\n")
     (tmp_path / "a.csv.parquet").write_bytes(b"PAR1")

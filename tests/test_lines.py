@@ -132,8 +132,23 @@ def test_lines_are_numbered_as_in_the_file():
 @pytest.mark.parametrize("end, why", [("", "truncated last line"), ("\n", "line with too few fields")])
 def test_only_a_line_without_its_end_is_cut(end, why):
     assert [row[-1] for row in read([*GOOD, "1,a"], end=end)] == [None, None, None, why]
-    assert read([*GOOD, "7,a,8"], end=end)[-1] == (7, 8, "a", None)
+    assert read([*GOOD, "7,a,8"], end=end)[-1][-1] == (None if end else "last line without its end")
     assert read(['{"size": 1}', '{"size": 2'], JSON, end=end)[-1][-1] == ("no JSON" if end else "truncated last line")
+
+
+def law_a_cut_is_named(readings):
+    "Wherever a text is cut within its last line, that line is named, or its numbers are those of the whole line."
+    for cut in range(1, len("70.25,a,512.25") + 1):
+        *others, last = readings([*GOOD, "70.25,a,512.25"[:cut]])
+        assert [row[-1] for row in others] == [None] * 3
+        assert last[-1] is not None or last[:2] == (70.25, 512.25), f"believed {last}"
+
+
+def test_law_a_cut_is_named(): law_a_cut_is_named(lambda lines: read(lines, end=""))
+
+
+def test_law_a_cut_is_named_catches():
+    with pytest.raises(AssertionError, match="believed"): law_a_cut_is_named(lambda lines: read(lines, end="\n"))
 
 
 def test_a_line_that_is_too_long_is_named():

@@ -112,7 +112,7 @@ def own_table(seed: int, n: int = 400) -> tuple[pd.DataFrame, dict[str, str]]:
         "v": ("feature", rng.lognormal(6, 2, n)), "w": ("feature", rng.poisson(9, n)), "x": ("feature", rng.lognormal(14, 4, n).round()),
         "y": ("feature", np.where(rng.random(n) < 0.01, "0x0303", rng.integers(0, 65536, n).astype(str))), "z": ("feature", rng.choice([0, 1], n)),
         "aa": ("feature", rng.integers(0, 120 * 10**6, n)), "ab": ("feature", np.where(rng.random(n) < 0.6, np.nan, rng.random(n))),
-        "dst_port": ("port", rng.integers(0, 65536, n)), "ip.ttl": ("testbed", pick("64", "128")), "label_2": ("label", few), "Attack Type": ("label", few),
+        "dst_port": ("port", rng.integers(0, 65536, n)), "ip.ttl": ("testbed", pick("64", "128")), "Time_To_Live": ("testbed", pick("64", "128")), "sttl": ("testbed", pick("31", "254")), "label_2": ("label", few), "Attack Type": ("label", few),
         "src_vlan": ("identifier", rng.integers(0, 9, n)), "transport": ("feature", rng.integers(0, 99, n)), "ip.proto": ("code", pick("6", "17", "6")),
         "proto": ("word", pick("tcp", "udp")), "session_id": ("identifier", rng.integers(0, 10**6, n)),
         "ac": ("hexadecimal", [f"0x{int(x):04x}" for x in rng.lognormal(6, 1, n)]), "ad": ("counter", [f"0x{x:x}" for x in rng.integers(0, 2**32, n)])}
