@@ -53,11 +53,11 @@ def model_facts(
     from nfad.core import read_header
     header = read_header(path)
     kind = header["format"].rpartition("-")[0]
-    if kind not in ("nfad-flow", "nfad-network"):
-        raise ValueError(
-            f"{path} has the format {header['format']!r}; known are nfad-flow-N and nfad-network-N")
+    if kind not in ("nfad-flow", "nfad-network", "nfad-verdicts"):
+        known = "nfad-flow-N, nfad-verdicts-N and nfad-network-N"
+        raise ValueError(f"{path} has the format {header['format']!r}; known are {known}")
     shapes = header["shapes"]
-    is_flow = header["format"].startswith("nfad-flow")
+    is_flow = kind != "nfad-network"
     own = ("flow.",) if is_flow else ("w.", "b.")  # a flow, or a network of 07b_network
     weights = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(own))
     said = {"file": str(path), "bytes": path.stat().st_size, "format": header["format"],
@@ -67,6 +67,8 @@ def model_facts(
         "fpr": header["parameters"]["fpr"], "threshold": -header["offset"],
         "best_epoch": header["history"]["best_epoch"]}
     else: said["classes"] = header["classes"]
+    if kind == "nfad-verdicts":
+        said |= {"answers": shapes["verdicts.attack"][0], "ancestors": header["ancestors"]}
     return said | {name: header[name] for name in ("parameters", "versions", "sha256")}
 
 

@@ -48,10 +48,12 @@ def _as_file(content: bytes, name: str) -> Iterator[Path]:
 def restore_model(
     content: bytes,           # what `model_bytes` gave
     name: str = "the model",  # for errors
-) -> Any:                     # a fitted FlowDetector
+) -> Any:                     # a fitted FlowDetector, or a VerdictModel
     "A detector from the content of its file."
-    from nfad.detector import FlowDetector  # brings jax
-    with _as_file(content, name) as path: return FlowDetector.load(path)
+    with _as_file(content, name) as path:
+        if read_header(path)["format"].startswith("nfad-verdicts"): from nfad.verdicts import VerdictModel as Model
+        else: from nfad.detector import FlowDetector as Model  # brings jax
+        return Model.load(path)
 
 # %% ../nbs/10b_serving.ipynb #c21036bd
 def recipe_of(

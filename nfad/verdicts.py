@@ -14,7 +14,8 @@ import numba
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import atomic_path, read_header, read_model, require_finite, require_positive_int, write_model
+from .core import (atomic_path, read_header, read_model, reading_model, require_finite, require_positive_int,
+                       write_model)
 from .tail import Tail
 from .engine import in_blocks
 from .detector import FlowDetector
@@ -304,13 +305,11 @@ def load(
     "Reads a model; runs no code from the file and refuses a wrong or damaged one."
     arrays, header = read_model(path, _FORMAT)
     told = {name.removeprefix("verdicts."): part for name, part in arrays.items() if name.startswith("verdicts.")}
-    try:
+    with reading_model(path):
         self = cls(**header["parameters"])
         self._restore(arrays, header)
         self._restore_answers(told)
         self.ancestors = tuple(map(str, header["ancestors"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path} is a broken model of nfad: {error}") from error
     return self
 
 # %% ../nbs/06a_verdicts.ipynb #5b46bd64
