@@ -102,7 +102,12 @@ def questions(
     calibration: pd.DataFrame,  # (m, d) benign records, chosen by nothing
     n: int = 20,                # records to ask about
     asked: Sequence[int] = (),  # rows that were asked about before
+    answered: pd.DataFrame | None = None,  # (k, d) records that were answered, of any night
 ) -> list[int]:                 # rows, in the order of asking
     "Which records of a night to ask a person about."
+    first = len(records)
+    if answered is not None and len(answered):
+        records = pd.concat([records, answered[list(records)]], ignore_index=True)
     both = [place_of(detector, part) for part in (records, calibration)]
-    return candidates(*both, k=len(detector.transform_.feature_names_out_)).choose(n, asked)
+    found = candidates(*both, k=len(detector.transform_.feature_names_out_))
+    return found.choose(n, [*asked, *range(first, len(records))])
