@@ -303,7 +303,7 @@ def test_the_limits_that_security_md_states():
     said = dict(row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| ") and "at most" not in row)
     assert said == {"model file, ONNX graph": f"{core.MAX_MODEL >> 20} MB", "header of a model file": f"{core.MAX_HEADER >> 20} MB",
                     "features of a model; of architecture `pzflow`": f"{prep._MAX_FEATURES:,}; {architectures._MOST_COUPLED}",
-                    "points that records are compared with": f"{nearest.MAX_POINTS:,}", "classes of a network; letters of a name": "10,000; 200",
+                    "points that records are compared with; flows of an ensemble": f"{nearest.MAX_POINTS:,}; 100", "classes of a network; letters of a name": "10,000; 200",
                     "line of a stream": f"{lines._LONGEST >> 20} MB", "columns of a table": f"{tables._MAX_COLUMNS:,}"}
     assert export._LARGEST == core.MAX_MODEL
     for name in (FILE_FORMAT, NETWORK_FORMAT, CHECKPOINT_FORMAT): assert f"`{name}`" in page
