@@ -202,7 +202,7 @@ def anomaly_score(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n,) nats, higher is more anomalous
     "How strange records are, for the flow and by the answers."
-    return self.lifts(X).sum(axis=1).to_numpy()
+    return self.lifts(X).to_numpy().sum(axis=1)
 
 # %% ../nbs/06a_verdicts.ipynb #8a9de600
 @numba.njit(cache=True, nogil=True)
