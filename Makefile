@@ -24,7 +24,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test attack promises check rules readme notebooks results detectors studies benchmark rivals export lab clean
+.PHONY: help venv demo test attack promises check rules readme notebooks results detectors studies benchmark rivals verdicts export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -99,6 +99,10 @@ benchmark: venv  ## measure speed beside pzflow, on synthetic and real records, 
 rivals: venv  ## measure FlowJAX, zuko, scikit-learn and PyOD beside nfad, into figures/rivals.json and figures/tradeoff.json (over an hour)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
 	$(BIN)/python tests/notebooks.py rivals
+
+verdicts: venv  ## play rounds of answers on every data set in NFAD_DATA (or on DATA="tor2016"), nfad and its rivals over 5 seeds, into figures/verdicts.csv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py verdicts $(DATA)
 
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/

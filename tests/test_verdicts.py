@@ -178,3 +178,26 @@ def test_log_odds_rise_and_are_finite():
 def test_export_refuses_a_model_that_learned(model):
     from nfad.export_flow import flow_to_onnx
     with pytest.raises(ValueError, match="answers"): flow_to_onnx(model)
+
+
+def realised_rate(among_themselves, m=100, n=2000, draws=200, fpr=0.02):
+    "Mean false-alarm rate of joined scores of made-up halves, when calibration records are judged by `among_themselves`."
+    from nfad.reweight import joined
+    from nfad.score import conformal_p_values, threshold_at_fpr
+    from nfad.tail import Tail
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(draws):
+        (base, odds), (other_base, other_odds) = rng.standard_normal((2, m)), rng.standard_normal((2, n))
+        threshold = threshold_at_fpr(joined(among_themselves(base), among_themselves(odds)), fpr)
+        fresh = joined(-np.log(conformal_p_values(other_base, base)), Tail(odds).surprise(other_odds))
+        rates.append((fresh > threshold).mean())
+    return np.mean(rates)
+
+
+def test_calibration_records_are_compared_with_the_others():
+    from nfad.score import conformal_p_values
+    from nfad.verdicts import _among_themselves
+    promised = 3 / 101  # two of a hundred are above, the fresh record may be one of the three highest
+    assert realised_rate(_among_themselves) < 1.1 * promised
+    assert realised_rate(lambda values: -np.log(conformal_p_values(values, values))) > 1.1 * promised  # in the crowd with itself
