@@ -252,6 +252,7 @@ def _typed_batches(
             seen += len(piece)
             faults = np.full(len(piece), None, dtype=object)
             yield Batch(numbers, texts, lines, faults, seen / max(n_rows, 1))
+    if seen != n_rows: raise ValueError(f"the file is damaged: it says {n_rows:,} rows, and holds {seen:,}")
 
 
 def _parquet_batches(path: Path, names: Sequence[str], wanted: Wanted) -> Iterator[Batch]:
