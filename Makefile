@@ -24,7 +24,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test attack check rules readme notebooks results detectors studies benchmark rivals export lab clean
+.PHONY: help venv demo test attack promises check rules readme notebooks results detectors studies benchmark rivals export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -62,6 +62,9 @@ attack: export ATTACK_SEED ?= $(shell date +%s)
 attack: venv  ## throw ATTACKS=20000 damaged and forged inputs at each reader, for ATTACK_SECONDS=600 each; prints ATTACK_SEED
 	@echo "ATTACK_SEED=$$ATTACK_SEED ATTACKS=$$ATTACKS ATTACK_SECONDS=$$ATTACK_SECONDS"; \
 	  MPLBACKEND=Agg $(BIN)/python -m pytest -rP tests/attack
+
+promises: venv  ## put every promise on trial (400 runs a trial), into figures/promises.csv and figures/promises.png (minutes)
+	$(BIN)/papermill nbs/04d_trials.ipynb runs/promises.ipynb -p runs 400 -p largest 20000 -p out_dir figures
 
 check: venv  ## the repository checks alone (seconds)
 	MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_repository.py

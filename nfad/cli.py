@@ -6,7 +6,6 @@
 __all__ = ['main']
 
 # %% ../nbs/13_cli.ipynb #19c40a1e
-import inspect
 import json
 import math
 import os
@@ -17,63 +16,10 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Iterator, Sequence
 
+from .commands import COMMANDS, Said, add_options, command
 from .text import printable, printable_lines
-
-# %% ../nbs/13_cli.ipynb #41c4a001
-COMMANDS: dict[str, Callable] = {}  # name -> function
-
-
-class Said(NamedTuple):
-    "What a command has to say."
-    content: dict[str, Any]  # for --json
-    text: str                # for people
-    status: int = 0          # exit code
-
-
-def command(
-    name: str,   # of the command
-) -> Callable:   # a decorator of its function, which returns `Said`
-    "Makes a function a command of `nfad`."
-    def register(function):
-        COMMANDS[name] = function
-        return function
-    return register
-
-# %% ../nbs/13_cli.ipynb #fc2d8197
-def kind_of(
-    annotation: Any,  # of a parameter
-) -> Callable:        # turns a word of the command line into a value
-    "int for `int` and `int | None`, so for float; else str."
-    names = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    kinds = {part.strip() for part in names.split("|")}
-    return int if "int" in kinds else float if "float" in kinds else str
-
-
-def add_options(
-    parser: Any,         # an argparse.ArgumentParser
-    function: Callable,  # of `COMMANDS`
-) -> Any:                # the parser
-    "Arguments and options of a command, from its signature."
-    from fastcore.docments import docments
-    notes = docments(function)
-    for name, parameter in inspect.signature(function).parameters.items():
-        default = parameter.default
-        kind = kind_of(parameter.annotation)
-        plain = name.rstrip("_")
-        note = (notes.get(name) or "").replace("%", "%%")
-        flag = f"--{plain.replace('_', '-')}"
-        shown = "" if default in (None, "", parameter.empty) else f" (default: {default})"
-        if default is parameter.empty: parser.add_argument(name, help=note, type=kind)
-        elif default is False: parser.add_argument(flag, dest=name, help=note, action="store_true")
-        elif note.startswith("argument: "):
-            note = note.removeprefix("argument: ") + shown
-            parser.add_argument(name, help=note, nargs="?", default=default, type=kind)
-        else:
-            parser.add_argument(flag, dest=name, help=note + shown, default=default, type=kind,
-                                metavar=plain.upper())
-    return parser
 
 # %% ../nbs/13_cli.ipynb #cb543102
 @command("datasets")
@@ -129,15 +75,16 @@ def _info(
     model: str,  # path of a model file
 ) -> Said:       # what its header says
     "Says what a model file holds: features, training, threshold, versions."
+    from nfad.core import reading_model
     path = Path(model)
-    try: said = model_facts(path)
-    except (TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is no model of nfad, or is damaged: {error}") from None
-    names = said["features"]
-    shown = said | {name: json.dumps(said[name]) for name in ("parameters", "versions")}
-    shown |= {"features": f"{len(names)}: {', '.join(map(str, names))}"}
-    number = lambda value: f"{value:,}" if isinstance(value, int) else printable(value)
-    return Said(said, "\n".join(f"{key:<14}{number(value)}" for key, value in shown.items()))
+    with reading_model(path):
+        said = model_facts(path)
+        names = said["features"]
+        shown = said | {name: json.dumps(said[name]) for name in ("parameters", "versions")}
+        shown |= {"features": f"{len(names)}: {', '.join(map(str, names))}"}
+        number = lambda value: f"{value:,}" if isinstance(value, int) else printable(value)
+        lines = [f"{key:<14}{number(value)}" for key, value in shown.items()]
+    return Said(said, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #4ca29334
 def names_of(
@@ -189,12 +136,12 @@ def _features(feature_set: str, feature_indexes: str) -> str:
 # %% ../nbs/13_cli.ipynb #6c0ee7ef
 @command("train")
 def _train(
-    # argument: a registered name (see `nfad datasets`), or a table of any kind, or a folder of tables
+    # argument: a registered name (see `nfad datasets`), a table of any kind, or a folder of tables
     dataset: str = "demo",
     benign_path: str = "",        # table or folder of benign records without labels, instead of a data set
     # a named set, names or indices separated by commas, or a JSON file; default: the data set's own
     feature_set: str = "default",
-    feature_indexes: str = "",    # positions in the data set's feature set, such as 31,13,35; instead of --feature-set
+    feature_indexes: str = "",    # positions, such as 31,13,35; instead of --feature-set
     preset: str = "default",      # default, fast, paper (the released protocol) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
     train_size: int = 0,          # benign training records; 0: 60 %, at most 5,000
@@ -206,8 +153,8 @@ def _train(
     transform: str | None = None, # standard, robust, log, quantile or none; as in the preset
     fpr: float = 0.01,            # false-alarm rate that the threshold promises
     seed: int = 0,                # of the split, the initial weights and the batches
-    label_column: str = "",       # of the user's own file; the well-known names are tried; none: all records are benign
-    benign_label: str = "",       # of the user's own file, several separated by commas; BENIGN, Normal, ... are known
+    label_column: str = "",       # of an own file; well-known names are tried; none: all benign
+    benign_label: str = "",       # of it, several separated by commas; BENIGN, Normal, ... are known
     # rows without a number: drop; indicate (they stay, marked); auto: drop in CICFlowMeter's sets
     missing: str = "auto",
     header: str = "",             # names of columns, separated by commas, of a text without a header
@@ -355,7 +302,7 @@ def _explain(
     out: str = "alerts",    # folder for alerts.html and alerts.parquet
     fdr: float = 0.1,       # share of false alarms allowed among the records that pass
     top: int = 100,         # records to list, the highest scores first
-    # file of benign records to compare with; calibration.parquet beside the model is found by itself
+    # file of benign records to compare with; calibration.parquet beside the model is found
     background: str = "",
     header: str = "",       # names of columns, separated by commas, of texts without a header
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
@@ -372,7 +319,8 @@ def _explain(
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
     reads = [model, *found_below(source), *found_below(target), *([beside] if beside else [])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
-    columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising")
+    columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr",
+               "surprising")
     shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
     listed = shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
     text = "\n".join(filter(None, (str(alerts), listed, str(page))))

@@ -224,7 +224,7 @@ def _has_blanks_between(
         character.isalpha() for character in lines[0])
     if marks and any(mark in lines[0] for mark in marks) or not headed: return False
     counted = [row[0] for row in rows[1:4]] == ["0", "1", "2"]  # the index of a frame has no name
-    if len(rows[0]) == usual - counted and n_lines >= 0.9 * len(rows): return True
+    if len(rows[0]) == usual - counted and n_lines >= 0.7 * len(rows): return True
     if marks: return False
     raise ValueError(
         f"{where}: blanks part the columns, and the header has {len(rows[0])} words where most lines have {usual}, "

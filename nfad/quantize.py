@@ -26,7 +26,7 @@ from .measure import Cost, clock, in_fresh_process
 from .prep import Transform
 from .network import NeuralClassifier, folded_logits
 from .classify import classification_metrics
-from .export import Graph, input_layer, network_to_onnx, open_session, run_session, scaled_records
+from .export import Graph, input_layer, network_to_onnx, open_session, run_session, scaled_records, seal
 
 
 # %% ../nbs/09_quantize.ipynb #45d5f292
@@ -66,6 +66,7 @@ def write_converted(
     onnx.save(graph, plain)
     try: convert(plain, path)
     finally: plain.unlink(missing_ok=True)
+    onnx.save(seal(onnx.load(path)), path)
     return path
 
 

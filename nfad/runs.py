@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import (atomic_path, fingerprint, package_versions, read_json, require_file, run_dir,
+from .core import (allowed_alarms, atomic_path, fingerprint, package_versions, read_json, require_file, run_dir,
                        write_json)
 from .catalog import DATASETS
 from .data import Dataset, load_dataset
@@ -104,10 +104,14 @@ def prepare(
 def weak_promise(
     m: int,      # calibration records, >= 1
     fpr: float,  # false-alarm rate that is wished for, in (0, 1)
-) -> str:        # "" if they are enough
+) -> str:        # "" if the expected rate is within a tenth of it
     "What too few calibration records can promise, in plain words."
     needed = math.ceil(round(1 / fpr, 6)) - 1
-    if m >= needed: return ""
+    expected = (allowed_alarms(m, fpr) + 1) / (m + 1)
+    if expected <= 1.1 * fpr: return ""
+    if m >= needed:
+        return (f"with {m} calibration records expect {expected:.2%} false alarms in the mean, "
+                f"not {fpr:.2%}: that is the share of the calibration records themselves")
     return (f"{m} calibration records can promise a false-alarm rate of {1 / (m + 1):.2%} at best, "
             f"not {fpr:.2%}: that needs at least {needed:,}")
 
@@ -216,6 +220,17 @@ class Run(NamedTuple):
     detector: FlowDetector  # fitted and calibrated
 
 
+def _fits(name: str, value: Any) -> bool:
+    "Whether an argument of `prepare` can have this value."
+    if name == "seed": return isinstance(value, int) and value >= 0
+    if name == "sizes" and isinstance(value, dict):
+        return all(isinstance(n, int) for n in value.values())
+    if name in ("feature_set", "benign_label", "header") and isinstance(value, list):
+        kinds = (str, int) if name == "feature_set" else str
+        return all(isinstance(item, kinds) for item in value)
+    return isinstance(value, str) or value is None and name in ("label_column", "benign_label", "sizes")
+
+
 def read_run(
     folder: str | Path,     # run directory
     command: str = "papermill nbs/03_train.ipynb out.ipynb",  # what makes it, for the error
@@ -224,10 +239,15 @@ def read_run(
     "The run in a folder; an error if it is missing, unfinished, or its records have changed."
     folder = Path(folder)
     model = require_file(folder / "model.safetensors", command)
-    record = read_json(require_file(folder / "train.json", command))
+    path = require_file(folder / "train.json", command)
+    record = read_json(path)
     lacking = {"settings", "fingerprint"} - set(record)
-    if lacking: raise ValueError(f"{folder / 'train.json'} is no record of a run: it lacks {sorted(lacking)}")
-    prepared = prepare(**record["settings"], progress=progress)._replace(folder=folder)
+    if lacking:
+        raise ValueError(f"{path} is no record of a run: it lacks {sorted(lacking)}")
+    settings = record["settings"] if isinstance(record["settings"], dict) else {"dataset": None}
+    odd = [name for name, value in settings.items() if not _fits(name, value)]
+    if odd: raise ValueError(f"{path} is no record of a run: settings {odd} make no sense")
+    prepared = prepare(**settings, progress=progress)._replace(folder=folder)
     now = fingerprint(prepared.dataset.records)
     then = record["fingerprint"]
     if now == then: return Run(record, prepared, FlowDetector.load(model))

@@ -6,12 +6,13 @@
 __all__ = ['score_window']
 
 # %% ../nbs/04a_windows.ipynb #5f3da2c9
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .core import require_between, require_positive_int
+from .text import figure_text
 from .nearest import NearestPoints
 from .tail import Tail
 from .metrics import require_scores
@@ -46,10 +47,10 @@ def score_window(
     scores: np.ndarray,              # (n,) anomaly scores of the records of the window
     window: np.ndarray,              # (n, d) their positions
     benign: np.ndarray,              # (m, d) positions of benign records, to compare with
-    calibration_scores: np.ndarray,  # (c,) anomaly scores of other benign records, c >= n
+    calibration_scores: np.ndarray,  # (c,) anomaly scores of other benign records, c >= 2 n
     calibration: np.ndarray,         # (c, d) their positions
     k: int = 3,                      # see `repetition`
-    n_windows: int = 20,             # benign windows drawn from the calibration records
+    n_windows: int | None = None,    # drawn, at most c / n - 1; None: as many, at most 99
     seed: int = 0,                   # of the draw
 ) -> WindowScores:                   # scores, p-values, and a p-value of the whole window
     "Scores of a window of unlabelled traffic that know about repetition."
@@ -58,14 +59,18 @@ def score_window(
     n = len(scores)
     if n != len(window) or len(known) != len(calibration):
         raise ValueError("scores and positions must have one length")
-    if n > len(known):
-        raise ValueError(f"calibration must hold at least {n} records, like the window, got {len(known)}")
-    require_positive_int(n_windows, "n_windows")
-    rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(len(known))[:n] for _ in range(n_windows)]
+    n_windows = min(max(len(known) // n - 1, 1), 99) if n_windows is None else n_windows
+    needed = n * (require_positive_int(n_windows, "n_windows") + 1)
+    if needed > len(known):
+        raise ValueError(f"calibration must hold at least {needed:,} records, {n_windows} windows of {n} and one more, "
+                         f"got {len(known):,}")
+    rows = np.random.default_rng(seed).permutation(len(known))
+    drawn = np.split(rows[:n * n_windows], n_windows)
+    rest = rows[n * n_windows:]
+    others = np.split(rest[:len(rest) // n * n], len(rest) // n)
     ratio = repetition(window, benign, k)
     usual = [repetition(calibration[rows], benign, k) for rows in drawn]
-    own, crowd = Tail(known), Tail(np.concatenate(usual))
+    own, crowd = Tail(known[rest]), Tail(np.concatenate([repetition(calibration[rows], benign, k) for rows in others]))
     total = own.surprise(scores) + crowd.surprise(ratio)
     null = [own.surprise(known[rows]) + crowd.surprise(r) for rows, r in zip(drawn, usual, strict=True)]
     p = conformal_p_values(total, np.concatenate(null))
@@ -73,6 +78,26 @@ def score_window(
     top, *benign_tops = [np.sort(values)[-n_top:].mean() for values in (total, *null)]
     as_strange = sum(value >= top for value in benign_tops)
     return WindowScores(total, p, ratio, float((1 + as_strange) / (1 + n_windows)))
+
+# %% ../nbs/04a_windows.ipynb #c24b2e48
+def window_promise(
+    score: Callable,   # as `score_window`
+    n: int,            # records of a window
+    c: int,            # calibration records
+    draw: Callable,    # (number, generator) -> (number, d) benign positions
+    runs: int = 200,   # windows, each with calibration records of its own
+    alpha: float = 0.1,  # rate that is promised, in (0, 1)
+) -> tuple[float, float]:  # share of records with p <= alpha; share of windows
+    "What becomes of a promise: benign windows, judged again and again."
+    records, windows = [], []
+    for run in range(runs):
+        rng = np.random.default_rng([n, c, run])
+        history, known, x = draw(400, rng), draw(c, rng), draw(n, rng)
+        own = lambda A: np.square(A).sum(axis=1)
+        seen = score(own(x), x, history, own(known), known, seed=run)
+        records.append(np.mean(seen.p_values <= alpha))
+        windows.append(seen.window_p_value <= alpha)
+    return float(np.mean(records)), float(np.mean(windows))
 
 # %% ../nbs/04a_windows.ipynb #1173aedf
 class Placed(NamedTuple):
@@ -135,7 +160,7 @@ def plot_windows(
     import matplotlib.pyplot as plt
     import seaborn as sns
     ax = ax or plt.gca()
-    both = found[["found alone", "found in its window"]].dropna().reset_index(names="class")
+    both = found[["found alone", "found in its window"]].dropna().rename(figure_text).reset_index(names="class")
     long = both.melt("class", var_name="how", value_name="share found")
     sns.barplot(long, y="class", x="share found", hue="how", palette=["lightgray", "tab:blue"], ax=ax)
     ax.set(xlim=(0, 1), ylabel="")

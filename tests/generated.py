@@ -102,7 +102,16 @@ def as_arff(rows, names, rng):
     return above, [",".join(spelled(cell, ".") or "?" for cell in row) for row in rows], ",", (), "\n"
 
 
-FORMATS = {"text": (as_text, ".csv"), "zeek": (as_zeek, ".log"), "json": (as_json, ".json"), "arff": (as_arff, ".arff")}
+def as_blanks(rows, names, rng):
+    "Columns under each other, with any number of blanks between them."
+    words = lambda cells: [spelled(cell, ".").replace(" ", "_") or "-" for cell in cells]
+    told = [words(row) for row in [names, *rows]]
+    widths = [max(map(len, column)) for column in zip(*told)]
+    lines = [" ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in told]
+    return lines[:1], lines[1:], " ", (), "\n"
+
+
+FORMATS = {"text": (as_text, ".csv"), "zeek": (as_zeek, ".log"), "json": (as_json, ".json"), "arff": (as_arff, ".arff"), "blanks": (as_blanks, ".txt")}
 PACKERS = {"": lambda content: content, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
@@ -110,7 +119,7 @@ def case(number, most_damage=6):
     "Case `number` of all that there are, always the same."
     rng = np.random.default_rng(number)
     tool = TOOLS[number % len(TOOLS)]
-    kind = str(rng.choice(["text", "text", "text", "zeek", "json", "arff"]))
+    kind = str(rng.choice(["text", "text", "text", "zeek", "json", "arff", "blanks"]))
     n = int(rng.integers(25, 60))
     told = columns(tool, rng)
     if rng.random() < 0.3: told = [told[i] for i in rng.permutation(len(told))]

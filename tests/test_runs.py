@@ -170,15 +170,18 @@ def test_few_records_are_split_alike_when_the_run_is_opened(tmp_path, untrained)
 
 
 def law_weak_promise(weak):
-    "Something is said exactly where 1 / (m + 1) passes the rate."
+    "Something is said exactly where the expected rate, (k + 1) / (m + 1), passes the wished one by more than a tenth; the number said is that rate."
     for fpr in (0.5, 1 / 3, 0.29, 0.1, 0.05, 0.01, 0.005, 0.001, 1e-4):
-        for m in {*range(1, 40), *(max(round(1 / fpr) + k, 1) for k in (-3, -2, -1, 0, 1))}:
-            assert bool(weak(m, fpr)) == (1 / (m + 1) > fpr * (1 + 1e-9)), (m, fpr)
+        for m in {*range(1, 40), 100, 400, 999, 1000, *(max(round(1 / fpr) + k, 1) for k in (-3, -2, -1, 0, 1))}:
+            k = max(j for j in range(m + 1) if j / m <= fpr)
+            said = weak(m, fpr)
+            assert bool(said) == ((k + 1) / (m + 1) > 1.1 * fpr), (m, fpr)
+            if said: assert f"{(k + 1) / (m + 1):.2%}" in said
 
 
 def test_law_weak_promise():
     law_weak_promise(runs.weak_promise)
-    for broken in (lambda m, fpr: m < 1 / fpr, lambda m, fpr: m < int(1 / fpr) - 1, lambda m, fpr: m < 99):
+    for broken in (lambda m, fpr: m < 1 / fpr, lambda m, fpr: "" if m >= 99 else runs.weak_promise(m, fpr), lambda m, fpr: runs.weak_promise(m, fpr).replace("with", "") and "few"):
         with pytest.raises(AssertionError): law_weak_promise(broken)
 
 
@@ -266,3 +269,11 @@ def test_a_run_of_other_records_is_refused(prepared, untrained, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(runs, "prepare", lambda **_: prepared._replace(dataset=replace(prepared.dataset, records=frame)))
             with pytest.raises(ValueError, match="fingerprint.*train again"): read()
+
+
+@pytest.mark.parametrize("settings", [None, [], {"dataset": 3}, {"dataset": "demo", "header": [["a"]]}, {"dataset": "demo", "seed": -1}, {"dataset": "demo", "sizes": {"train": "all"}}])
+def test_settings_that_make_no_sense_are_refused(tmp_path, settings):
+    "A record is a file that a person can change."
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "train.json").write_text(json.dumps({"settings": settings, "fingerprint": "0"}))
+    with pytest.raises(ValueError, match="make no sense"): read_run(tmp_path)
