@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .text import html_block, html_table, html_text, printable
+from .text import figure_text, html_block, html_table, html_text, printable
 
 # %% ../nbs/01c_account.ipynb #047cc8fc
 def some_of(
@@ -116,7 +116,7 @@ def plot_classes(
     import matplotlib.pyplot as plt
     import seaborn as sns
     ax = plt.gca() if ax is None else ax
-    counts = pd.Series(classes)
+    counts = pd.Series(classes).rename(figure_text)
     kind = np.where(counts.index == "benign", "benign", "attack")
     palette = {"benign": "#4c72b0", "attack": "#c44e52"}
     sns.barplot(x=counts.to_numpy(), y=counts.index, hue=kind, palette=palette, saturation=0.9, ax=ax)

@@ -142,8 +142,7 @@ def _check_settings(self: FlowDetector) -> None:
     if self.n_points is not None: require_positive_int(self.n_points, "n_points", minimum=2)
     if (self.n_points or 0) > MAX_POINTS: raise ValueError(f"n_points must be <= {MAX_POINTS}, got {self.n_points}")
     require_positive_int(self.n_bins, "n_bins", minimum=2)
-    if self.n_bins > 256:
-        raise ValueError(f"n_bins must be at most 256, got {self.n_bins}; bins have a floor of {FLOOR:g}")
+    if self.n_bins > 256: raise ValueError(f"n_bins must be <= 256, got {self.n_bins}; bins have a floor of {FLOOR:g}")
     require_positive_int(self.seed, "seed", minimum=0)
     require_between(self.learning_rate, 0, 10, "learning_rate")
     require_between(self.latent_df, 0, 1e6, "latent_df")
@@ -151,6 +150,7 @@ def _check_settings(self: FlowDetector) -> None:
         require_between(self.noise, 0, 1, "noise")
     require_between(self.validation_fraction, 0, 1, "validation_fraction")
     require_between(self.fpr, 0, 1, "fpr")
+    require_between(self.n_members, 0, 101, "n_members")
     if masked: return
     here = f"for architecture {self.architecture!r}"
     if self.statistic == "profile":

@@ -16,6 +16,7 @@ import pandas as pd
 import scipy
 
 from .core import from_here, package_versions, read_json, require_between, require_finite
+from .text import figure_text
 
 # %% ../nbs/03a_metrics.ipynb #3bb7d9a6
 def require_scores(
@@ -251,7 +252,7 @@ def plot_classes_found(
     import seaborn as sns
     ax = ax or plt.gca()
     named = classes.rename(columns={"auroc": "AUROC", "tpr_at_fpr_0.01": "TPR at 1 % FPR"})
-    named.index = [f"{name} ({n:,})" for name, n in zip(classes.index, classes["n"], strict=True)]
+    named.index = [figure_text(f"{name} ({n:,})") for name, n in zip(classes.index, classes["n"], strict=True)]
     both = named[["AUROC", "TPR at 1 % FPR"]].reset_index(names="class")
     long = both.melt("class", var_name="metric")
     sns.barplot(long, y="class", x="value", hue="metric", palette=["tab:blue", "tab:orange"], ax=ax)

@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from .core import require_between, require_choice, require_finite, require_positive_int
+from .text import figure_text
 
 # %% ../nbs/05c_rankings.ipynb #ce846f37
 _LEAST, _MOST = 6, 12  # features, unless there are fewer
@@ -129,7 +130,7 @@ def plot_ranking(
     ax = ax or plt.gca()
     table = ranking.table.head(top)
     places = np.arange(len(table))
-    ax.barh(table.index, table["value"], color=np.where(places < ranking.k, "tab:blue", "lightgray"))
+    ax.barh(table.index.map(figure_text), table["value"], color=np.where(places < ranking.k, "tab:blue", "lightgray"))
     reach = [table["value"] - table["low"], table["high"] - table["value"]]
     ax.errorbar(table["value"], places, xerr=reach, fmt="none", ecolor="black", elinewidth=1)
     if np.isfinite(ranking.null):

@@ -154,6 +154,7 @@ def plot_trials(
         ax.errorbar(rows["mean"] / rows["promised"], height, xerr=2 * rows["error"] / rows["promised"],
                     fmt="o", markersize=3, elinewidth=0.8, color=color, label=shape)
     ax.axvline(1, color="black", linestyle="--", linewidth=0.8)
+    ax.set_xlim(left=0)
     ax.set(yticks=range(len(names)), yticklabels=names,
            xlabel="found / promised; from above: fewest records first")
     ax.invert_yaxis()

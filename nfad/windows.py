@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .core import require_between, require_positive_int
+from .text import figure_text
 from .nearest import NearestPoints
 from .tail import Tail
 from .metrics import require_scores
@@ -159,7 +160,7 @@ def plot_windows(
     import matplotlib.pyplot as plt
     import seaborn as sns
     ax = ax or plt.gca()
-    both = found[["found alone", "found in its window"]].dropna().reset_index(names="class")
+    both = found[["found alone", "found in its window"]].dropna().rename(figure_text).reset_index(names="class")
     long = both.melt("class", var_name="how", value_name="share found")
     sns.barplot(long, y="class", x="share found", hue="how", palette=["lightgray", "tab:blue"], ax=ax)
     ax.set(xlim=(0, 1), ylabel="")

@@ -612,4 +612,4 @@ def test_public_names_load_on_demand():
 
 def test_the_check_command_is_executable():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    for name in ("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "Makefile"): assert (ROOT / name).is_file()
+    for name in ("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "README.md", "Makefile"): assert (ROOT / name).is_file()

@@ -2,9 +2,13 @@
 import html
 import sys
 import unicodedata
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+from matplotlib import pyplot
 
+from nfad import account, metrics, rankings, windows
 from nfad.text import html_text, printable, printable_lines
 
 HIDDEN = ["\x00", "\x07", "\x08", "\x1b[31m", "\x7f", "\x9b2J", "\u200b", "\u200e", "\u202e", "\u2066", "\ufeff", "\u2028", "\u2029", "\xad", "\U000e0041",
@@ -45,3 +49,28 @@ def test_law_html(): law_html(html_text)
 @pytest.mark.parametrize("broken", [printable, lambda text: html.escape(text, quote=False), lambda text: html.escape(html.escape(text))])
 def test_law_html_catches(broken):
     with pytest.raises(AssertionError): law_html(broken)
+
+
+def law_pictures_show_names(draw):
+    "A name with two signs of mathematics and no mathematics between them is drawn as it is."
+    ax = pyplot.subplots()[1]
+    try:
+        draw("$\\frac {$", ax)
+        ax.get_figure().canvas.draw()
+        assert any("frac {" in label.get_text() for label in [*ax.get_yticklabels(), *ax.get_xticklabels()])
+    finally: pyplot.close("all")
+
+
+PICTURES = {
+    "classes": lambda name, ax: account.plot_classes({"benign": 5, name: 3}, ax),
+    "found": lambda name, ax: metrics.plot_classes_found(pd.DataFrame({"auroc": 0.9, "tpr_at_fpr_0.01": 0.5, "n": 3}, index=[name]), ax),
+    "windows": lambda name, ax: windows.plot_windows(pd.DataFrame({"found alone": [0.2], "found in its window": [0.9]}, index=[name]), ax),
+    "ranking": lambda name, ax: rankings.plot_ranking(SimpleNamespace(table=pd.DataFrame({"value": [1.0], "low": [0.5], "high": [2.0]}, index=[name]), k=1, null=0.1), ax=ax)}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_law_pictures_show_names(kind): law_pictures_show_names(PICTURES[kind])
+
+
+def test_law_pictures_show_names_catches_mathematics():
+    with pytest.raises(ValueError): law_pictures_show_names(lambda name, ax: ax.set(yticks=[0], yticklabels=[name]))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from nfad import core
+from nfad import architectures, core, export, lines, nearest, prep, tables
 from nfad.cli import main
 from nfad.core import read_header, read_model
 from nfad.detector import FILE_FORMAT, FlowDetector
@@ -240,10 +240,7 @@ def test_damaged_graphs_catches_a_reader_without_seal(graph, tmp_path):
     def trusting(path):
         try: return open_session(onnx.load_from_string(path.read_bytes()))
         except Exception as error: raise ValueError(f"{path}: {error}") from error
-    def case(attack):
-        flipped = attack._replace(one_of=None) if False else attack
-        return law_graph(trusting, graph, flipped, tmp_path)
-    with pytest.raises((AssertionError, ValueError)): run_attacks("graphs", case)
+    with pytest.raises((AssertionError, ValueError)): run_attacks("graphs", lambda attack: law_graph(trusting, graph, attack, tmp_path))
 
 
 def test_a_graph_from_elsewhere_is_refused(tmp_path):
@@ -297,3 +294,16 @@ def test_no_traceback_when_a_bad_model_scores(models, tmp_path, capsys):
         if out.exists(): out.rmdir()
         return f"exit {status}"
     run_attacks("scoring", case, share=0.1)
+
+
+def test_the_limits_that_security_md_states():
+    "What the page says is what the code does."
+    from pathlib import Path
+    page = (Path(__file__).parent.parent.parent / "SECURITY.md").read_text(encoding="utf-8")
+    said = dict(row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| ") and "at most" not in row)
+    assert said == {"model file, ONNX graph": f"{core.MAX_MODEL >> 20} MB", "header of a model file": f"{core.MAX_HEADER >> 20} MB",
+                    "features of a model; of architecture `pzflow`": f"{prep._MAX_FEATURES:,}; {architectures._MOST_COUPLED}",
+                    "points that records are compared with; flows of an ensemble": f"{nearest.MAX_POINTS:,}; 100", "classes of a network; letters of a name": "10,000; 200",
+                    "line of a stream": f"{lines._LONGEST >> 20} MB", "columns of a table": f"{tables._MAX_COLUMNS:,}"}
+    assert export._LARGEST == core.MAX_MODEL
+    for name in (FILE_FORMAT, NETWORK_FORMAT, CHECKPOINT_FORMAT): assert f"`{name}`" in page
