@@ -535,12 +535,14 @@ def insistent_interrupts() -> Iterator[None]:
     try: yield
     finally: sys.unraisablehook = usual
 
-# %% ../nbs/13_cli.ipynb #da545ee2
+# %% ../nbs/13_cli.ipynb #007062dc
 def _tell(said: Said, as_json: bool, given: dict[str, Any]) -> int:
     "Prints what a command says; returns its exit code."
     if as_json and given.get("source") != "-":
-        print(json.dumps(said.content, indent=2, default=str))
+        plain = json.loads(json.dumps(said.content, default=str), parse_constant=lambda word: None)
+        print(json.dumps(plain, indent=2, allow_nan=False))  # NaN is no JSON
     elif said.text and not given.get("quiet"): print(printable_lines(said.text))
+    elif said.text and said.status: print(printable_lines(said.text), file=sys.stderr)  # quiet about success only
     sys.stdout.flush()
     return said.status
 
@@ -559,6 +561,12 @@ def _with_files(given: dict[str, Any]) -> dict[str, Any]:
     return given | {name: str(copied_pipe(value)) for name, value in pipes.items()}
 
 
+def _drop_output() -> None:
+    "What waits to be printed goes nowhere, if nothing takes it."
+    try: sys.stdout.flush()
+    except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+# %% ../nbs/13_cli.ipynb #da545ee2
 def main(
     words: Sequence[str] | None = None,  # of the command line; None: those of the process
 ) -> int:                                # exit code
@@ -573,11 +581,12 @@ def main(
             print("interrupted; the same command goes on where it was", file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader of our output is gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return 0
         except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
             if verbose: raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             said = printable(text or type(error).__name__)
             print(f"nfad {name}: {said}", file=sys.stderr)
+            _drop_output()
             return 1
