@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .core import require_choice, suggest
 from .vocabulary import (
     FEATURES, MARKS, canonical_columns, column_key, column_role, find_vocabulary)
-from .dialects import is_nothing
+from .dialects import NOTHING
 from .recipes import REPAIRS, Repair
 from .roles import Role, column_roles, unit_faults
 from .tables import Table
@@ -136,6 +136,9 @@ def _use_by_name(name: str, vocabulary: str, misleading: Sequence[str]) -> str:
     return _USED_AS[role]
 
 # %% ../nbs/01c_columns.ipynb #cc5961ac
+_CELLS = 200_000  # to look at in each table, but 200 rows at least and 2,000 at most
+
+
 def sample_of(
     tables: Sequence[Table],  # of one data set
     most: int = 5,            # tables to look at
@@ -143,12 +146,13 @@ def sample_of(
     "The first rows of the first tables."
     frames = []
     for table in tables[:most]:
-        frame = table.sample(2000)
+        frame = table.sample(min(max(_CELLS // max(len(table.names), 1), 200), 2000))
         frames.append(frame.set_axis(canonical_columns(table.names), axis=1).reset_index(drop=True))
     sample = pd.concat(frames, ignore_index=True)
     words = sample.select_dtypes(include=["object", "string"]).columns
     as_text = lambda cells: cells.map(str, na_action="ignore").astype("str")
-    tidy = lambda cells: as_text(cells).str.strip().where(~cells.map(is_nothing), None)
+    no_nothing = lambda texts: texts.mask(texts.str.lower().isin(NOTHING))
+    tidy = lambda cells: no_nothing(as_text(cells).str.strip())
     sample[list(words)] = sample[list(words)].apply(tidy)
     return sample
 
@@ -189,6 +193,7 @@ def make_plan(
     source: DatasetSource | None = None,  # its entry, if it has one
     label_column: str | None = None,      # None: found by name; or "file name" or "none"
     missing: str = "auto",                # drop, indicate, or auto: drop if the entry says so
+    sample: pd.DataFrame | None = None,   # from `sample_of`; None: looked at here
 ) -> Plan:                                # what to read
     "Settles vocabulary, features and labels."
     first = tables[0]
@@ -200,7 +205,7 @@ def make_plan(
     entry = _entry_for(vocabulary, source)
     entries = [source] * bool(source) + [entry] * bool(entry)
     labels = [_find_label(table.names, label_column, entries, table.path) for table in tables]
-    sample = sample_of(tables)
+    if sample is None: sample = sample_of(tables)
     unlabelled = sample.drop(columns=[name for name in labels if name in sample])
     roles = {} if vocabulary in _BY_NAME else column_roles(unlabelled, vocabulary)
     uses = _uses(tables, vocabulary, labels, roles)
@@ -214,8 +219,7 @@ def make_plan(
     if "none" in labels and label_column is None:
         doubts.append("no labels: all records are taken as benign")
     return Plan(
-        vocabulary,
-        features=used_as("feature", "on request"),
+        vocabulary, features=used_as("feature", "on request"),
         labels=tuple(labels), subclass=subclass,
         skipped=tuple((name, use) for name, use in uses.items() if use not in _USED_AS.values()),
         days=source.days if source else (), missing=chosen, doubts=tuple(doubts),

@@ -456,11 +456,12 @@ def _base_columns(names: Sequence[str], plan: Plan) -> list[str]:
     "The columns that features are made from: `proto` for `proto is tcp`."
     known = [*plan.features, *plan.words]
     found = {}
+    is_known = set(known)
     for name in names:
         if name == "missing cells": continue
-        makers = [c for c in known if name.startswith(f"{c} is ") or name.endswith(f" in {c}")]
-        made_from = makers[0] if makers and name not in known else name
-        found[made_from] = None
+        makers = [] if name in is_known else [
+            column for column in known if name.startswith(f"{column} is ") or name.endswith(f" in {column}")]
+        found[makers[0] if makers else name] = None
     return list(found)
 
 # %% ../nbs/01c_data.ipynb #eb71ddf3
@@ -486,6 +487,21 @@ def _make(
     X = make_numbers(recipe, cells, {name: frame[name] for name in words})
     return pd.DataFrame(X, columns=[feature.name for feature in recipe], index=frame.index), recipe, gone
 
+# %% ../nbs/01c_data.ipynb #f2984f37
+_MOST_FEATURES = 128
+
+
+def _too_many(
+    records: pd.DataFrame, is_attack: np.ndarray, watched: set[str], leave: dict[str, str],
+) -> dict[str, str]:
+    "Features beyond the most that are used, and why they are left out."
+    names = [name for name in records if name not in leave and name not in watched]
+    if len(names) <= _MOST_FEATURES: return {}
+    n_values = records.loc[~is_attack, names].nunique()
+    kept = {*n_values.sort_values(ascending=False, kind="stable").index[:_MOST_FEATURES]}
+    why = f"more than {_MOST_FEATURES} features, and not among the most varied; see feature_set"
+    return {name: why for name in names if name not in kept}
+
 # %% ../nbs/01c_data.ipynb #2290544a
 _FEW_BENIGN = 100  # below that, a column may be constant on benign records by chance
 
@@ -499,15 +515,19 @@ def _constants(
     columns = [name for name in records if name not in watched]
     constant = [name for name in columns if records[name].min() == records[name].max()]
     leave = {} if chosen or len(constant) == len(columns) else dict.fromkeys(constant, "constant")
-    notes = [f"constant, kept because chosen by name: {', '.join(constant)}"] if constant and chosen else []
+    notes = [f"constant, kept because chosen: {some_of(constant)}"] if constant and chosen else []
     rest = records[[name for name in columns if name not in constant]]
     label_like = telling_columns(rest, is_attack, "own") if (~is_attack).sum() >= _FEW_BENIGN else []
     if not chosen: leave |= dict.fromkeys(label_like, "tells all attacks, like a label")
     benign = rest.loc[~is_attack]
     telling = [name for name in benign if benign[name].nunique() == 1 and name not in leave]
     if telling:
-        notes.append(f"constant on benign records, so any other value tells an attack: {', '.join(telling)}")
-    return leave, notes
+        notes.append(f"constant on benign records, so any other value tells an attack: {some_of(telling)}")
+    beyond = {} if chosen else _too_many(records, is_attack, watched, leave)
+    if beyond:
+        some = f"{len(beyond):,} features are left out, {_MOST_FEATURES} used"
+        notes.append(f"{some}: choose with --feature-set a,b,c")
+    return leave | beyond, notes
 
 # %% ../nbs/01c_data.ipynb #4a1c5390
 def _numbers(

@@ -159,13 +159,12 @@ def look_at(
     source, paths, left_out = locate(name_or_path, data_dir())
     report = ReadReport()
     tables, no_tables = open_all(source, paths, report, header=header, sensor=sensor)
-    doubts = []
-    try: plan = make_plan(tables, source, label_column, missing)
+    doubts, sample = [], sample_of(tables)
+    try: plan = make_plan(tables, source, label_column, missing, sample)
     except KeyError:
-        plan = make_plan(tables, source, "none", missing)
+        plan = make_plan(tables, source, "none", missing, sample)
         doubts.append("no column of labels was found: "
                       "name one with --label-column, or pass --label-column none")
-    sample = sample_of(tables)
     counted = _pass_over(tables, plan)
     columns = _describe(sample[canonical_columns(tables[0].names)], plan, counted, tables[0].names)
     label = plan.labels[0]

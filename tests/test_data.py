@@ -490,3 +490,30 @@ def test_law_kept_by_code(tmp_path, monkeypatch): law_kept_by_code(data._demo_co
 def test_law_kept_by_code_catches_one_module_alone(tmp_path, monkeypatch):
     from nfad import demo
     with pytest.raises(AssertionError, match="flowmeter"): law_kept_by_code(lambda: Path(demo.__file__).read_text(), tmp_path, monkeypatch)
+
+
+# ---------------------------------------------------------------- very wide tables
+
+def law_few_features(path, n_columns, load=load_dataset):
+    "Of very many columns the most varied are used, the others are named with the reason; asked for by name, any are used."
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.integers(0, 1000, (80, n_columns)), columns=[f"x{i}" for i in range(n_columns)])
+    frame.iloc[:, ::3] %= 2
+    pd.concat([frame, pd.Series("BENIGN", frame.index, name="Label")], axis=1).to_csv(path, index=False)
+    loaded = load(path, cache=False)
+    used = [name for name in loaded.records if name.startswith("x")]
+    assert len(used) == min(n_columns, 128) and len(used) + len(loaded.report.columns_dropped) == n_columns
+    if n_columns <= 128: return
+    assert all(int(name[1:]) % 3 for name in used) and any("--feature-set" in note for note in loaded.report.notes)
+    assert all("most varied" in why for why in loaded.report.columns_dropped.values())
+    assert list(load(path, ["x3", "x0"], cache=False).records)[:2] == ["x3", "x0"]
+
+
+@pytest.mark.parametrize("n_columns", [20, 128, 300])
+def test_law_few_features(tmp_path, n_columns): law_few_features(tmp_path / "a.csv", n_columns)
+
+
+@pytest.mark.parametrize("most", [4000, 50])
+def test_law_few_features_catches(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(data, "_MOST_FEATURES", most)
+    with pytest.raises(AssertionError): law_few_features(tmp_path / "a.csv", 300)
