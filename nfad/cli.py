@@ -18,7 +18,8 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from .commands import COMMANDS, Said, add_options, command
+from . import answering
+from .commands import COMMANDS, Said, add_options, command, names_of
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
@@ -85,13 +86,6 @@ def _info(
         number = lambda value: f"{value:,}" if isinstance(value, int) else printable(value)
         lines = [f"{key:<14}{number(value)}" for key, value in shown.items()]
     return Said(said, "\n".join(lines))
-
-# %% ../nbs/13_cli.ipynb #4ca29334
-def names_of(
-    text: str,     # separated by commas
-) -> list[str]:    # without padding
-    "Names as the command line gives them."
-    return [name.strip() for name in text.split(",")] if text.strip() else []
 
 # %% ../nbs/13_cli.ipynb #d04d533b
 @command("inspect")
@@ -305,19 +299,21 @@ def _explain(
     # file of benign records to compare with; calibration.parquet beside the model is found
     background: str = "",
     header: str = "",       # names of columns, separated by commas, of texts without a header
+    suppress: str = "",     # files of rules (nfad suppress), separated by commas; what they hide is counted
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
     force: bool = False,    # write over files that nfad did not write, or that are read
     quiet: bool = False,    # no progress and no summary
 ) -> Said:                  # where the page is, and the first records
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
-    from nfad.alerts import explain_alerts, find_alerts, write_alerts
+    from nfad.alerts import explain_alerts, find_alerts, find_shown, write_alerts
     from nfad.serving import benign_records, load_model
     loaded = load_model(model)
     beside = None if quick else _benign_path(model, background)
     benign = benign_records(beside, loaded.recipe) if beside else None
-    found = find_alerts(target, fdr, top)
+    rules = names_of(suppress)
+    found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
-    reads = [model, *found_below(source), *found_below(target), *([beside] if beside else [])]
+    reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr",
                "surprising")
@@ -499,6 +495,7 @@ _MORE = """examples:
   nfad score MODEL /data/flows /data/scores                a folder of tables of any kind
   tail -f conn.log | nfad score MODEL - --alerts-only
   nfad explain MODEL /data/flows /data/scores --top 50     alerts.html, most anomalous first
+  nfad verdict alerts 3-9,12 attack --note scan            what a person says of listed records
   nfad run tor2016,cicids2017 --seeds 0,1,2 --jobs 2       a grid, with one table
 
 exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some files or cells failed, 130 interrupted"""

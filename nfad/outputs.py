@@ -70,10 +70,11 @@ def write_table(
     frame: pd.DataFrame,  # to write, without its index
     path: str | Path,     # a Parquet file; written atomically
     kind: str,            # what it is for
+    **said: str,          # further entries of the mark
 ) -> Path:                # `path`
     "Writes a frame as a marked Parquet file."
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    mark = {b"nfad": json.dumps({"kind": kind}).encode()}
+    mark = {b"nfad": json.dumps({"kind": kind} | said).encode()}
     table = table.replace_schema_metadata((table.schema.metadata or {}) | mark)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
