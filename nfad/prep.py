@@ -167,7 +167,7 @@ def feature_names(
         hint = suggest(unknown[0], [*sorted(known), "all", *FEATURE_SETS])
         sets = ["all", *FEATURE_SETS]
         raise ValueError(f"feature_set: {unknown[0]!r} is neither a feature nor one of the sets {sets}{hint}")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(pd.Series(names)[pd.Series(names).duplicated()])
     if repeated:
         raise ValueError(f"feature_set must not repeat a feature, got {repeated[0]!r} twice")
     missing = [name for name in names if available is not None and name not in available]
