@@ -18,7 +18,8 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from .commands import COMMANDS, Said, add_options, command
+from . import answering
+from .commands import COMMANDS, Said, add_options, command, names_of
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
@@ -85,13 +86,6 @@ def _info(
         number = lambda value: f"{value:,}" if isinstance(value, int) else printable(value)
         lines = [f"{key:<14}{number(value)}" for key, value in shown.items()]
     return Said(said, "\n".join(lines))
-
-# %% ../nbs/13_cli.ipynb #4ca29334
-def names_of(
-    text: str,     # separated by commas
-) -> list[str]:    # without padding
-    "Names as the command line gives them."
-    return [name.strip() for name in text.split(",")] if text.strip() else []
 
 # %% ../nbs/13_cli.ipynb #d04d533b
 @command("inspect")
@@ -305,19 +299,21 @@ def _explain(
     # file of benign records to compare with; calibration.parquet beside the model is found
     background: str = "",
     header: str = "",       # names of columns, separated by commas, of texts without a header
+    suppress: str = "",     # files of rules (nfad suppress), separated by commas; what they hide is counted
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
     force: bool = False,    # write over files that nfad did not write, or that are read
     quiet: bool = False,    # no progress and no summary
 ) -> Said:                  # where the page is, and the first records
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
-    from nfad.alerts import explain_alerts, find_alerts, write_alerts
+    from nfad.alerts import explain_alerts, find_alerts, find_shown, write_alerts
     from nfad.serving import benign_records, load_model
     loaded = load_model(model)
     beside = None if quick else _benign_path(model, background)
     benign = benign_records(beside, loaded.recipe) if beside else None
-    found = find_alerts(target, fdr, top)
+    rules = names_of(suppress)
+    found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
-    reads = [model, *found_below(source), *found_below(target), *([beside] if beside else [])]
+    reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr",
                "surprising")
@@ -499,6 +495,7 @@ _MORE = """examples:
   nfad score MODEL /data/flows /data/scores                a folder of tables of any kind
   tail -f conn.log | nfad score MODEL - --alerts-only
   nfad explain MODEL /data/flows /data/scores --top 50     alerts.html, most anomalous first
+  nfad verdict alerts 3-9,12 attack --note scan            what a person says of listed records
   nfad run tor2016,cicids2017 --seeds 0,1,2 --jobs 2       a grid, with one table
 
 exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some files or cells failed, 130 interrupted"""
@@ -538,12 +535,14 @@ def insistent_interrupts() -> Iterator[None]:
     try: yield
     finally: sys.unraisablehook = usual
 
-# %% ../nbs/13_cli.ipynb #da545ee2
+# %% ../nbs/13_cli.ipynb #007062dc
 def _tell(said: Said, as_json: bool, given: dict[str, Any]) -> int:
     "Prints what a command says; returns its exit code."
     if as_json and given.get("source") != "-":
-        print(json.dumps(said.content, indent=2, default=str))
+        plain = json.loads(json.dumps(said.content, default=str), parse_constant=lambda word: None)
+        print(json.dumps(plain, indent=2, allow_nan=False))  # NaN is no JSON
     elif said.text and not given.get("quiet"): print(printable_lines(said.text))
+    elif said.text and said.status: print(printable_lines(said.text), file=sys.stderr)  # quiet about success only
     sys.stdout.flush()
     return said.status
 
@@ -562,6 +561,12 @@ def _with_files(given: dict[str, Any]) -> dict[str, Any]:
     return given | {name: str(copied_pipe(value)) for name, value in pipes.items()}
 
 
+def _drop_output() -> None:
+    "What waits to be printed goes nowhere, if nothing takes it."
+    try: sys.stdout.flush()
+    except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+# %% ../nbs/13_cli.ipynb #da545ee2
 def main(
     words: Sequence[str] | None = None,  # of the command line; None: those of the process
 ) -> int:                                # exit code
@@ -576,11 +581,12 @@ def main(
             print("interrupted; the same command goes on where it was", file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader of our output is gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return 0
         except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
             if verbose: raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             said = printable(text or type(error).__name__)
             print(f"nfad {name}: {said}", file=sys.stderr)
+            _drop_output()
             return 1

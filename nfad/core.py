@@ -348,7 +348,9 @@ def write_model(
     if len(text) > MAX_HEADER // 2 or size > MAX_MODEL - MAX_HEADER:  # half: it is quoted again
         raise ValueError(f"{path} would be too large to be read again: {size:,} bytes of arrays, "
                          f"a header of {len(text):,}")
-    with atomic_path(path) as temporary: save_file(arrays, temporary, metadata={"nfad": text})
+    with atomic_path(path) as temporary:
+        try: save_file(arrays, temporary, metadata={"nfad": text})
+        except SafetensorError as error: raise OSError(f"{path} cannot be written: {error}") from error
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #2c034669

@@ -30,7 +30,7 @@ from .serving import (
     LoadedModel, frame_numbers, load_model, model_bytes, restore_model, score_rows, table_numbers)
 from .seen import write_seen
 from .contents import on_disk
-from .outputs import require_free, write_table
+from .outputs import clear_leftovers, require_free, write_table
 from .vocabulary import canonical_columns, find_vocabulary, is_known
 from .lines import BATCH, Wanted
 from .roles import column_roles
@@ -310,16 +310,6 @@ def _here(model: LoadedModel, jobs: Sequence[Job], bar: tqdm) -> Iterator[dict[s
         bar.update(before + size - bar.n)
 
 
-def _clear_leftovers(jobs: Sequence[Job]) -> None:
-    "Removes temporary files of processes of this machine that are gone."
-    for folder in {Path(job.target).parent for job in jobs}:
-        for path in folder.glob(".*.tmp.parquet"):
-            pid = path.name.split(".")[-3]
-            try: os.kill(int(pid) if pid.isdigit() else 0, 0)
-            except ProcessLookupError: path.unlink(missing_ok=True)
-            except (OSError, OverflowError): pass  # alive and someone else's, or no process number
-
-
 def _clear_own(jobs: Sequence[Job]) -> None:
     "Removes temporary files of jobs that are done, whichever machine began them."
     for job in jobs:
@@ -345,7 +335,8 @@ def score_files(
     jobs = plan_jobs(source, target, keep, require_positive_int(window, "window"), header)
     left_out = find_tables(source)[1]
     require_free(dict.fromkeys((job.target for job in jobs), "scores"), [on_disk(job.source) for job in jobs], force)
-    if scheduler in (None, "local"): _clear_leftovers(jobs)
+    if scheduler in (None, "local"):
+        for folder in {Path(job.target).parent for job in jobs}: clear_leftovers(folder)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     size = sum(job.size() for job in jobs)
     results = []
@@ -494,6 +485,7 @@ def recalibrate(
         raise ValueError(f"source must hold {wanted}, got {len(scores)}{also}")
     old = detector.threshold_
     if fpr is not None: detector.fpr = fpr
+    clear_leftovers(Path(target).parent)
     with atomic_path(target) as temporary:
         write_seen(detector.set_calibration(scores).save(temporary), loaded.seen)
     return {"n_calibration": len(scores), "threshold": detector.threshold_, "old_threshold": old,

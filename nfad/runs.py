@@ -20,7 +20,7 @@ from .catalog import DATASETS
 from .data import Dataset, load_dataset
 from .splits import Split, split_dataset
 from .recipes import is_plain
-from .outputs import kind_of, require_free, write_table
+from .outputs import clear_leftovers, kind_of, require_free, write_table
 from .prep import columns_to_load, default_feature_set, feature_names, index_base, set_slug
 from .detector import FlowDetector
 from .seen import Seen, remember, write_seen
@@ -153,14 +153,14 @@ def require_own_folder(
     folder: Path,  # of a run
     force: bool,   # True: nothing is refused
 ) -> None:
-    "An error if a file that nfad did not write stands where a run writes; earlier versions left no marks."
+    "An error if a file that nfad did not write stands where a run writes."
     record = folder / "train.json"
     earlier = record.is_file() and not kind_of(record) and "settings" in read_json(record)
     kinds = {"train.json": "record", "calibration.parquet": "calibration",
              "model.safetensors": "flow", "checkpoint.safetensors": "checkpoint"}
     require_free({folder / name: kind for name, kind in kinds.items()}, force=force or earlier)
 
-# %% ../nbs/02f_runs.ipynb #ebcb00d9
+# %% ../nbs/02f_runs.ipynb #9a4fef90
 def _validation_part(prepared: Prepared, detector: FlowDetector, settings: dict[str, Any]) -> str | None:
     "The part that early stopping and the statistic look at; None: some of `train`."
     if settings.get("sizes") == "paper": return "calibration"  # its 1,000 validation records serve for both
@@ -183,7 +183,7 @@ def _seen(prepared: Prepared, part: str | None) -> Seen:
     trained = np.arange(len(rows)) < len(fitted)
     return remember(records, copies[rows], int(copies[~data.is_attack].sum()), trained)
 
-
+# %% ../nbs/02f_runs.ipynb #ebcb00d9
 def train_run(
     prepared: Prepared,        # records, split, features and folder
     detector: FlowDetector,    # unfitted
@@ -201,11 +201,15 @@ def train_run(
     detector.recipe_ = [made[name] for name in prepared.features]
     calibration = prepared.part("calibration")
     record = train_record(detector.calibrate(calibration), prepared, settings)
-    (folder / "model.safetensors").unlink(missing_ok=True)  # no old model beside a new record
-    write_json(folder / "train.json", record)
-    write_table(calibration[:5000], folder / "calibration.parquet", "calibration")
-    with atomic_path(folder / "model.safetensors") as temporary:
-        write_seen(detector.save(temporary), _seen(prepared, part))
+    clear_leftovers(folder)
+    model = folder / "model.safetensors"
+    with (atomic_path(model) as new_model,  # all is written before anything is replaced
+          atomic_path(folder / "calibration.parquet") as new_calibration,
+          atomic_path(folder / "train.json") as new_record):
+        write_seen(detector.save(new_model), _seen(prepared, part))
+        write_table(calibration[:5000], new_calibration, "calibration")
+        write_json(new_record, record)
+        model.unlink(missing_ok=True)  # no old model beside a new record
     return record
 
 # %% ../nbs/02f_runs.ipynb #0dad8f9f

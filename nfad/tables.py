@@ -252,8 +252,9 @@ def _typed_batches(
             seen += len(piece)
             faults = np.full(len(piece), None, dtype=object)
             yield Batch(numbers, texts, lines, faults, seen / max(n_rows, 1))
+    if seen != n_rows: raise ValueError(f"the file is damaged: it says {n_rows:,} rows, and holds {seen:,}")
 
-
+# %% ../nbs/01b_tables.ipynb #49b45145
 def _parquet_batches(path: Path, names: Sequence[str], wanted: Wanted) -> Iterator[Batch]:
     "Batches of a Parquet file."
     how = {"buffer_size": 1 << 18, "pre_buffer": False, "page_checksum_verification": True}
