@@ -281,6 +281,13 @@ def _scored(report: Any) -> Said:
         "left_out": report.left_out, "doubts": list(report.doubts)}
     return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
 
+# %% ../nbs/13_cli.ipynb #35616d08
+def _require_calm(model: str, path: str) -> Path:
+    "Benign records named or beside the model, or what to do."
+    found = _benign_path(model, path)
+    if found: return found
+    raise FileNotFoundError("ask needs benign records: calibration.parquet beside the model, or --background FILE")
+
 # %% ../nbs/13_cli.ipynb #0f2e739a
 def found_below(
     path: str,      # of a file, or of a folder of tables
@@ -302,6 +309,8 @@ def _explain(
     background: str = "",
     header: str = "",       # names of columns, separated by commas, of texts without a header
     suppress: str = "",     # files of rules (nfad suppress), separated by commas; what they hide is counted
+    ask: int = 0,           # list so many records to ask a person about, not the highest scores
+    answered: str = "",     # files of nfad verdict, separated by commas: not to be asked again
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
     force: bool = False,    # write over files that nfad did not write, or that are read
     quiet: bool = False,    # no progress and no summary
@@ -313,7 +322,13 @@ def _explain(
     beside = None if quick else _benign_path(model, background)
     benign = benign_records(beside, loaded.recipe) if beside else None
     rules = names_of(suppress)
-    found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
+    if ask and rules: raise ValueError("ask and suppress cannot be given together: rules hide alerts, not questions")
+    if ask:
+        from nfad.questions import answered_records, find_questions
+        known = answered_records(loaded, names_of(answered))
+        calm = benign_records(_require_calm(model, background), loaded.recipe)
+        found = find_questions(loaded, source, target, calm, ask, known, fdr, names_of(header))
+    else: found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
     reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
