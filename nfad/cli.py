@@ -282,13 +282,6 @@ def _scored(report: Any) -> Said:
     return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
 
 # %% ../nbs/13_cli.ipynb #35616d08
-def _require_calm(model: str, path: str) -> Path:
-    "Benign records named or beside the model, or what to do."
-    found = _benign_path(model, path)
-    if found: return found
-    raise FileNotFoundError("ask needs benign records: calibration.parquet beside the model, or --background FILE")
-
-# %% ../nbs/13_cli.ipynb #0f2e739a
 def found_below(
     path: str,      # of a file, or of a folder of tables
 ) -> list[Path]:    # files on disk
@@ -297,6 +290,13 @@ def found_below(
     return [found for found in place.rglob("*") if found.is_file()] if place.is_dir() else [place]
 
 
+def _require_calm(model: str, path: str) -> Path:
+    "Benign records named or beside the model, or what to do."
+    found = _benign_path(model, path)
+    if found: return found
+    raise FileNotFoundError("ask needs benign records: calibration.parquet beside the model, or --background FILE")
+
+# %% ../nbs/13_cli.ipynb #0f2e739a
 @command("explain")
 def _explain(
     model: str,             # path of the model file that scored

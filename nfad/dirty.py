@@ -18,12 +18,11 @@ from .tail import Tail
 from .engine import in_blocks
 from .statistics import ProfileStatistic
 from .detector import FlowDetector
-from .windows import place_of
 from .verdicts import VerdictModel, grow_forest, log_odds
 
 # %% ../nbs/06b_dirty.ipynb #780c069e
 def _votes_by_others(
-    train: np.ndarray,  # (n, w) positions
+    train: np.ndarray,  # (n, w) scaled
     free: np.ndarray,   # (n,) bool: counts as benign
     attack: np.ndarray, # (k, w) of named attacks
     calm: np.ndarray,   # (c, w) of benign records
@@ -40,7 +39,7 @@ def _votes_by_others(
 
 # %% ../nbs/06b_dirty.ipynb #ecc3ab35
 def accusations(
-    train: np.ndarray,    # (n, w) positions of training records, see `place_of` of 04a_windows
+    train: np.ndarray,    # (n, w) scaled training records
     attack: np.ndarray,   # (k, w) of named attacks, k >= 1
     calm: np.ndarray,     # (c, w) of benign records that were not trained on
     level: float = 3.5,   # nats; accused of more, a record does not count as benign
@@ -69,7 +68,7 @@ def without_condemned(
     level: float = 3.5,       # see `accusations`
 ) -> tuple[FlowDetector, np.ndarray]:  # a detector with cleaned points; (n,) accusations, nats
     "A detector that no longer compares with what the answers condemn."
-    places = [place_of(detector, part).place for part in (train, attack, calm)]
+    places = [detector.transform_.transform(part) for part in (train, attack, calm)]
     told = accusations(*places, level=level)
     kept = train[told <= level]
     if len(kept) == len(train) or len(kept) < 20: return detector, told
@@ -83,7 +82,7 @@ def without_condemned(
 
 # %% ../nbs/06b_dirty.ipynb #dfebd165
 def rarity(
-    train: np.ndarray,  # (n, w) positions of training records
+    train: np.ndarray,  # (n, w) scaled training records
     k: int = 10,        # neighbors; a kind of fewer records is far from everything else
 ) -> np.ndarray:        # (n,) distance to the k-th nearest other record
     "How alone each training record is."

@@ -17,7 +17,6 @@ from fastcore.basics import patch
 from .core import (atomic_path, read_header, read_model, reading_model, require_finite, require_positive_int,
                        write_model)
 from .tail import Tail
-from .engine import in_blocks
 from .detector import FlowDetector
 from .score import conformal_p_values
 from .reweight import joined, tie_break
@@ -45,12 +44,14 @@ def grow_forest(
     seed: int = 0,       # of the splits
 ) -> Forest:
     "A forest that tells attacks from benign records, classes weighted alike."
-    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
     X = np.concatenate([benign, attack]).astype(np.float32)
     y = np.repeat([0, 1], [len(benign), len(attack)])
     settings = dict(class_weight="balanced_subsample", random_state=seed)
-    grown = ExtraTreesClassifier(require_positive_int(n_trees, "n_trees"), **settings).fit(X, y)
-    trees = [tree.tree_ for tree in grown.estimators_]
+    half = require_positive_int(n_trees, "n_trees", minimum=2) // 2
+    kinds = {ExtraTreesClassifier: half, RandomForestClassifier: n_trees - half}
+    grown = [kind(n, **settings).fit(X, y) for kind, n in kinds.items()]
+    trees = [tree.tree_ for forest in grown for tree in forest.estimators_]
     first = np.cumsum([0, *(tree.node_count for tree in trees)])
     feature = [np.where(tree.children_left < 0, -1, tree.feature) for tree in trees]
     threshold = [_rounded_down(tree.threshold) for tree in trees]
@@ -85,20 +86,13 @@ def log_odds(
     return np.log((votes * n_trees + 0.5) / ((1 - votes) * n_trees + 0.5))
 
 # %% ../nbs/06a_verdicts.ipynb #24e4ed5c
+_START = 2.0  # nats that answers must say at least
+
+
 class VerdictModel(FlowDetector):
     "A detector that was told what some records were."
     forest_ = None          # `Forest`; None as long as no attack was named
     ancestors: tuple[str, ...] = ()  # identities of the models that it came from
-
-
-@patch
-def _place(
-    self: VerdictModel,
-    Z: np.ndarray,      # (n, k) scaled records
-    terms: np.ndarray,  # (n, k) log p(x_i | x_<i)
-) -> np.ndarray:        # (n, 2 k) float32
-    "Scaled values beside the profile of surprises."
-    return np.concatenate([Z, self.statistic_.profile(-terms.astype(np.float64))], axis=1, dtype=np.float32)
 
 
 @patch
@@ -108,7 +102,7 @@ def _halves(
 ) -> np.ndarray:                   # (n, 2): default score, log odds of the forest
     "What the flow says and what the answers say, in one pass."
     def both(Z, terms, u):
-        votes = self.forest_.votes(self._place(Z, terms))
+        votes = self.forest_.votes(Z)
         return np.stack([self._parts(Z, terms, u).sum(axis=1), log_odds(votes, len(self.forest_.root))], axis=1)
     def with_constants(records, found):
         found[:, 0] += self._constants(records)
@@ -118,19 +112,17 @@ def _halves(
 # %% ../nbs/06a_verdicts.ipynb #2de498f0
 @patch
 def _benign_places(self: VerdictModel) -> np.ndarray:
-    "Positions of the benign points of the statistic."
-    Z = self.statistic_.models_["record"].points
-    terms, = in_blocks(lambda rows: self.terms_(rows)[:1], Z)
-    return self._place(Z, terms)
+    "Scaled values of the benign points of the statistic."
+    return self.statistic_.models_["record"].points
 
 
 @patch
 def places(
     self: VerdictModel,
     X: pd.DataFrame | np.ndarray,  # (n, d) records
-) -> np.ndarray:                   # (n, 2 k) float32
+) -> np.ndarray:                   # (n, k) float32 scaled values
     "Records as the forest sees them."
-    return self._in_chunks(X, lambda Z, terms, u: self._place(Z, terms))
+    return self.transform_.transform(X)
 
 # %% ../nbs/06a_verdicts.ipynb #44ed6b71
 @patch(cls_method=True)
@@ -177,7 +169,7 @@ def calibrate(
     default, odds = self._halves(X).T
     self.default_calibration_ = np.sort(default)
     self.odds_tail_ = Tail(odds)
-    scores = joined(_among_themselves(default), _among_themselves(odds)) + tie_break(default)
+    scores = joined(_among_themselves(default), _among_themselves(odds), _START) + tie_break(default)
     return self.set_calibration(scores)
 
 
@@ -192,7 +184,7 @@ def lifts(
         return pd.DataFrame({"default": default, "answers": 0.0})
     default, odds = self._halves(X).T
     base = -np.log(conformal_p_values(default, self.default_calibration_))
-    lift = joined(base, self.odds_tail_.surprise(odds)) - base
+    lift = joined(base, self.odds_tail_.surprise(odds), _START) - base
     return pd.DataFrame({"default": base + tie_break(default), "answers": lift})
 
 
@@ -319,7 +311,7 @@ def _restore_answers(
     told: dict[str, np.ndarray],  # arrays of the file
 ) -> None:
     "Gives a model what a file says of answers."
-    width = 2 * len(self.transform_.feature_names_out_)
+    width = len(self.transform_.feature_names_out_)
     self.answered_ = require_finite(told["answered"], "answered")
     self.attack_ = told["attack"]
     if self.answered_.shape != (len(self.attack_), width) or self.attack_.dtype != bool:
