@@ -187,6 +187,16 @@ def _has_repair(tables: Sequence[Table], vocabulary: str) -> bool:
     needs = set(REPAIRS[vocabulary].needs)
     return all(needs <= set(canonical_columns(table.names)) for table in tables)
 
+
+def _of_python_meter(header: Sequence[str], faults: list[str]) -> list[str]:
+    "Faults; those of the Python cicflowmeter, which writes seconds under CICFlowMeter's names, as one line."
+    is_seconds = lambda fault: "us expected, s seen" in fault
+    if not {"src_ip", "flow_duration"} <= {str(name).strip() for name in header}: return faults
+    if not any(map(is_seconds, faults)): return faults
+    said = ("times are in seconds, as the Python cicflowmeter writes them, where CICFlowMeter writes "
+            "microseconds: train and score with records of one of the two")
+    return [said, *(fault for fault in faults if not is_seconds(fault))]
+
 # %% ../nbs/01c_columns.ipynb #b83eb82c
 def make_plan(
     tables: Sequence[Table],              # of one data set
@@ -286,16 +296,6 @@ def one_sensor(
         f"--sensor {some_of(groups, 6)} or largest")
 
 # %% ../nbs/01c_columns.ipynb #561bd910
-def _of_python_meter(header: Sequence[str], faults: list[str]) -> list[str]:
-    "Faults; those of the Python cicflowmeter, which writes seconds under CICFlowMeter's names, as one line."
-    is_seconds = lambda fault: "us expected, s seen" in fault
-    if not {"src_ip", "flow_duration"} <= {str(name).strip() for name in header}: return faults
-    if not any(map(is_seconds, faults)): return faults
-    said = ("times are in seconds, as the Python cicflowmeter writes them, where CICFlowMeter writes "
-            "microseconds: train and score with records of one of the two")
-    return [said, *(fault for fault in faults if not is_seconds(fault))]
-
-
 def doubts_about(
     table: Table,      # any
 ) -> list[str]:        # in words; [] if nothing looks wrong
