@@ -225,7 +225,7 @@ def whole_lines(
     file: BinaryIO,            # of plain bytes, at its beginning
     encoding: str = "utf-8",   # a codec, see `find_encoding`
     ending: bytes = b"\n",     # of lines: b"\n" (with or without a carriage return), or b"\r"
-    size: int = 1 << 23,       # bytes to read at a time
+    size: int = 1 << 22,       # bytes to read at a time
 ) -> Iterator[bytes]:          # UTF-8; every block but the last ends in a newline
     "Blocks of whole lines."
     if encoding != "utf-8" or ending == b"\r":

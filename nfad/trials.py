@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/04d_trials.ipynb #72b47913
+from functools import cache
 from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
@@ -36,6 +37,7 @@ SHAPES = {
 # %% ../nbs/04d_trials.ipynb #b5993529
 _FPR = 0.05
 _FRESH = 1000  # benign records that are judged
+_band = cache(fpr_band)  # the same in every run
 
 
 def _threshold_mean(shape: Shape, m: int, rng: Any) -> tuple[float, float]:
@@ -48,7 +50,7 @@ def _threshold_band(shape: Shape, m: int, rng: Any) -> tuple[float, float]:
     "Whether the alarms of a threshold lie above their band."
     t = threshold_at_fpr(shape.draw(rng, m), _FPR)
     rate = np.mean(shape.draw(rng, _FRESH) > t)
-    return float(rate > fpr_band(m, _FRESH, _FPR)[1]), 0.025
+    return float(rate > _band(m, _FRESH, _FPR)[1]), 0.025
 
 
 def _confidence(shape: Shape, m: int, rng: Any) -> tuple[float, float]:
@@ -57,11 +59,16 @@ def _confidence(shape: Shape, m: int, rng: Any) -> tuple[float, float]:
     return float(shape.beyond(t) > _FPR), 0.05
 
 # %% ../nbs/04d_trials.ipynb #d0d5b625
+@cache
+def _most(n: int, m: int, confidence: float) -> float:
+    "Upper end of the number of small p-values among n benign records."
+    k = int(_FPR * (m + 1) + 1e-9)
+    return scipy.stats.betabinom(n, k, m + 1 - k).interval(confidence)[1]
+
+
 def _above_band(p: np.ndarray, m: int, confidence: float = 0.95) -> bool:
     "Whether more p-values than chance explains are at most the rate."
-    k = int(_FPR * (m + 1) + 1e-9)
-    by_chance = scipy.stats.betabinom(len(p), k, m + 1 - k)
-    return np.sum(p <= _FPR) > by_chance.interval(confidence)[1]
+    return np.sum(p <= _FPR) > _most(len(p), m, confidence)
 
 
 def _p_values(shape: Shape, m: int, rng: Any) -> tuple[float, float]:

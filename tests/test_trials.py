@@ -21,7 +21,7 @@ def test_a_shape_knows_its_tail(name):
 @pytest.mark.parametrize("promise", [name for name in PROMISES if name != "windows"])
 def test_promises_are_kept(promise):
     for shape in SHAPES:
-        for m in (59, 200, 999): assert try_promise(promise, shape, m, 120)["verdict"] == "kept" or (promise == "p-values within groups" and m < 100), (shape, m)
+        for m in (59, 200, 999): assert try_promise(promise, shape, m, 60)["verdict"] == "kept" or (promise == "p-values within groups" and m < 100), (shape, m)
 
 
 BROKEN = {
