@@ -167,6 +167,14 @@ def place_of(
     return printable(", ".join([str(verdict.where.get("file", verdict.record)), *cells]))
 
 
+def says(
+    verdict: Verdict,
+) -> str:  # such as anna says benign (backup)
+    "Who says what, and the beginning of why."
+    why = f" ({verdict.note[:60]})" if verdict.note else ""
+    return f"{verdict.who} says {verdict.verdict}{why}"
+
+
 def listed_counts(
     counts: Counter,  # name -> number
 ) -> str: return ", ".join(f"{printable(name)} ({n:,})" for name, n in counts.most_common(8))
@@ -198,7 +206,7 @@ def __str__(self: Answers) -> str:
     if told["by"]: lines.append(f"by {names['by']}")
     if len(told["models"]) > 1: lines.append(f"about the lists of models {names['models']}")
     if groups: lines.append(f"{number_of(len(groups), 'conflict')}, the later verdict counts:")
-    people = [", ".join(f"{said.who} says {said.verdict}" for said in group) for group in groups]
+    people = [", ".join(says(said) for said in group) for group in groups]
     lines += some([f"{place_of(group[-1])}: {who}" for group, who in zip(groups, people, strict=True)])
     if self.named: lines.append(f"{len(self.named):,} of {number_of(self.n_lines, 'line')} no verdict:")
     return "\n".join([*lines, *some(self.named)])

@@ -187,6 +187,16 @@ def _has_repair(tables: Sequence[Table], vocabulary: str) -> bool:
     needs = set(REPAIRS[vocabulary].needs)
     return all(needs <= set(canonical_columns(table.names)) for table in tables)
 
+
+def _of_python_meter(header: Sequence[str], faults: list[str]) -> list[str]:
+    "Faults; those of the Python cicflowmeter, which writes seconds under CICFlowMeter's names, as one line."
+    is_seconds = lambda fault: "us expected, s seen" in fault
+    if not {"src_ip", "flow_duration"} <= {str(name).strip() for name in header}: return faults
+    if not any(map(is_seconds, faults)): return faults
+    said = ("times are in seconds, as the Python cicflowmeter writes them, where CICFlowMeter writes "
+            "microseconds: train and score with records of one of the two")
+    return [said, *(fault for fault in faults if not is_seconds(fault))]
+
 # %% ../nbs/01c_columns.ipynb #b83eb82c
 def make_plan(
     tables: Sequence[Table],              # of one data set
@@ -215,7 +225,7 @@ def make_plan(
     if not subclass and not label_column: subclass = _find_subclass(sample, labels, roles)
     chosen = require_choice(missing, MISSING, "missing")
     if chosen == "auto": chosen = source.missing if source else "indicate"
-    doubts = unit_faults(sample, vocabulary)
+    doubts = _of_python_meter(first.names, unit_faults(sample, vocabulary))
     if "none" in labels and label_column is None:
         doubts.append("no labels: all records are taken as benign")
     return Plan(
@@ -290,4 +300,5 @@ def doubts_about(
     table: Table,      # any
 ) -> list[str]:        # in words; [] if nothing looks wrong
     "What looks wrong in the first rows of a table."
-    return unit_faults(sample_of([table]), find_vocabulary(table.names))
+    faults = unit_faults(sample_of([table]), find_vocabulary(table.names))
+    return _of_python_meter(table.names, faults)

@@ -140,8 +140,8 @@ def suppressed(
 ) -> Suppressed:              # what the rules do at this moment
     "Applies rules to a list."
     now, gone = utc(now), {said.withdraws for said in rules.withdrawn}
-    texts = {name: table[name].map(cell_text).to_numpy(object) for rule in rules.every
-             for name in rule.columns if name in table}
+    names = {name for rule in rules.every for name in rule.columns}
+    texts = {name: table[name].map(cell_text).to_numpy(object) for name in names if name in table}
     by, states, ends = [[] for _ in range(len(table))], [], []
     for id, rule in {rule.id: rule for rule in rules.every}.items():
         state = "withdrawn" if id in gone else "expired" if rule.until <= now else "active"

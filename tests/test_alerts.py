@@ -13,15 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nfad.alerts import (VERDICTS, alert_records, alerts_html, as_listed, calibration_needed, explain_alerts, find_alerts, needed_of_night,
-                         p_value_limit, surprising_features, write_alerts)
+from nfad.alerts import (VERDICTS, alert_records, alerts_html, as_listed, calibration_needed, explain_alerts, find_alerts, find_shown, hide,
+                         needed_of_night, p_value_limit, surprising_features, write_alerts)
+from nfad.answers import read_listed
 from nfad.detector import FlowDetector
 from nfad.files import read_scored, score_files
 from nfad.promises import flag_batch
+from nfad.journal import append_lines, line_of, utc
 from nfad.report import sections_html
 from nfad.score import conformal_p_values, threshold_at_fpr
 from nfad.serving import LoadedModel, load_model
 from nfad.recipes import plain_recipe
+from nfad.suppression import Rule, append_rule, read_rules, suppressed
 from nights import EVIL, NAMES, small_detector, traffic, write_folder
 
 
@@ -435,3 +438,50 @@ def test_law_page_is_harmless(scored, tmp_path):
 def test_law_page_is_harmless_catches(scored):
     plain = lambda alerts, *_: alerts.table.to_html(escape=False)
     with pytest.raises(AssertionError): law_page_is_harmless(plain, find_alerts(scored / "out", fdr=0.2, top=3))
+
+
+# ---------------------------------------------------------------- rules that hide
+
+def law_hidden_records_cost_no_place(find, folder):
+    "The list is the first of all records that no rule hides, with the ranks of the night; what is hidden between is kept and counted."
+    rng = np.random.default_rng(0)
+    write_scores(folder, {f"{i}.csv": rng.normal(size=300) for i in range(3)}, rng.normal(size=400))
+    every = find_alerts(folder, top=900).table
+    for n_rules, top in ((0, 20), (1, 20), (40, 30), (850, 30), (850, 60)):
+        path = folder / f"{n_rules}-{top}.jsonl"
+        rules = [Rule({"Flow ID": name}, utc("2026-12-04T18:00Z"), "anna", utc("2026-11-28T01:00Z"), "known") for name in every["Flow ID"][:n_rules]]
+        append_lines(path, [line_of(rule._asdict(), "rule") for rule in rules], "rule")
+        found = find(folder, [path], top=top, now="2026-12-01T00:00Z")
+        shown = every[n_rules:][:top]
+        last = shown["rank"].max() if len(shown) == top else 900
+        assert found.table["rank"].tolist() == shown["rank"].tolist() and found.hidden["rank"].tolist() == list(range(1, min(n_rules, last) + 1))
+        assert f"{len(found.hidden)} alert{'s' * (n_rules != 1)} not shown by" in str(found) or n_rules == 0
+        assert found.facts()["suppressed"]["n"] == len(found.hidden) and found.n_records == 900
+        assert ("not shown by" in alerts_html(found)) == (n_rules > 0)
+    rows = pd.read_parquet(write_alerts(found, folder / "out").parent / "alerts.parquet")
+    assert rows["rank"].tolist() == list(range(1, 901)) and (rows["suppressed_by"] != "").sum() == 850
+
+
+def test_law_hidden_records_cost_no_place(tmp_path): law_hidden_records_cost_no_place(find_shown, tmp_path)
+
+
+def test_law_hidden_records_cost_no_place_catches(tmp_path):
+    def only_the_first(folder, rules, top, now):
+        found = find_alerts(folder, top=top)
+        done = suppressed(read_rules(rules), found.table, now)
+        return hide(found, done, top)._replace(suppressed=done)
+    with pytest.raises(AssertionError): law_hidden_records_cost_no_place(only_the_first, tmp_path)
+
+
+def test_hidden_records_are_explained_and_kept(model, scored, tmp_path):
+    first = find_alerts(scored / "out", top=3).table
+    rule = Rule({"Flow ID": first["Flow ID"][1]}, utc("2026-12-04T18:00Z"), "anna", utc("2026-11-28T01:00Z"), EVIL)
+    alerts = find_shown(scored / "out", [append_rule(tmp_path / "rules.jsonl", rule)], top=3, now="2026-12-01T00:00Z")
+    told = explain_alerts(model, alerts, scored / "in", background=traffic(100))
+    write_alerts(told, tmp_path)
+    listed = read_listed(tmp_path)
+    assert listed.model == model.identity and listed.features == NAMES and listed.table["suppressed_by"].tolist() == ["", rule.id, "", ""]
+    X = listed.table.filter(like="value: ").to_numpy()
+    assert np.array_equal(model.detector.anomaly_score(X), listed.table["anomaly_score"])
+    page = (tmp_path / "alerts.html").read_text()
+    assert "1 alert not shown by 1 rule" in page and EVIL not in page and first["Flow ID"][1] not in page and page.count("<section>") == 3

@@ -262,3 +262,17 @@ def test_columns_in_an_error_are_capped():
     for how in ({}, {"label_column": "verdict"}):
         with pytest.raises(KeyError) as error: make_plan([table], **how)
         assert len(error.value.args[0]) < 600 and "2,988 more" in error.value.args[0]
+
+
+# ---------------------------------------------------------------- a meter of seconds
+
+def test_the_python_cicflowmeter_is_known_by_names_and_values():
+    rng = np.random.default_rng(0)
+    seconds, packets = rng.lognormal(0, 1, 200), rng.integers(2, 90, 200)
+    frame = pd.DataFrame({"src_ip": "10.0.0.1", "flow_duration": seconds, "flow_pkts_s": packets / seconds, "tot_fwd_pkts": packets, "tot_bwd_pkts": 0})
+    for table in (frame_table(frame, "a.csv"), frame_table(frame.rename(columns={"src_ip": "Src IP", "flow_duration": "Flow Duration"}), "b.csv")):
+        told = "\n".join(doubts_about(table))
+        assert ("Python cicflowmeter" in told) == (table.path.name == "a.csv") and "seconds" in told or "us expected, s seen" in told
+    micro = frame.assign(flow_duration=seconds * 1e6)
+    assert not doubts_about(frame_table(micro, "c.csv"))
+    assert any("Python cicflowmeter" in doubt for doubt in make_plan([frame_table(frame, "a.csv")], label_column="none").doubts)

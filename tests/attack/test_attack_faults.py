@@ -73,7 +73,7 @@ def law_no_room(status, said, disk):
 
 @as_root
 @pytest.mark.parametrize("name", ["score", "one", "recalibrate", "explain", "train"])
-def test_a_full_disk(home, small_disk, capsys, name):
+def test_a_full_disk(home, small_disk, capsys, patient, name):
     def case(attack):
         for path in small_disk.iterdir(): shutil.rmtree(path) if path.is_dir() else path.unlink()
         room = 0 if attack.number == 0 else int(attack.rng.integers(0, 120_000))

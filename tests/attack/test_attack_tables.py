@@ -54,11 +54,14 @@ def hostile(line: bytes, attack) -> bytes:
     "A line that somebody made to hurt."
     rng, n = attack.rng, int(attack.rng.integers(1, 40_000))
     cut = line[:int(rng.integers(0, len(line) + 1))]
+    if attack.rng.random() < 0.1:  # dear to make
+        far = {f"Idle Max{' ' * (i % 90)}{i}": 1 for i in range(n // 9)} if n % 2 else {f"k{i}": i for i in range(n // 3)}
+        return json.dumps(far).encode()
     return attack.one_of([
         cut, b'"' + line, line.replace(b",", b',"', 1), line + b'"', b"[" * n, b'{"a":' * n, b'"' * n, b"," * n, b"\r" + line, line.replace(b",", b"\r", 1), b"\x00" * 3, line * 3,
-        json.dumps({f"k{i}": i for i in range(n // 3)}).encode(), json.dumps({f"Idle Max{' ' * (i % 90)}{i}": 1 for i in range(n // 9)}).encode(), b'{"Idle Max": 1e999, "a": NaN}', b'{"nfad": {}}',
-        b'{"a": "\\ud800"}', b"9" * n, b"1e" + b"9" * 30, b"x" * n, b"\xff\xfe" * 9, b"\xef\xbb\xbf" + line, "é".encode() * 40, b"=1+1,@x", b"\t" * n, line.replace(b".", b","),
-        b"Summary", b"#" + line, b" ", line.upper(), b'{"Idle Max": [[1], {"b": true}]}', b'{"Idle Max": ' + b"9" * 400 + b"}", b"null", b"true", rng.bytes(60).replace(b"\n", b" ")])
+        b'{"Idle Max": 1e999, "a": NaN}', b'{"nfad": {}}', b'{"a": "\\ud800"}', b"9" * n, b"1e" + b"9" * 30, b"x" * n, b"\xff\xfe" * 9, b"\xef\xbb\xbf" + line, "é".encode() * 40,
+        b"=1+1,@x", b"\t" * n, line.replace(b".", b","), b"Summary", b"#" + line, b" ", line.upper(), b'{"Idle Max": [[1], {"b": true}]}', b'{"Idle Max": ' + b"9" * 400 + b"}",
+        b"null", b"true", rng.bytes(60).replace(b"\n", b" ")])
 
 
 def attacked(attack, name: str) -> tuple[list[bytes], list[bytes], list[bytes]]:
