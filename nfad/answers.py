@@ -290,7 +290,7 @@ def read_listed(
     if not path.is_file(): raise FileNotFoundError(f"{path} does not exist; {hint}")
     if kind_of(path) != "alerts": raise ValueError(f"{path} is no list of alerts; {hint}")
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        model = json.loads(file.schema_arrow.metadata[b"nfad"]).get("model")
+        model = json.loads(file.metadata.metadata[b"nfad"]).get("model")
         table = file.read().to_pandas()
     if not model: raise ValueError(f"{path} does not say which model it is of; {hint}")
     require_columns(table, ["rank", "file", "row"], "a list of alerts")

@@ -510,3 +510,25 @@ def test_scoring_is_interrupted_and_goes_on(model_path, tmp_path):
         assert not list(tmp_path.glob("out/.*")) and all(read_scored(path) for path in tmp_path.glob("out/*"))
     run = json.loads(subprocess.run([*score, "--json"], cwd=ROOT, capture_output=True, check=True).stdout)
     assert run["rows"] == 400_000 and run["was_done"] >= 5 and run["failed"] == 0
+
+
+# ---------------------------------------------------------------- answers
+
+def test_from_a_list_to_a_rule_and_a_shorter_list(here, trained, tmp_path):
+    "What `explain` writes can be answered and suppressed, and what a rule hides is counted in text, JSON and page, and kept."
+    folder, scores = tmp_path / "alerts", tmp_path / "scores"
+    assert here("score", trained.model, trained.records, scores, "--quiet")[0] == 0
+    explain = ("explain", trained.model, trained.records, scores, "--out", folder, "--top", 5, "--quick")
+    assert here(*explain)[0] == 0
+    assert "attack for 2 records" in here("verdict", folder, "1,3", "attack", "--who", "anna")[1]
+    until = str(pd.Timestamp.now("UTC").date() + pd.Timedelta(days=2))
+    assert "1 of the 5 listed now" in here("suppress", folder, "2", "--by", "Flow ID", "--until", until, "--who", "anna")[1]
+    rules = folder / "rules.jsonl"
+    status, text, _ = here(*explain, "--suppress", rules)
+    said = json.loads(here(*explain, "--suppress", rules, "--json")[1])
+    page, table = (folder / "alerts.html").read_text(), pd.read_parquet(folder / "alerts.parquet")
+    assert status == 0 and all("1 alert not shown by 1 rule, the next expires" in where for where in (text, said["said"], page))
+    assert [row["rank"] for row in said["alerts"]] == [1, 3, 4, 5, 6] and said["suppressed"]["n"] == 1
+    assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6] and (table["suppressed_by"] != "").tolist() == [False, True, False, False, False, False]
+    before = rules.read_bytes()
+    assert here("explain", *explain[1:4], "--out", rules, "--suppress", rules)[0] == 1 and rules.read_bytes() == before
