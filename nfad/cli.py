@@ -332,8 +332,7 @@ def _explain(
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
     reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
-    columns = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr",
-               "surprising")
+    columns = "rank file row anomaly_score p_value is_anomaly passes_fdr surprising".split()
     shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
     listed = shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
     text = "\n".join(filter(None, (str(alerts), listed, str(page))))

@@ -66,9 +66,10 @@ def __str__(self: Learnt) -> str:
              f"of {n_attack:,} answered attacks {old:,} were above the threshold, {new:,} are; "
              f"of {n_benign:,} benign records {old_benign:,} were, {new_benign:,} are"]
     if self.night: lines.append(str(self.night))
-    lines.append(f"promised {self.fpr:.2%}: {self.n_above:,} of {self.n_calibration:,} calibration records are "
-                 f"above the threshold; {expected:.2%} of benign records are expected to be")
-    lines += [f"  {n:,} calibration records left out: {reason}" for reason, n in self.left_out.items() if n]
+    above = f"{self.n_above:,} of {self.n_calibration:,} calibration records are above the threshold"
+    lines.append(f"promised {self.fpr:.2%}: {above}; {expected:.2%} of benign records are expected to be")
+    left_out = {reason: n for reason, n in self.left_out.items() if n}
+    lines += [f"  {n:,} calibration records left out: {reason}" for reason, n in left_out.items()]
     if not n_attack: lines.append("no attack was named, so the score is what it was")
     return "\n".join(lines)
 
@@ -90,13 +91,15 @@ def _fresh(
 
 def _above(before: Any, after: Any, records: pd.DataFrame) -> tuple[int, int]:
     "How many records two models flag."
-    return tuple(int((model.predict(records) == -1).sum()) if len(records) else 0 for model in (before, after))
+    if not len(records): return 0, 0
+    return tuple(int((model.predict(records) == -1).sum()) for model in (before, after))
 
 
 def _all_records(source: str | Path, model: LoadedModel, header: Sequence[str]) -> pd.DataFrame:
     "The records of any files that a model can score."
     parts = [X[np.isfinite(X).all(axis=1)] for X, _ in table_numbers(source, model.recipe, header)]
-    return pd.DataFrame(np.concatenate(parts or [np.empty((0, len(model.features)))]), columns=model.features)
+    none = np.empty((0, len(model.features)))
+    return pd.DataFrame(np.concatenate(parts or [none]), columns=model.features)
 
 # %% ../nbs/11f_learning.ipynb #c3567d09
 def learn_files(
@@ -117,7 +120,8 @@ def learn_files(
     ancestors = getattr(before, "ancestors", ())
     said = read_verdicts(verdicts).every
     answers = answered(said, loaded.features, loaded.identity, ancestors, other_models)
-    if not len(answers.records): raise ValueError(f"verdicts must name an attack or a benign record: {answers}")
+    if not len(answers.records):
+        raise ValueError(f"verdicts must name an attack or a benign record: {answers}")
     fresh, left_out = _fresh(loaded, benign_records(calibration, loaded.recipe), answers)
     if len(fresh) < 20:
         wanted = "at least 20 benign records that nothing was fitted on"
@@ -143,8 +147,9 @@ def _learn(
     model: str,             # path of a model file
     verdicts: list[str],    # files that nfad verdict wrote
     target: str,            # path of the new model file
-    calibration: str = "",  # table of benign records that nobody chose; calibration.parquet beside the model
-    source: str = "",       # records to count on what disappears and what appears, such as the night
+    # table of benign records that nobody chose; calibration.parquet beside the model is found
+    calibration: str = "",
+    source: str = "",       # records, such as the night, to count what disappears and appears
     other_models: bool = False,  # use verdicts on the lists of other models, too
     header: str = "",       # names of columns, separated by commas, of texts without a header
     force: bool = False,    # write over a file that is no model of nfad, or that is read

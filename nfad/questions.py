@@ -26,7 +26,8 @@ def _night(
     parts = []
     for i, path in enumerate(paths):
         scores = np.concatenate([np.zeros(0), *(batch.scores for batch in scored_batches(path, m))])
-        parts.append(pd.DataFrame({"file": i, "row": np.arange(len(scores)), "anomaly_score": scores}))
+        rows = np.arange(len(scores))
+        parts.append(pd.DataFrame({"file": i, "row": rows, "anomaly_score": scores}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -75,8 +75,8 @@ def make_night(
     kept = left[place < np.where(attack[left] == "benign", 5 * most, most)]
     names, counts = np.unique(attack[attack != "benign"], return_counts=True)
     sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    return Night(detector, train, calibration, test.iloc[rows], attack[rows] != "benign", attack[rows],
-                 test.iloc[kept], attack[kept], sizes)
+    night = test.iloc[rows], attack[rows] != "benign", attack[rows]
+    return Night(detector, train, calibration, *night, test.iloc[kept], attack[kept], sizes)
 
 # %% ../nbs/07d_rounds.ipynb #ea360e1f
 def judge_round(
@@ -93,7 +93,8 @@ def judge_round(
     realised = float(flagged[benign].mean())
     low, high = fpr_band(len(calibration), int(benign.sum()), fpr)
     weights = [night.sizes[name] for name in found.index]
-    return {"tpr_at_fpr_0.01": float(np.average(found, weights=weights)), "macro_tpr": float(found.mean()),
+    return {"tpr_at_fpr_0.01": float(np.average(found, weights=weights)),
+            "macro_tpr": float(found.mean()),
             "macro_auroc": float(class_metrics(night.other_kinds, others)["auroc"].mean()),
             "realised_fpr": realised, "in_band": float(low - 1e-12 <= realised <= high + 1e-12),
             "found": found.to_dict()}
@@ -138,7 +139,8 @@ def play_nfad(
         rows = ask(night, model, n, asked, rng)
         said += (yield rows).tolist()
         asked += rows
-        model = VerdictModel.learn(night.detector, night.records.iloc[asked], said, night.calibration, seed=seed)
+        known = night.records.iloc[asked]
+        model = VerdictModel.learn(night.detector, known, said, night.calibration, seed=seed)
         yield scores_of(night, model.anomaly_score)
 
 # %% ../nbs/07d_rounds.ipynb #ad65f2b4
@@ -170,7 +172,7 @@ def play_conifers(
     rounds: Sequence[int],
     seed: int = 0,
 ) -> Iterator[Any]:
-    "An isolation forest of the training records and the night, whose leaves are weighed by answers."
+    "An isolation forest of the training records and the night that answers change."
     from coniferest.label import Label
     def scale(part): return night.detector.transform_.transform(part).astype(np.float64)
     traffic, stream = scale(pd.concat([night.train, night.records])), scale(night.records)
@@ -200,7 +202,7 @@ def _pineforest(night: Night, rounds: Sequence[int], seed: int) -> Iterator[Any]
     return play_conifers(night, lambda: PineForest(n_trees=100, random_seed=seed, n_jobs=1), rounds, seed)
 
 # %% ../nbs/07d_rounds.ipynb #b0daae74
-PLAYERS: dict[str, tuple[Callable, float]] = {  # name -> (play(night, rounds, seed), share of wrong answers)
+PLAYERS: dict[str, tuple[Callable, float]] = {  # name -> (night, rounds, seed) -> player; wrong answers
     "nfad": (lambda night, rounds, seed: play_nfad(night, _questions, rounds, seed), 0.0),
     "nfad_random": (lambda night, rounds, seed: play_nfad(night, _random, rounds, seed), 0.0),
     "nfad_highest": (lambda night, rounds, seed: play_nfad(night, _highest, rounds, seed), 0.0),
@@ -215,7 +217,7 @@ def play(
     name: str,                              # of `PLAYERS`
     rounds: Sequence[int] = (20, 20, 20, 40),  # questions of each
     seed: int = 0,                          # of the player and of wrong answers
-) -> list[dict[str, Any]]:                  # one of `judge_round` a round, the first without answers
+) -> list[dict[str, Any]]:                  # of `judge_round`, the first without answers
     "One player through one night."
     make, wrong = PLAYERS[require_choice(name, list(PLAYERS), "name")]
     rng = np.random.default_rng([seed, 1])
@@ -224,7 +226,8 @@ def play(
     while True:
         results.append(judge_round(night, *step) | {
             "answers": len(asked), "attacks": int(night.is_attack[asked].sum()),
-            "kinds": len(set(night.kinds[asked]) - {"benign"}), "answered": sorted(set(night.kinds[asked]))})
+            "kinds": len(set(night.kinds[asked]) - {"benign"}),
+            "answered": sorted(set(night.kinds[asked]))})
         try: rows = next(player)
         except StopIteration: return results
         asked += rows
@@ -263,7 +266,7 @@ def rounds_table(
 def verdicts_record(
     table: pd.DataFrame,    # of `rounds_table`
     facts: dict[str, Any],  # further entries
-) -> dict[str, Any]:        # flat: tpr_at_fpr_0.01_after_20, ..., the same after `<player>_` for the others
+) -> dict[str, Any]:        # flat: tpr_at_fpr_0.01_after_20, ..., <player>_... of the others
     "Content of `verdicts.json`."
     keys = {}
     for row in table.to_dict("records"):

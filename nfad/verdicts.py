@@ -31,6 +31,9 @@ class Forest(NamedTuple):
     root: np.ndarray       # (trees,) int32
 
 
+_TYPES = (np.int32, np.float32, np.int32, np.float32, np.int32)
+
+
 def _rounded_down(threshold: np.ndarray) -> np.ndarray:
     "The largest float32 numbers that are not above: they part float32 values alike."
     single = threshold.astype(np.float32)
@@ -56,11 +59,10 @@ def grow_forest(
     feature = [np.where(tree.children_left < 0, -1, tree.feature) for tree in trees]
     threshold = [_rounded_down(tree.threshold) for tree in trees]
     pairs = [np.stack([tree.children_left, tree.children_right], axis=1) for tree in trees]
-    child = [np.where(pair < 0, -1, pair + start) for pair, start in zip(pairs, first[:-1], strict=True)]
+    child = [np.where(pair < 0, -1, pair + start) for pair, start in zip(pairs, first, strict=False)]
     value = [tree.value[:, 0, 1] / tree.value[:, 0].sum(axis=1) for tree in trees]
-    columns = [np.concatenate(part) for part in (feature, threshold, child, value)]
-    types = (np.int32, np.float32, np.int32, np.float32)
-    return Forest(*(part.astype(kind) for part, kind in zip(columns, types, strict=True)), first[:-1].astype(np.int32))
+    parts = [*(np.concatenate(part) for part in (feature, threshold, child, value)), first[:-1]]
+    return Forest(*(part.astype(kind) for part, kind in zip(parts, _TYPES, strict=True)))
 
 # %% ../nbs/06a_verdicts.ipynb #64e51370
 @patch
@@ -102,8 +104,8 @@ def _halves(
 ) -> np.ndarray:                   # (n, 2): default score, log odds of the forest
     "What the flow says and what the answers say, in one pass."
     def both(Z, terms, u):
-        votes = self.forest_.votes(Z)
-        return np.stack([self._parts(Z, terms, u).sum(axis=1), log_odds(votes, len(self.forest_.root))], axis=1)
+        odds = log_odds(self.forest_.votes(Z), len(self.forest_.root))
+        return np.stack([self._parts(Z, terms, u).sum(axis=1), odds], axis=1)
     def with_constants(records, found):
         found[:, 0] += self._constants(records)
         return found
@@ -128,7 +130,7 @@ def places(
 @patch(cls_method=True)
 def learn(
     cls: VerdictModel,
-    detector: FlowDetector,     # fitted, with the default statistic; or a `VerdictModel`, whose forest is forgotten
+    detector: FlowDetector,     # fitted, with the default statistic; the forest of another model is forgotten
     records: pd.DataFrame,      # (k, d) that were answered
     attack: np.ndarray,         # (k,) bool: an attack; else benign
     calibration: pd.DataFrame,  # (m, d) benign, chosen by nothing and not used to fit
@@ -138,10 +140,11 @@ def learn(
     "A detector that knows the answers."
     detector._require_fitted()
     if detector.statistic != "profile":
-        raise ValueError(f"detector must have the statistic 'profile' to learn, got {detector.statistic!r}")
+        raise ValueError(f"detector must have the statistic 'profile', got {detector.statistic!r}")
     attack = np.asarray(attack, bool)
     if attack.shape != (len(records),):
-        raise ValueError(f"attack must hold one answer for each of {len(records)} records, got shape {attack.shape}")
+        wanted = f"one answer for each of {len(records)} records"
+        raise ValueError(f"attack must hold {wanted}, got shape {attack.shape}")
     self = cls(**detector.get_params())
     vars(self).update(vars(detector), forest_=None)
     self.attack_ = attack
@@ -162,15 +165,15 @@ def _among_themselves(values: np.ndarray) -> np.ndarray:
 @patch
 def calibrate(
     self: VerdictModel,
-    X: pd.DataFrame | np.ndarray,  # (m, d) benign records that were not used to fit, chosen by nothing
+    X: pd.DataFrame | np.ndarray,  # (m, d) benign, chosen by nothing and not used to fit
 ) -> VerdictModel:                 # self
     "Learns what benign records reach, and sets the threshold."
     if self.forest_ is None: return FlowDetector.calibrate(self, X)
     default, odds = self._halves(X).T
     self.default_calibration_ = np.sort(default)
     self.odds_tail_ = Tail(odds)
-    scores = joined(_among_themselves(default), _among_themselves(odds), _START) + tie_break(default)
-    return self.set_calibration(scores)
+    scores = joined(_among_themselves(default), _among_themselves(odds), _START)
+    return self.set_calibration(scores + tie_break(default))
 
 
 @patch
@@ -224,7 +227,7 @@ def votes(
 def resemblance(
     self: VerdictModel,
     X: pd.DataFrame | np.ndarray,  # (n, d) records
-) -> np.ndarray:                   # (n, k) share of trees in which a record and an answered one share a leaf
+) -> np.ndarray:                   # (n, k) share of trees in which they share a leaf
     "Which answers speak for records."
     if self.forest_ is None: return np.zeros((len(X), len(self.attack_)))
     mine, known = self.forest_.leaves(self.places(X)), self.forest_.leaves(self.answered_)
@@ -258,16 +261,17 @@ def _require_forest(
     nodes = np.arange(n)
     inner = forest.feature >= 0
     shapes = [(n,), (n,), (n, 2), (n,), (len(forest.root),)]
-    types = [np.int32, np.float32, np.int32, np.float32, np.int32]
-    fits = [part.shape == shape and part.dtype == kind for part, shape, kind in zip(forest, shapes, types, strict=True)]
-    if not all(fits) or not len(forest.root): raise ValueError("the arrays of a forest must fit each other")
+    found = [(part.shape, part.dtype) for part in forest]
+    if found != list(zip(shapes, _TYPES, strict=True)) or not len(forest.root):
+        raise ValueError("the arrays of a forest must fit each other")
     require_finite(forest.threshold, "threshold")
     require_finite(forest.value, "value")
     ends = (forest.child[inner] > nodes[inner, None]) & (forest.child[inner] < n)
     there = (forest.feature < width).all() and (forest.feature >= -1).all()
     if not ends.all() or not there or forest.root.min() < 0 or forest.root.max() >= n:
         raise ValueError("the nodes of a forest must lead to leaves")
-    if forest.value.min() < 0 or forest.value.max() > 1: raise ValueError("votes of a forest must be in [0, 1]")
+    if forest.value.min() < 0 or forest.value.max() > 1:
+        raise ValueError("votes of a forest must be in [0, 1]")
     return forest
 
 # %% ../nbs/06a_verdicts.ipynb #a3d93fd9
@@ -285,7 +289,8 @@ def save(
         FlowDetector.save(self, temporary)
         arrays, header = read_model(temporary, read_header(temporary)["format"])
         told = {f"verdicts.{name}": part for name, part in own.items()}
-        write_model(temporary, arrays | told, header | {"format": _FORMAT, "ancestors": list(self.ancestors)}, _FORMAT)
+        header |= {"format": _FORMAT, "ancestors": list(self.ancestors)}
+        write_model(temporary, arrays | told, header, _FORMAT)
     return Path(path)
 
 
@@ -296,7 +301,7 @@ def load(
 ) -> VerdictModel:     # scores bit-equal to the saved one, inside one environment
     "Reads a model; runs no code from the file and refuses a wrong or damaged one."
     arrays, header = read_model(path, _FORMAT)
-    told = {name.removeprefix("verdicts."): part for name, part in arrays.items() if name.startswith("verdicts.")}
+    told = {name.removeprefix("verdicts."): part for name, part in arrays.items() if "verdicts." in name}
     with reading_model(path):
         self = cls(**header["parameters"])
         self._restore(arrays, header)
@@ -318,6 +323,7 @@ def _restore_answers(
         raise ValueError(f"answered must be ({len(self.attack_)}, {width}), got {self.answered_.shape}")
     self.forest_ = None
     if not self.attack_.any(): return
-    self.forest_ = _require_forest(Forest(*(told[f"forest.{name}"] for name in Forest._fields)), width)
+    forest = Forest(*(told[f"forest.{name}"] for name in Forest._fields))
+    self.forest_ = _require_forest(forest, width)
     self.default_calibration_ = require_finite(told["default_calibration"], "default_calibration")
     self.odds_tail_ = Tail(told["odds"])
