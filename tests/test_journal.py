@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nfad import journal
 from nfad.journal import entries_of, numbered_lines, utc
-from appending import numbered, safely
+from appending import numbered, plainly, safely
 from nights import DAMAGE, damage, fuzz
 from notebooks import ROOT
 
@@ -72,10 +72,6 @@ def law_a_cut_line_costs_itself_only(append, folder: Path):
 def test_law_a_cut_line_costs_itself_only(tmp_path): law_a_cut_line_costs_itself_only(safely, tmp_path)
 
 
-def plainly(path, lines):
-    with open(path, "a") as file: file.write("".join(line + "\n" for line in lines))
-
-
 def test_law_a_cut_line_costs_itself_only_catches(tmp_path):
     with pytest.raises(AssertionError): law_a_cut_line_costs_itself_only(plainly, tmp_path)
 
@@ -109,13 +105,21 @@ def test_law_two_at_once_lose_nothing_catches(tmp_path):
 
 # ---------------------------------------------------------------- no room, no journal
 
-@pytest.mark.parametrize("room", [0, 1, 50, 5999])
-def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, room):
-    path = tmp_path / "a.jsonl"
-    safely(path, [numbered(1)])
-    before = path.read_bytes()
-    with process(f"full({str(path)!r}, {len(before) + room})") as run: said, errors = run.communicate()
-    assert said == "OSError\n" and path.read_bytes() == before, errors
+def law_a_full_disk_leaves_the_file_as_it_was(append, path):
+    "A line for which there is no room, or not enough, is an error, and the file is what it was."
+    for room in (0, 1, 50, 5999):
+        path.unlink(missing_ok=True)
+        safely(path, [numbered(1)])
+        before = path.read_bytes()
+        with process(f"full({str(path)!r}, {len(before) + room}, {append})") as run: said, errors = run.communicate()
+        assert said == "OSError\n" and path.read_bytes() == before, errors
+
+
+def test_law_a_full_disk_leaves_the_file_as_it_was(tmp_path): law_a_full_disk_leaves_the_file_as_it_was("safely", tmp_path / "a.jsonl")
+
+
+def test_law_a_full_disk_leaves_the_file_as_it_was_catches(tmp_path):
+    with pytest.raises(AssertionError): law_a_full_disk_leaves_the_file_as_it_was("plainly", tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", '{"nfad": "verdict", "version": 1}\n', "\n", "{}", '{"nfad": "numb"'])
