@@ -42,7 +42,7 @@ def accusations(
     train: np.ndarray,    # (n, w) scaled training records
     attack: np.ndarray,   # (k, w) of named attacks, k >= 1
     calm: np.ndarray,     # (c, w) of benign records that were not trained on
-    level: float = 3.5,   # nats; accused of more, a record does not count as benign
+    level: float = 5.0,   # nats; accused of more, a record does not count as benign
     n_rounds: int = 3,    # at most
     n_folds: int = 4,     # parts of the training records
     n_trees: int = 60,    # of each forest
@@ -65,7 +65,7 @@ def without_condemned(
     held_out: pd.DataFrame,   # (m, d) that its statistic was fitted with
     attack: pd.DataFrame,     # (k, d) named attacks
     calm: pd.DataFrame,       # (c, d) benign records that were not trained on
-    level: float = 3.5,       # see `accusations`
+    level: float = 5.0,       # see `accusations`
 ) -> tuple[FlowDetector, np.ndarray]:  # a detector with cleaned points; (n,) accusations, nats
     "A detector that no longer compares with what the answers condemn."
     places = [detector.transform_.transform(part) for part in (train, attack, calm)]

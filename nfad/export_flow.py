@@ -202,7 +202,7 @@ def flow_to_onnx(
     "A flow detector's anomaly score: transform, flow, statistic and broken constants."
     require_choice(detector.architecture, ["autoregressive"], "the architecture of an exported flow")
     if getattr(detector, "forest_", None) is not None:
-        raise ValueError("detector must not have learned from answers: export knows no forest, and the score would lack it")
+        raise ValueError("detector must not have learned from answers: an exported score would lack its forest")
     choices = ["log_prob", detector.statistic]
     statistic = require_choice(statistic or detector.statistic, choices, "statistic")
     g = Graph()
