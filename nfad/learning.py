@@ -34,8 +34,8 @@ class Change(NamedTuple):
 
 
 def compare_models(
-    before: Any,             # fitted detectors
-    after: Any,
+    before: Any,             # a fitted detector
+    after: Any,              # another
     records: pd.DataFrame,   # (n, d)
 ) -> Change:
     "What an answer changes in a list."
