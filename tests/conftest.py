@@ -1,10 +1,14 @@
 """Shared by all tests: where the real data is, and how a test says that it needs it."""
+import signal
 import os
 from pathlib import Path
 
 import pytest
 
 from nfad.core import data_dir as find_data_dir
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background of a shell ignores it, and so would its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 REAL_DATA = find_data_dir()
