@@ -294,7 +294,8 @@ def _require_calm(model: str, path: str) -> Path:
     "Benign records named or beside the model, or what to do."
     found = _benign_path(model, path)
     if found: return found
-    raise FileNotFoundError("ask needs benign records: calibration.parquet beside the model, or --background FILE")
+    wanted = "calibration.parquet beside the model, or a table named with --background or --calibration"
+    raise FileNotFoundError(f"benign records that nobody chose are needed: {wanted}")
 
 # %% ../nbs/13_cli.ipynb #0f2e739a
 @command("explain")
@@ -337,6 +338,30 @@ def _explain(
     listed = shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
     text = "\n".join(filter(None, (str(alerts), listed, str(page))))
     return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
+
+# %% ../nbs/13_cli.ipynb #042f304a
+@command("learn")
+def _learn(
+    model: str,             # path of a model file
+    verdicts: list[str],    # files that nfad verdict wrote
+    target: str,            # path of the new model file
+    # table of benign records that nobody chose; calibration.parquet beside the model is found
+    calibration: str = "",
+    source: str = "",       # records, such as the night, to count what disappears and appears
+    other_models: bool = False,  # use verdicts on the lists of other models, too
+    header: str = "",       # names of columns, separated by commas, of texts without a header
+    force: bool = False,    # write over a file that is no model of nfad, or that is read
+) -> Said:                  # the account
+    "Makes a new model that knows what people said: attacks are lifted, the promise is made anew."
+    from nfad.learning import learn_files
+    calm = _require_calm(model, calibration)
+    account = learn_files(model, verdicts, target, calm, source, other_models, names_of(header), force)
+    same = ("fpr", "n_calibration", "n_above", "left_out")
+    content = {"model": target, "answers": len(account.answers.records),
+               "attacks": int(account.answers.attack.sum()), "attacks_above": account.attacks,
+               "benign_above": account.benign, "night": account.night and account.night._asdict(),
+               **{name: getattr(account, name) for name in same}}
+    return Said(content, f"{account}\n{target}")
 
 # %% ../nbs/13_cli.ipynb #19079393
 @command("recalibrate")

@@ -15,7 +15,6 @@ from fastcore.basics import patch
 
 from .core import atomic_path
 from .outputs import require_free
-from .commands import Said, command, names_of
 from .seen import write_seen
 from .answers import Answered, answered, fingerprints, read_verdicts
 from .serving import LoadedModel, benign_records, load_model, table_numbers
@@ -133,33 +132,3 @@ def learn_files(
     attacks, benign = (_above(before, after, answers.records[answers.attack == kind]) for kind in (True, False))
     n_above = int((after.calibration_scores_ > after.threshold_).sum())
     return Learnt(answers, len(fresh), left_out, attacks, benign, night, after.fpr, n_above)
-
-# %% ../nbs/11f_learning.ipynb #02baaaa3
-def _calibration_beside(model: str, path: str) -> Path:
-    "The named file of benign records, else the one beside the model."
-    beside = Path(path) if path else Path(model).parent / "calibration.parquet"
-    if beside.is_file() or path: return beside
-    raise FileNotFoundError(f"{beside} does not exist; name a table of benign records: --calibration FILE")
-
-
-@command("learn")
-def _learn(
-    model: str,             # path of a model file
-    verdicts: list[str],    # files that nfad verdict wrote
-    target: str,            # path of the new model file
-    # table of benign records that nobody chose; calibration.parquet beside the model is found
-    calibration: str = "",
-    source: str = "",       # records, such as the night, to count what disappears and appears
-    other_models: bool = False,  # use verdicts on the lists of other models, too
-    header: str = "",       # names of columns, separated by commas, of texts without a header
-    force: bool = False,    # write over a file that is no model of nfad, or that is read
-) -> Said:                  # the account
-    "Makes a new model that knows what people said: attacks are lifted, the promise is made anew."
-    calm = _calibration_beside(model, calibration)
-    account = learn_files(model, verdicts, target, calm, source, other_models, names_of(header), force)
-    same = ("fpr", "n_calibration", "n_above", "left_out")
-    content = {"model": target, "answers": len(account.answers.records),
-               "attacks": int(account.answers.attack.sum()), "attacks_above": account.attacks,
-               "benign_above": account.benign, "night": account.night and account.night._asdict(),
-               **{name: getattr(account, name) for name in same}}
-    return Said(content, f"{account}\n{target}")

@@ -1,6 +1,6 @@
 """Shared by all tests: where the real data is, and how a test says that it needs it."""
-import signal
 import os
+import signal
 from pathlib import Path
 
 import pytest

@@ -72,7 +72,7 @@ def test_loading_is_noticed(): assert "pandas" in loaded_by("datasets")
 def test_every_command_explains_itself(here, capsys):
     with pytest.raises(SystemExit) as end: main(["--help"])
     overview = capsys.readouterr().out
-    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress".split())
+    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress learn".split())
     for name, function in COMMANDS.items():
         assert name in overview
         with pytest.raises(SystemExit): main([name, "--help"])
@@ -532,3 +532,30 @@ def test_from_a_list_to_a_rule_and_a_shorter_list(here, trained, tmp_path):
     assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6] and (table["suppressed_by"] != "").tolist() == [False, True, False, False, False, False]
     before = rules.read_bytes()
     assert here("explain", *explain[1:4], "--out", rules, "--suppress", rules)[0] == 1 and rules.read_bytes() == before
+
+
+def test_from_questions_to_a_model_that_knows_the_answers(here, trained, tmp_path):
+    "Questions, answers, a new model, and the new model does what the old one did."
+    scores, asked, learnt = tmp_path / "scores", tmp_path / "asked", tmp_path / "learnt.safetensors"
+    calm = Path(trained.model).parent / "calibration.parquet"
+    assert here("score", trained.model, trained.records, scores, "--quiet")[0] == 0
+    explain = ("explain", trained.model, trained.records, scores, "--out", asked, "--ask", 6, "--quiet")
+    assert here(*explain)[0] == 0 and calm.is_file()
+    first = pd.read_parquet(asked / "alerts.parquet")
+    assert first["rank"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert here("verdict", asked, "1-4", "attack", "--who", "anna")[0] == here("verdict", asked, "5,6", "benign", "--who", "anna")[0] == 0
+    status, text, _ = here("learn", trained.model, asked / "verdicts.jsonl", learnt, "--calibration", calm, "--source", trained.records)
+    assert status == 0 and "6 answers, 4 of them attack" in text and "of 4 answered attacks" in text and "disappear" in text
+    facts = json.loads(here("info", learnt, "--json")[1])
+    assert facts["answers"] == 6 and len(facts["ancestors"]) == 1
+    again = tmp_path / "again"
+    assert here("score", learnt, trained.records, again, "--quiet")[0] == 0
+    assert here("explain", learnt, trained.records, again, "--out", tmp_path / "alerts", "--quick", "--quiet")[0] == 0
+    more = here(*explain[:4], "--out", tmp_path / "more", "--ask", 6, "--answered", asked / "verdicts.jsonl", "--quiet")
+    assert more[0] == 0
+    names = ["file", "row"]
+    second = pd.read_parquet(tmp_path / "more" / "alerts.parquet")
+    assert not set(map(tuple, first[names].to_numpy())) & set(map(tuple, second[names].to_numpy()))
+    records = Path(trained.model).read_bytes()
+    assert here("learn", trained.model, asked / "verdicts.jsonl", trained.model)[0] == 1  # it reads that file
+    assert Path(trained.model).read_bytes() == records
