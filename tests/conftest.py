@@ -1,6 +1,7 @@
 """Shared by all tests: where the real data is, and how a test says that it needs it."""
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def pytest_collection_modifyitems(items):
     "Long files first, all others in their order."
     place = {f"test_{name}.py": i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    "No test draws into a picture that another has left open."
+    yield
+    if "matplotlib.pyplot" in sys.modules: sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ def test_the_report_is_json_and_a_table():
 
 def test_the_picture_shows_all_classes():
     import matplotlib.pyplot as plt
+    plt.figure()
     ax = plot_classes({"benign": 2000, "scan": 9})
     assert [label.get_text() for label in ax.get_yticklabels()] == ["benign", "scan"] and ax.get_xscale() == "log"
     assert np.array_equal(sorted(bar.get_width() for bars in ax.containers for bar in bars if np.isfinite(bar.get_width())), [9, 2000])
