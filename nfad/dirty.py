@@ -7,7 +7,6 @@ __all__ = ['accusations', 'without_condemned', 'rarity']
 
 # %% ../nbs/06b_dirty.ipynb #5093c5c6
 from copy import copy
-from typing import Any, Callable
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from .tail import Tail
 from .engine import in_blocks
 from .statistics import ProfileStatistic
 from .detector import FlowDetector
-from .verdicts import VerdictModel, grow_forest, log_odds
+from .verdicts import grow_forest, log_odds
 
 # %% ../nbs/06b_dirty.ipynb #780c069e
 def _votes_by_others(

@@ -82,9 +82,9 @@ def _fresh(
     names = fingerprints(calibration)
     is_answered = np.isin(names, fingerprints(answers.records))
     is_seen = np.zeros(len(names), bool)
-    if model.seen is not None: is_seen = model.seen.places(calibration.to_numpy()) >= 0
+    if model.seen is not None: is_seen = model.seen.was_trained_on(calibration.to_numpy())
     left_out = {"a person answered them": int(is_answered.sum()),
-                "the model was made from them": int(is_seen.sum())}
+                "the model was trained on them": int(is_seen.sum())}
     return calibration[~(is_answered | is_seen)], left_out
 
 
@@ -113,7 +113,7 @@ def learn_files(
 ) -> Learnt:                        # the account
     "Makes a new model of a model and what people said."
     from nfad.verdicts import VerdictModel
-    require_free({target: "verdicts"}, [model, *verdicts, calibration], force)
+    require_free({target: "verdicts"}, [model, *verdicts, calibration, *([source] if source else [])], force)
     loaded = load_model(model)
     before = loaded.detector
     ancestors = getattr(before, "ancestors", ())

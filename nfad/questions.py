@@ -7,7 +7,7 @@ __all__ = ['find_questions', 'answered_records']
 
 # %% ../nbs/11e_questions.ipynb #ddf22ca7
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Sequence
 
 import numpy as np
 import pandas as pd

@@ -7,7 +7,7 @@ __all__ = ['Forest', 'grow_forest', 'log_odds', 'VerdictModel']
 
 # %% ../nbs/06a_verdicts.ipynb #e270be97
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numba
