@@ -12,13 +12,12 @@ import os
 import sys
 import warnings
 from _thread import interrupt_main
-from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from . import answering
+from . import answering, live
 from .commands import COMMANDS, Said, add_options, command, names_of
 from .text import printable, printable_lines
 
@@ -186,40 +185,6 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
     lines = [text.format(**said), *prepared.dataset.report.lines()]
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 
-# %% ../nbs/13_cli.ipynb #109eca5f
-def _from_standard_input(
-    model: str,         # path of a model file
-    fpr: float | None,  # false-alarm rate of the threshold; None: as in the model
-    sensor: str,        # of `CONVERTERS`
-    alerts_only: bool,  # True: only flagged records are answered
-    header: str,        # names of the columns, separated by commas
-) -> Said:              # counts
-    "Scores lines of standard input to standard output."
-    from nfad.core import require_choice
-    from nfad.streams import CONVERTERS, Scorer, json_line, read_lines, score_lines
-    from nfad.vocabulary import find_vocabulary
-    scorer = Scorer(model, fpr)
-    require_choice(sensor, list(CONVERTERS), "sensor")
-    own = find_vocabulary([feature.column for feature in scorer.recipe])
-    convert = CONVERTERS["none" if own == sensor else sensor]  # none: trained on the sensor's own records
-    reasons = Counter()
-    n_scored = n_alarms = 0
-    for said in score_lines(scorer, read_lines(sys.stdin.buffer), convert, tuple(names_of(header))):
-        answer = said["nfad"]
-        if answer["reason"] is None: n_scored += 1
-        else: reasons[answer["reason"]] += 1
-        n_alarms += bool(answer["is_anomaly"])
-        if alerts_only and not answer["is_anomaly"]: continue
-        sys.stdout.write(json_line(said) + "\n")
-        sys.stdout.flush()
-    counts = {"records": n_scored + reasons.total(), "bad": reasons.total(), "alarms": n_alarms}
-    text = "{records:,} records, {alarms:,} above the threshold, {bad:,} without a score"
-    lines = [text.format(**counts)]
-    lines += [f"  {n:,} lines: {reason}" for reason, n in reasons.most_common(5)]
-    print("\n".join(map(printable, lines)), file=sys.stderr)
-    status = 0 if n_scored or not reasons else 3
-    return Said(counts | {"reasons": dict(reasons.most_common(20))}, "", status)
-
 # %% ../nbs/13_cli.ipynb #ddc36334
 def _benign_path(model: str, path: str) -> Path | None:
     "The named file of benign records, else the one beside the model; None if there is none."
@@ -236,8 +201,7 @@ def _score(
     fpr: float | None = None,    # false-alarm rate of the threshold; as in the model
     # columns to pass through: identifiers, all, none, or names separated by commas
     keep: str = "identifiers",
-    # table of benign records to compare the stream with;
-    # calibration.parquet beside the model is found by itself
+    # table of benign records to compare with; calibration.parquet beside the model is found
     reference: str = "",
     # local for a Dask cluster on this machine, or the address of a scheduler
     scheduler: str | None = None,
@@ -247,11 +211,18 @@ def _score(
     sensor: str = "none",        # of standard input: none (names of the features), zeek or suricata
     alerts_only: bool = False,   # of standard input: answer only with records that are flagged
     header: str = "",            # names of columns, separated by commas, of texts without a header
+    # with - as source: listen on HOST:PORT to NetFlow v5, v9 and IPFIX instead of reading lines
+    netflow: str = "",
+    expose: bool = False,        # of netflow: listen on an address that other machines reach
+    exporters: str = "",         # of netflow: addresses that are heard, separated by commas; all
     force: bool = False,         # write over files that nfad did not write, or that are read
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
-    if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only, header)
+    if source == "-":
+        stream = live.Stream(sensor, header, netflow, expose, exporters)
+        return live.score_stream(model, fpr, stream, alerts_only)
+    if netflow: raise ValueError("netflow is a stream: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
@@ -536,6 +507,7 @@ _MORE = """examples:
   nfad train tor2016 --feature-set all --epochs 30         a model in runs/tor2016/all/
   nfad score MODEL /data/flows /data/scores                a folder of tables of any kind
   tail -f conn.log | nfad score MODEL - --alerts-only
+  nfad score MODEL - --netflow 127.0.0.1:2055 --alerts-only
   nfad explain MODEL /data/flows /data/scores --top 50     alerts.html, most anomalous first
   nfad verdict alerts 3-9,12 attack --note scan            what a person says of listed records
   nfad run tor2016,cicids2017 --seeds 0,1,2 --jobs 2       a grid, with one table
