@@ -395,7 +395,7 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
-    write_json(path, result)
+    write_json(path, result, force=True)  # asked above
     return result
 
 # %% ../nbs/13_cli.ipynb #df6f4dfb
@@ -493,7 +493,7 @@ def _demo(
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, force=force, quiet=quiet)
     model = Path(trained.content["model"])
     night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
-    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records")
+    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records", force)
     places = str(model), str(source), str(model.parent / "scores")
     scored = _score(*places, force=force, quiet=quiet)
     found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)

@@ -385,9 +385,9 @@ def _order_of(self: TextReader, fields: Sequence[str]) -> list[int]:
 @patch
 def _parts(self: TextReader, block: bytes) -> Iterator[tuple[bytes, bytes]]:
     "Stretches of lines in one order of columns, and the header below each, b\"\" at the end."
-    longest = sorted({name.encode() for name in self.dialect.names}, key=len)[-4:]
+    longest = sorted({name.encode() for name in self.dialect.names}, key=len)[-3:]
     holds_names = lambda text: sum(name in text for name in longest) > 1
-    if not holds_names(block):
+    if not any(name in block for name in longest[-2:]) or not holds_names(block):
         yield block, b""
         return
     held = []
