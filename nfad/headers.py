@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PACKET', 'LINKS', 'ICMP_ANSWER', 'read_capture', 'address_texts', 'packet_frame', 'read_pcap']
 
-# %% ../nbs/00e_headers.ipynb #e989b3a9
+# %% ../nbs/00e_headers.ipynb #a538c727
 import ipaddress
 from pathlib import Path
 from typing import BinaryIO, Iterator
@@ -17,7 +17,7 @@ import pandas as pd
 from .capture import CaptureReport, Frames, read_frames
 from .flowmeter import TCP, UDP
 
-# %% ../nbs/00e_headers.ipynb #c945a0f6
+# %% ../nbs/00e_headers.ipynb #0b5256ea
 PACKET = np.dtype([
     ("time", np.int64),                                           # microseconds since 1970
     ("source_high", np.uint64), ("source_low", np.uint64),        # address of the sender
@@ -33,7 +33,7 @@ PACKET = np.dtype([
     ("version", np.uint8),                                        # 4 or 6, of IP
     ("fragment", np.uint8)], align=True)                          # 1: a later fragment, which has no header of its own
 
-# %% ../nbs/00e_headers.ipynb #88416411
+# %% ../nbs/00e_headers.ipynb #bdc41517
 _REASONS = (
     "", "ARP", "no IP: LLC, spanning tree and the like", "no IP: another EtherType",
     "its headers are cut off", "its IP header is malformed", "its TCP or UDP header is malformed",
@@ -45,7 +45,7 @@ _inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=T
  _FRAGMENT, _NO_DATA, _ENCRYPTED, _NO_PPP, _LINK, _DEEP) = range(len(_REASONS))
 _IP4, _IP6, _ETHERNET = 0x0800, 0x86DD, 0x6558  # EtherTypes; the last is Ethernet in a tunnel
 
-# %% ../nbs/00e_headers.ipynb #574dcf82
+# %% ../nbs/00e_headers.ipynb #3daaaf3d
 @_inlined
 def _be16(data, at):
     "Two bytes as a number, the higher first."
@@ -67,7 +67,7 @@ def _nibble(data, at, end):
     version = data[at] >> 4
     return _IP4 if version == 4 else _IP6 if version == 6 else -_BAD_IP
 
-# %% ../nbs/00e_headers.ipynb #42a068d6
+# %% ../nbs/00e_headers.ipynb #802b2e02
 @_inlined
 def _ppp(data, at, end):
     "What a PPP header says: (what follows or minus the reason, where it begins)."
@@ -98,7 +98,7 @@ def _mpls(data, at, end):
             return kind, at
     return -_CUT, at
 
-# %% ../nbs/00e_headers.ipynb #e732318f
+# %% ../nbs/00e_headers.ipynb #05301f7f
 @_inlined
 def _ethertype(data, kind, at, end):
     "Follows tags and sessions: (_IP4, _IP6, _ETHERNET or minus the reason; where it begins; tags)."
@@ -126,7 +126,7 @@ def _ethernet(data, at, end):
     if at + 14 > end: return -_CUT, at, np.int64(0)
     return _ethertype(data, _be16(data, at + 12), at + 14, end)
 
-# %% ../nbs/00e_headers.ipynb #65cebe88
+# %% ../nbs/00e_headers.ipynb #e6443282
 @_inlined
 def _wifi(data, at, end):
     "What an 802.11 header says; as `_ethertype`."
@@ -152,7 +152,7 @@ def _radio(data, at, end, link):
     if link == 192 and data[at + 4] != 105: return -_LINK, at, none
     return _wifi(data, at + size, end)
 
-# %% ../nbs/00e_headers.ipynb #6ce3b9ab
+# %% ../nbs/00e_headers.ipynb #45b87c1d
 LINKS = {
     0: "BSD loopback", 1: "Ethernet", 9: "PPP", 12: "raw IP", 14: "raw IP", 50: "PPP, serial", 51: "PPPoE",
     101: "raw IP", 104: "Cisco HDLC", 105: "802.11", 108: "OpenBSD loopback", 109: "OpenBSD enc",
@@ -175,7 +175,7 @@ def _family(data, at, end):
     if family == 2: return _IP4
     return _IP6 if family in (10, 23, 24, 28, 30) else -_ETHERTYPE
 
-# %% ../nbs/00e_headers.ipynb #72aaf27e
+# %% ../nbs/00e_headers.ipynb #ce0e7a06
 @_inlined
 def _link_layer(data, at, end, link):
     "What follows the header of a link; as `_ethertype`."
@@ -197,7 +197,7 @@ def _link_layer(data, at, end, link):
     if link == 127 or link == 192 or link == 119: return _radio(data, at, end, link)
     return -_LINK, at, none
 
-# %% ../nbs/00e_headers.ipynb #dd11c980
+# %% ../nbs/00e_headers.ipynb #75bc3d87
 @_inlined
 def _extensions(data, at, end, protocol, packet):
     "Passes the further headers of IP: (protocol or minus the reason, where it begins, offset, more, id)."
@@ -218,7 +218,7 @@ def _extensions(data, at, end, protocol, packet):
         protocol = following
     return np.int64(-_BAD_IP), at, offset, more, number
 
-# %% ../nbs/00e_headers.ipynb #aea3b3ac
+# %% ../nbs/00e_headers.ipynb #d2c24a6b
 @_inlined
 def _network(data, at, end, kind, wire_end, packet):
     "Reads an IP header into packet: (protocol or minus the reason, where it begins, where the packet ends, fragment...)."
@@ -247,7 +247,7 @@ def _network(data, at, end, kind, wire_end, packet):
     protocol, behind, offset, more, number = _extensions(data, at + 40, end, np.int64(data[at + 6]), packet)
     return protocol, behind, at + total, offset, more, number
 
-# %% ../nbs/00e_headers.ipynb #aab5e476
+# %% ../nbs/00e_headers.ipynb #332a3aaf
 # types of ICMP and ICMPv6 that answer each other
 _ANSWERS = ((0, 8), (8, 0), (13, 14), (14, 13), (15, 16), (16, 15), (17, 18), (18, 17), (10, 9), (9, 10))
 _ANSWERS_6 = ((128, 129), (129, 128), (133, 134), (134, 133), (135, 136), (136, 135), (130, 131), (131, 130),
@@ -268,7 +268,7 @@ def _icmp(data, at, end, size, answer, packet):
     packet.header_bytes = min(8, size)
     return _OK
 
-# %% ../nbs/00e_headers.ipynb #5026e663
+# %% ../nbs/00e_headers.ipynb #93a80c16
 @_inlined
 def _transport(data, at, end, size, protocol, answers, packet):
     "Reads a transport header into packet; size: bytes of it and its payload. The reason if that fails."
@@ -276,15 +276,15 @@ def _transport(data, at, end, size, protocol, answers, packet):
     packet.window = -1
     packet.protocol = protocol
     if protocol == TCP:
+        if size < 16: return _BAD_TRANSPORT
         if at + 16 > end: return _CUT
         header = (np.int64(data[at + 12]) >> 4) * 4
-        if size < max(header, 20): return _BAD_TRANSPORT
-        packet.header_bytes = max(header, 20)  # a smaller number is a lie, and the packet went by all the same
+        packet.header_bytes = min(max(header, 20), size)  # where it lies, the packet went by all the same
         packet.flags, packet.window = data[at + 13], _be16(data, at + 14)
     elif protocol == UDP or protocol == 136 or protocol == 132 or protocol == 33:
-        if at + 8 > end: return _CUT
         packet.header_bytes = 12 if protocol == 132 or protocol == 33 else 8
         if size < packet.header_bytes: return _BAD_TRANSPORT
+        if at + 8 > end: return _CUT
     elif protocol == 1 or protocol == 58:
         why = _icmp(data, at, end, size, answers[1 if protocol == 58 else 0], packet)
         if why: return why
@@ -293,7 +293,7 @@ def _transport(data, at, end, size, protocol, answers, packet):
     packet.size = max(size - packet.header_bytes, 0)
     return _OK
 
-# %% ../nbs/00e_headers.ipynb #8d76f128
+# %% ../nbs/00e_headers.ipynb #167de426
 @_inlined
 def _fragment_place(packet, number, table):
     "The row of `table` for a fragmented packet, and the two numbers that tell it from others."
@@ -317,7 +317,7 @@ def _later_fragment(packet, protocol, number, size, table):
     packet.window, packet.fragment, packet.size = -1, 1, size
     return _OK
 
-# %% ../nbs/00e_headers.ipynb #056848b3
+# %% ../nbs/00e_headers.ipynb #d9bf80b0
 @_inlined
 def _gre(data, at, end):
     "What follows a GRE header, and where."
@@ -342,7 +342,7 @@ def _within(data, at, end, protocol, packet):
         return np.int64(_ETHERNET), at + 16
     return np.int64(0), at
 
-# %% ../nbs/00e_headers.ipynb #f84a2a5b
+# %% ../nbs/00e_headers.ipynb #6bd6f603
 @_inlined
 def _one_packet(data, at, end, wire_end, link, inside, answers, table, packet):
     "Reads the headers of one frame into packet; the reason if it is none."
@@ -388,7 +388,7 @@ def _packets(data, offset, captured, length, time, link, inside, answers, table,
         reasons[why] += 1
     return n
 
-# %% ../nbs/00e_headers.ipynb #6e95383c
+# %% ../nbs/00e_headers.ipynb #e9ed46bf
 def _link_name(link: int) -> str:
     "A link type by its number and name."
     name = LINKS.get(link) or _OTHER_LINKS.get(link) or "unknown"
@@ -434,7 +434,7 @@ def read_capture(
     if report.packets == seen and links and not links & LINKS.keys():
         raise ValueError(f"{source} holds no network packets: " + ", ".join(map(_link_name, sorted(links))))
 
-# %% ../nbs/00e_headers.ipynb #21f33117
+# %% ../nbs/00e_headers.ipynb #44700321
 def address_texts(
     version: np.ndarray,  # (n,) 4 or 6
     high: np.ndarray,     # (n,) upper 64 bits
@@ -463,7 +463,7 @@ def packet_frame(
     rest = ["protocol", "source_port", "destination_port", "size", "header_bytes", "flags", "window", "vlan"]
     return pd.DataFrame({"time": packets["time"] / 1e6, **ends} | {name: packets[name].astype(int) for name in rest})
 
-# %% ../nbs/00e_headers.ipynb #fecf3860
+# %% ../nbs/00e_headers.ipynb #50c4d6d3
 def read_pcap(
     source: str | Path | BinaryIO,         # a pcap or pcapng file, packed or not; or a stream of one
     report: CaptureReport | None = None,   # account to go on with; None: a new one

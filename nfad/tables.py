@@ -379,7 +379,12 @@ _KINDS = {  # first bytes -> what a file is
 
 def _open_capture(path: Path, report: ReadReport) -> Table:
     "A capture as a table of its flows."
-    read = partial(capture_batches, path, report.notes)
+    noted = []
+    def read(wanted):
+        notes = Counter()
+        yield from capture_batches(path, notes, wanted)
+        if not noted: report.notes.update(notes)  # however often it is read
+        noted.append(path)
     return Table(path, *capture_columns(), report, read, "capture", "capture")
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DIALECTS', 'IDENTITY', 'Dialect', 'FlowReport', 'FlowMeter', 'flow_batches', 'flow_records']
 
-# %% ../nbs/01_wire.ipynb #92a2009b
+# %% ../nbs/01_wire.ipynb #976e5539
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Iterator, NamedTuple, Sequence
@@ -21,9 +21,9 @@ from .community import quick_ids
 from .flowmeter import ACK, FIN, RST, SYN, TCP, UDP
 from .headers import ICMP_ANSWER, PACKET, address_texts, read_capture
 from .packets import LINGER, REMEMBERED
-from .running import FLOW, _add_packet, _begin, flow_columns
+from .running import FLOW, add_packet, begin_flow, flow_columns
 
-# %% ../nbs/01_wire.ipynb #1a346c44
+# %% ../nbs/01_wire.ipynb #106edacc
 _LINGER, _REMEMBERED = int(LINGER * 1e6), int(REMEMBERED * 1e6)  # microseconds
 
 
@@ -45,7 +45,7 @@ class _Rules(NamedTuple):
     idle: int
     most: int   # flows in the table
 
-# %% ../nbs/01_wire.ipynb #57d599d6
+# %% ../nbs/01_wire.ipynb #b34450c2
 _kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
 _inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)  # a part of kernels
 _OPEN, _CLOSING, _GONE, _FREE = range(4)      # chains of rows, and states of a flow
@@ -88,7 +88,7 @@ def _append(table, chain, row):
     table.ends[chain, 2] += 1
     table.flows[row].state = chain
 
-# %% ../nbs/01_wire.ipynb #51ca24c9
+# %% ../nbs/01_wire.ipynb #00cb7cff
 @_inlined
 def _hash(flow, seed):
     "A number that hardly two pairs of ends share."
@@ -119,7 +119,7 @@ def _find(table, wanted, place):
     while row >= 0 and not _same(table.flows[row], wanted): row = table.following[row]
     return row
 
-# %% ../nbs/01_wire.ipynb #9fcb49d3
+# %% ../nbs/01_wire.ipynb #b7c57afb
 @_inlined
 def _place(table, flow):
     "The bucket of a pair of ends."
@@ -155,7 +155,7 @@ def _into(table, old):
         table.bucket[place] = row
     for row in range(n, len(table.flows)): _append(table, _FREE, row)
 
-# %% ../nbs/01_wire.ipynb #c402d1b1
+# %% ../nbs/01_wire.ipynb #cbe42f35
 def _new_table(size: int, seed: np.ndarray) -> _Table:
     "A table of rows that are all free, none of them chained."
     buckets = 1 << max(size - 1, 1).bit_length() + 1
@@ -172,7 +172,7 @@ def _larger(old: _Table, size: int) -> _Table:
     _into(table, old)
     return table
 
-# %% ../nbs/01_wire.ipynb #0ac58480
+# %% ../nbs/01_wire.ipynb #138690dd
 @_inlined
 def _hand_out(table, row, now, out, statistics, n):
     "Copies an ended flow to row n of `out`; remembers it."
@@ -213,7 +213,7 @@ def _room(table, rules, now, out, statistics, n, counts):
         _free(table, row)
     return table.ends[_FREE, 0], n
 
-# %% ../nbs/01_wire.ipynb #8f29c5ca
+# %% ../nbs/01_wire.ipynb #61aa7d05
 @_inlined
 def _set_ends(packet, with_vlan, wanted):
     "Writes the ends of a packet into a row; True if the sender is the smaller."
@@ -247,7 +247,7 @@ def _case(flow, packet, rules):
         return _CONTINUES if packet.size > 0 else _BELATED
     return _CONTINUES if over or flow.state == _GONE else _JOINS
 
-# %% ../nbs/01_wire.ipynb #df2ccb79
+# %% ../nbs/01_wire.ipynb #e0d96c51
 @_inlined
 def _started(table, wanted, place, row, packet, client_is_low):
     "Begins a flow in a free row."
@@ -259,7 +259,7 @@ def _started(table, wanted, place, row, packet, client_is_low):
     flow.client_is_low = client_is_low
     table.following[row] = table.bucket[place]
     table.bucket[place] = row
-    _begin(flow, table.statistics[row], packet, packet.time)
+    begin_flow(flow, table.statistics[row], packet, packet.time)
     _append(table, _OPEN, row)
 
 
@@ -271,7 +271,7 @@ def _took(table, rules, row, packet, sender_first, is_new, now, out, statistics,
     forward = sender_first == (flow.client_is_low == 1)
     if flow.low_low == flow.high_low and flow.low_high == flow.high_high and flow.low_port == flow.high_port:
         forward = True
-    _add_packet(flow, table.statistics[row], packet, time, forward)
+    add_packet(flow, table.statistics[row], packet, time, forward)
     flags = packet.flags
     if flags & FIN: flow.fins |= 1 if forward else 2
     if rules.first_fin: flow.ended = 1 if flags & FIN and not is_new else flow.ended
@@ -280,7 +280,7 @@ def _took(table, rules, row, packet, sender_first, is_new, now, out, statistics,
     _append(table, _CLOSING if flow.ended else _OPEN, row)
     return _hand_out(table, row, now, out, statistics, n) if flow.ended and rules.first_fin else n
 
-# %% ../nbs/01_wire.ipynb #18fd62d5
+# %% ../nbs/01_wire.ipynb #19abbb6f
 @_kernel
 def _assemble(packets, i, table, rules, counts, wanted, out, statistics):
     "Takes packets from `i` on; returns where it stopped, how many flows it handed out, and why it stopped."
@@ -313,7 +313,7 @@ def _assemble(packets, i, table, rules, counts, wanted, out, statistics):
         n = _took(table, rules, row, packet, sender_first, case != _JOINS, packet.time, out, statistics, n)
     return i, n, _DONE
 
-# %% ../nbs/01_wire.ipynb #4e890bcb
+# %% ../nbs/01_wire.ipynb #a2be2233
 _STEP = 60_000_000  # microseconds: a clock that goes back further was set
 _LONG_AGO = -(1 << 60)
 
@@ -329,7 +329,7 @@ def _order_keys(time, newest, window, keys):
         newest = max(newest, time[i])
     return len(time), newest, late
 
-# %% ../nbs/01_wire.ipynb #2c720074
+# %% ../nbs/01_wire.ipynb #7b8bd2bb
 class _Waiting:
     "Packets that wait for earlier ones."
     def __init__(self, window: int):
@@ -362,7 +362,7 @@ class _Waiting:
             if stepped: self.newest = _LONG_AGO
             packets = packets[n:]
 
-# %% ../nbs/01_wire.ipynb #8de803d4
+# %% ../nbs/01_wire.ipynb #68570351
 @dataclass
 class FlowReport:
     "What became of packets."
@@ -386,7 +386,7 @@ def lines(
             "flows ended early because the table was full; raise max_flows": self.evicted}
     return [f"{self.packets:,} packets, {self.flows:,} flows"] + [f"  {n:,} {what}" for what, n in said.items() if n]
 
-# %% ../nbs/01_wire.ipynb #970758bb
+# %% ../nbs/01_wire.ipynb #160a44b9
 IDENTITY = ("Source IP", "Source Port", "Destination IP", "Destination Port", "Timestamp", "Flow End",
             "VLAN Tags", "Community ID")  # beside the features of a flow
 
@@ -409,7 +409,7 @@ def _identity(flows: np.ndarray) -> pd.DataFrame:
                pd.array(quick_ids(version, source, target, ports, flows["protocol"], one_way), dtype="str"))
     return pd.DataFrame(dict(zip(IDENTITY, columns, strict=True)))
 
-# %% ../nbs/01_wire.ipynb #451befc2
+# %% ../nbs/01_wire.ipynb #43d2aba0
 class FlowMeter:
     "Assembles flows from a stream of packets, and hands them out as they end."
     def __init__(
@@ -440,7 +440,7 @@ class FlowMeter:
         self.out = np.zeros(2048, FLOW), np.zeros((2048, 8, 6))
         self.ended = []  # what was handed out and is not a record yet
 
-# %% ../nbs/01_wire.ipynb #d4b6d4ce
+# %% ../nbs/01_wire.ipynb #b24dbac7
 @patch
 def _records(self: FlowMeter) -> pd.DataFrame:
     "Records of all flows handed out."
@@ -477,7 +477,7 @@ def _until(self: FlowMeter, now: int) -> None:
     while n := _expire(self.table, self.rules, now, *self.out, 0):
         self.ended.append(tuple(held[:n].copy() for held in self.out))
 
-# %% ../nbs/01_wire.ipynb #0111b1c7
+# %% ../nbs/01_wire.ipynb #523c6657
 @patch
 def take(
     self: FlowMeter,
@@ -516,7 +516,7 @@ def flush(
     self._until(1 << 60)
     return self._records()
 
-# %% ../nbs/01_wire.ipynb #4af61794
+# %% ../nbs/01_wire.ipynb #a5fe9787
 _ROWS = 8192  # records to make at a time
 
 
