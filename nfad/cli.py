@@ -9,6 +9,7 @@ __all__ = ['main']
 import json
 import math
 import os
+import stat
 import sys
 import warnings
 from _thread import interrupt_main
@@ -566,10 +567,15 @@ def _warn(message: Any, *where: Any) -> None:
     print(f"WARNING: {printable(message)}", file=sys.stderr)
 
 
+def _is_pipe(value: str) -> bool:
+    "Whether a word of the command line names a pipe; most words name nothing, and some are too long for a name."
+    try: return stat.S_ISFIFO(os.stat(value).st_mode)
+    except (OSError, ValueError): return False
+
+
 def _with_files(given: dict[str, Any]) -> dict[str, Any]:
     "Arguments with files for pipes, such as <(zcat night.csv.gz), which can be read only once."
-    is_pipe = lambda value: isinstance(value, str) and Path(value).is_fifo()
-    pipes = {name: value for name, value in given.items() if is_pipe(value)}
+    pipes = {name: value for name, value in given.items() if isinstance(value, str) and _is_pipe(value)}
     if not pipes: return given
     from nfad.contents import copied_pipe
     return given | {name: str(copied_pipe(value)) for name, value in pipes.items()}
@@ -600,7 +606,7 @@ def main(
         except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
             if verbose: raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            said = printable(text or type(error).__name__)
+            said = printable(text or type(error).__name__)[:4000]
             print(f"nfad {name}: {said}", file=sys.stderr)
             _drop_output()
             return 1
