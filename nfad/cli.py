@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from . import answering, live
+from . import answering, live, metering
 from .commands import COMMANDS, Said, add_options, command, names_of
 from .text import printable, printable_lines
 
@@ -155,6 +155,7 @@ def _train(
     missing: str = "auto",
     header: str = "",             # names of columns, separated by commas, of a text without a header
     sensor: str = "",             # of a folder with files of several: one of them, or largest
+    dialect: str = "nfad",        # of captures: nfad; or cicflowmeter, with its errors
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
@@ -166,6 +167,7 @@ def _train(
     settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
                 "split": split, "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
                 **_own_file("none" if benign_path else label_column, benign_label, missing, header, sensor)}
+    settings |= {"dialect": dialect} if dialect != "nfad" else {}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
                                    transform=transform, fpr=fpr, seed=seed, progress=not quiet)

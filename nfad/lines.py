@@ -39,6 +39,7 @@ class Wanted(NamedTuple):
     numbers: tuple[int, ...]      # as numbers
     texts: tuple[int, ...] = ()   # as they stand there, also where they are numbers, too
     rows: int = BATCH             # of a batch, at most
+    exporter: str = ""            # dialect of records made from a capture; "": nfad's
 
     def positions(self) -> list[int]:  # in the order of the file, each once
         "All columns to read."

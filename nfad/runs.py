@@ -90,6 +90,7 @@ def prepare(
     missing: str = "auto",         # rows without a number: drop, indicate, or auto; see `make_plan`
     header: Sequence[str] = (),    # names of the columns, for a text without a header
     sensor: str = "",              # of a folder with files of several, see `load_dataset`
+    dialect: str = "nfad",         # of captures: nfad or cicflowmeter
     progress: bool = True,         # show reading progress
 ) -> Prepared:                     # records, split, features and folder
     "Loads, cleans and splits a data set, and names its run directory."
@@ -97,7 +98,7 @@ def prepare(
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label, missing=missing,
-                        header=header, sensor=sensor, progress=progress)
+                        header=header, sensor=sensor, dialect=dialect, progress=progress)
     parts = split_dataset(data, split, sizes=sizes_for(data, split, sizes), seed=seed)
     names = list(data.records.columns)
     if is_plain(data.recipe): names = feature_names(columns or "all", available=names)
