@@ -9,6 +9,7 @@ __all__ = ['main']
 import json
 import math
 import os
+import stat
 import sys
 import warnings
 from _thread import interrupt_main
@@ -17,7 +18,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from . import answering, live
+from . import answering, live, metering
 from .commands import COMMANDS, Said, add_options, command, names_of
 from .text import printable, printable_lines
 
@@ -154,6 +155,7 @@ def _train(
     missing: str = "auto",
     header: str = "",             # names of columns, separated by commas, of a text without a header
     sensor: str = "",             # of a folder with files of several: one of them, or largest
+    dialect: str = "nfad",        # of captures: nfad; or cicflowmeter, with its errors
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
@@ -165,6 +167,7 @@ def _train(
     settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
                 "split": split, "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
                 **_own_file("none" if benign_path else label_column, benign_label, missing, header, sensor)}
+    settings |= {"dialect": dialect} if dialect != "nfad" else {}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
                                    transform=transform, fpr=fpr, seed=seed, progress=not quiet)
@@ -393,7 +396,7 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
-    write_json(path, result)
+    write_json(path, result, force=True)  # asked above
     return result
 
 # %% ../nbs/13_cli.ipynb #df6f4dfb
@@ -491,7 +494,7 @@ def _demo(
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, force=force, quiet=quiet)
     model = Path(trained.content["model"])
     night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
-    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records")
+    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records", force)
     places = str(model), str(source), str(model.parent / "scores")
     scored = _score(*places, force=force, quiet=quiet)
     found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)
@@ -566,10 +569,15 @@ def _warn(message: Any, *where: Any) -> None:
     print(f"WARNING: {printable(message)}", file=sys.stderr)
 
 
+def _is_pipe(value: str) -> bool:
+    "Whether a word of the command line names a pipe; most words name nothing, and some are too long for a name."
+    try: return stat.S_ISFIFO(os.stat(value).st_mode)
+    except (OSError, ValueError): return False
+
+
 def _with_files(given: dict[str, Any]) -> dict[str, Any]:
     "Arguments with files for pipes, such as <(zcat night.csv.gz), which can be read only once."
-    is_pipe = lambda value: isinstance(value, str) and Path(value).is_fifo()
-    pipes = {name: value for name, value in given.items() if is_pipe(value)}
+    pipes = {name: value for name, value in given.items() if isinstance(value, str) and _is_pipe(value)}
     if not pipes: return given
     from nfad.contents import copied_pipe
     return given | {name: str(copied_pipe(value)) for name, value in pipes.items()}
@@ -600,7 +608,7 @@ def main(
         except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
             if verbose: raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            said = printable(text or type(error).__name__)
+            said = printable(text or type(error).__name__)[:4000]
             print(f"nfad {name}: {said}", file=sys.stderr)
             _drop_output()
             return 1
