@@ -130,17 +130,23 @@ def _from_routers(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -
 
 
 def _from_packets(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -> Said:
-    "Scores the flows of a capture on standard input, as they end; packets are taken before the model is ready."
-    from nfad.pipe import PacketQueue, answer_flows, dialect_of, flows_of_pipe
+    "Scores flows of a capture on standard input as they end; packets are taken before the model is ready."
+    from pathlib import Path
+    from nfad.pcaps import exporter_for
+    from nfad.pipe import PacketQueue, answer_flows, flows_of_pipe
     from nfad.wire import FlowMeter
     packets = PacketQueue(sys.stdin.buffer)
     scorer = ready()
-    meter = FlowMeter(dialect_of(scorer.recipe), reorder=0.2)
+    dialect = exporter_for(scorer.recipe, "capture", Path("standard input"))
+    meter = FlowMeter(dialect, reorder=0.2)
     flows = flows_of_pipe(packets, meter)
     frames = packets.report
-    left_out = lambda: {f"frames left out: {why}": n for why, n in frames.left_out.items()}
-    account = lambda: {"packets": frames.packets, "flows": meter.report.flows} | left_out()
-    with heard(): return tell_answers(answer_flows(scorer, flows, alerts_only), alerts_only, account)
+    def account():
+        said = {"packets": frames.packets, "flows": meter.report.flows}
+        said |= {f"frames left out: {why}": n for why, n in frames.left_out.items()}
+        return said | ({f"damage: {frames.damage}": 1} if frames.damage else {})
+    answers = answer_flows(scorer, flows, alerts_only)
+    with heard(): return tell_answers(answers, alerts_only, account)
 
 # %% ../nbs/11k_live.ipynb #32822cb1
 def score_stream(
