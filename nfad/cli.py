@@ -9,6 +9,7 @@ __all__ = ['main']
 import json
 import math
 import os
+import stat
 import sys
 import warnings
 from _thread import interrupt_main
@@ -197,8 +198,7 @@ def _benign_path(model: str, path: str) -> Path | None:
 @command("score")
 def _score(
     model: str,                  # path of a model file
-    # table of any kind, a folder of tables, or - for lines of standard input
-    source: str,
+    source: str,                 # table of any kind, a folder of tables, or - for standard input
     target: str = "",            # argument: .parquet file for one file, else a folder; not with -
     fpr: float | None = None,    # false-alarm rate of the threshold; as in the model
     # columns to pass through: identifiers, all, none, or names separated by commas
@@ -217,14 +217,15 @@ def _score(
     netflow: str = "",
     expose: bool = False,        # of netflow: listen on an address that other machines reach
     exporters: str = "",         # of netflow: addresses that are heard, separated by commas; all
+    pcap: bool = False,          # with - as source: packets, as tcpdump -U -w - writes them
     force: bool = False,         # write over files that nfad did not write, or that are read
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
     if source == "-":
-        stream = live.Stream(sensor, header, netflow, expose, exporters)
+        stream = live.Stream(sensor, header, netflow, expose, exporters, pcap)
         return live.score_stream(model, fpr, stream, alerts_only)
-    if netflow: raise ValueError("netflow is a stream: give - as source")
+    if netflow or pcap: raise ValueError("netflow and pcap are streams: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
@@ -568,10 +569,15 @@ def _warn(message: Any, *where: Any) -> None:
     print(f"WARNING: {printable(message)}", file=sys.stderr)
 
 
+def _is_pipe(value: str) -> bool:
+    "Whether a word of the command line names a pipe; most words name nothing, and some are too long for a name."
+    try: return stat.S_ISFIFO(os.stat(value).st_mode)
+    except (OSError, ValueError): return False
+
+
 def _with_files(given: dict[str, Any]) -> dict[str, Any]:
     "Arguments with files for pipes, such as <(zcat night.csv.gz), which can be read only once."
-    is_pipe = lambda value: isinstance(value, str) and Path(value).is_fifo()
-    pipes = {name: value for name, value in given.items() if is_pipe(value)}
+    pipes = {name: value for name, value in given.items() if isinstance(value, str) and _is_pipe(value)}
     if not pipes: return given
     from nfad.contents import copied_pipe
     return given | {name: str(copied_pipe(value)) for name, value in pipes.items()}
@@ -602,7 +608,7 @@ def main(
         except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
             if verbose: raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            said = printable(text or type(error).__name__)
+            said = printable(text or type(error).__name__)[:4000]
             print(f"nfad {name}: {said}", file=sys.stderr)
             _drop_output()
             return 1
