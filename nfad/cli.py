@@ -115,12 +115,13 @@ def split_sizes(
 
 # %% ../nbs/13_cli.ipynb #6b919fcf
 def _own_file(
-    label_column: str, benign_label: str, missing: str, header: str, sensor: str,
+    label_column: str, benign_label: str, missing: str, header: str, sensor: str, dialect: str = "nfad",
 ) -> dict[str, Any]:
     "What the command line says of a user's own file, for `prepare`."
     return {"label_column": label_column or None,
             "benign_label": benign_label.split(",") if benign_label else None,
-            "missing": missing, "header": names_of(header), "sensor": sensor}
+            "missing": missing, "header": names_of(header), "sensor": sensor,
+            **({"dialect": dialect} if dialect != "nfad" else {})}
 
 
 def _features(feature_set: str, feature_indexes: str) -> str:
@@ -151,8 +152,7 @@ def _train(
     seed: int = 0,                # of the split, the initial weights and the batches
     label_column: str = "",       # of an own file; well-known names are tried; none: all benign
     benign_label: str = "",       # of it, several separated by commas; BENIGN, Normal, ... are known
-    # rows without a number: drop; indicate (they stay, marked); auto: drop in CICFlowMeter's sets
-    missing: str = "auto",
+    missing: str = "auto",        # rows without a number: drop; indicate: they stay, marked; or auto
     header: str = "",             # names of columns, separated by commas, of a text without a header
     sensor: str = "",             # of a folder with files of several: one of them, or largest
     dialect: str = "nfad",        # of captures: nfad; or cicflowmeter, with its errors
@@ -163,11 +163,11 @@ def _train(
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
     from nfad.runs import prepare, train_run
-    usual = "paper" if preset == "paper" else "default"
+    sizes = split_sizes(train_size, val_size, test_size) or ("paper" if preset == "paper" else "default")
+    labels = "none" if benign_path else label_column
     settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
-                "split": split, "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
-                **_own_file("none" if benign_path else label_column, benign_label, missing, header, sensor)}
-    settings |= {"dialect": dialect} if dialect != "nfad" else {}
+                "split": split, "sizes": sizes, "seed": seed,
+                **_own_file(labels, benign_label, missing, header, sensor, dialect)}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
                                    transform=transform, fpr=fpr, seed=seed, progress=not quiet)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOW', 'add_packet', 'begin_flow', 'flow_columns']
 
-# %% ../nbs/01_running.ipynb #4f32ca89
+# %% ../nbs/01_running.ipynb #17daecfe
 import numba
 import numpy as np
 import pandas as pd
@@ -13,9 +13,9 @@ import pandas as pd
 from .flowmeter import FIN, PSH, SYN
 from .vocabulary import FLOW_FEATURES
 
-# %% ../nbs/01_running.ipynb #db67e057
+# %% ../nbs/01_running.ipynb #ebf2b116
 _kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
-_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)  # a part of kernels
+_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 _COUNT, _TOTAL, _MEAN, _SQUARES, _LOW, _HIGH = range(6)  # columns of running statistics
 
 
@@ -31,8 +31,9 @@ def _add(running, value):
     elif value < running[4]: running[4] = value
     elif value > running[5]: running[5] = value
 
-# %% ../nbs/01_running.ipynb #490d902d
-_SIZE, _FWD_SIZE, _BWD_SIZE, _IAT, _FWD_IAT, _BWD_IAT, _ACTIVE, _IDLE = range(8)  # things with running statistics
+# %% ../nbs/01_running.ipynb #405159d7
+# things with running statistics
+_SIZE, _FWD_SIZE, _BWD_SIZE, _IAT, _FWD_IAT, _BWD_IAT, _ACTIVE, _IDLE = range(8)
 _BITS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWE")  # bits of TCP's flags, the lowest first
 FLOW = np.dtype([
     ("low_high", np.uint64), ("low_low", np.uint64),     # one end: address and port
@@ -43,25 +44,25 @@ FLOW = np.dtype([
     ("header_forward", np.int64), ("header_backward", np.int64),
     ("bytes", np.int64),                                 # on the wire, both ways
     ("bulk_first", np.int64), ("bulk_last", np.int64), ("bulk_size", np.int64), ("bulk_count", np.int64),
-    ("bulks", np.int64, (2, 4)),                         # of finished bulks each way: number, bytes, packets, time
+    ("bulks", np.int64, (2, 4)),                         # finished, each way: number, bytes, packets, time
     ("flags", np.int64, (8,)),                           # packets with each flag
     ("push", np.int64, (2,)), ("urgent", np.int64, (2,)),  # forward, backward
     ("least_header", np.int32),                          # forward
     ("window_forward", np.int32), ("window_backward", np.int32), ("window_last", np.int32),
     ("data_forward", np.int64), ("subflows", np.int64),
     ("vlan", np.uint32),
-    ("first_size", np.int32),                            # of the first packet, which CICFlowMeter takes twice
+    ("first_size", np.int32),                            # of the first packet
     ("low_port", np.uint16), ("high_port", np.uint16),
     ("first_flags", np.uint8), ("protocol", np.uint8), ("version", np.uint8),
     ("client_is_low", np.uint8), ("bulk_forward", np.uint8),
     ("fins", np.uint8), ("ended", np.uint8),             # who has sent FIN; 1: TCP's end was seen
     ("state", np.uint8)], align=True)                    # of the table of flows, see `01_wire`
 
-# %% ../nbs/01_running.ipynb #5e98be91
+# %% ../nbs/01_running.ipynb #dbf09f8e
 _PAUSE, _REST = 1_000_000, 5_000_000  # microseconds: a longer pause ends a subflow and a bulk; is idle time
 
 
-@_inlined
+@_kernel
 def _end_bulk(flow):
     "Counts the bulk that goes on, if it is one."
     if flow.bulk_count >= 4:
@@ -73,10 +74,11 @@ def _end_bulk(flow):
     flow.bulk_count = 0
 
 
-@_inlined
+@_kernel
 def _add_data(flow, time, size, forward):
     "Takes a packet with payload into the bulk that goes on, or begins the next."
-    if flow.bulk_count and (flow.bulk_forward != forward or time - flow.bulk_last > _PAUSE): _end_bulk(flow)
+    turned = flow.bulk_forward != forward or time - flow.bulk_last > _PAUSE
+    if flow.bulk_count and turned: _end_bulk(flow)
     if not flow.bulk_count:
         flow.bulk_forward = forward
         flow.bulk_first = time
@@ -85,8 +87,8 @@ def _add_data(flow, time, size, forward):
     flow.bulk_size += size
     flow.bulk_count += 1
 
-# %% ../nbs/01_running.ipynb #8563a3b7
-@_inlined
+# %% ../nbs/01_running.ipynb #70de15a8
+@_kernel
 def _add_flags(flow, flags, side):
     "Counts the flags of a packet; side: 0 forward, 1 backward."
     for bit in range(8): flow.flags[bit] += flags >> bit & 1
@@ -94,7 +96,7 @@ def _add_flags(flow, flags, side):
     flow.urgent[side] += flags >> 5 & 1
 
 
-@_inlined
+@_kernel
 def _add_pause(flow, statistics, time):
     "Takes the pause before a packet into account."
     pause = time - flow.last
@@ -105,10 +107,16 @@ def _add_pause(flow, statistics, time):
     _add(statistics[_IDLE], pause)
     flow.active_since = time
 
-# %% ../nbs/01_running.ipynb #5440c205
-@_inlined
-def add_packet(flow, statistics, packet, time, forward):
-    "Takes one packet into a flow that has been begun."
+# %% ../nbs/01_running.ipynb #2cfd0613
+@_kernel
+def add_packet(
+    flow,        # one row of FLOW, that has been begun
+    statistics,  # (8, 6), what is carried along
+    packet,      # one row of PACKET
+    time,        # of it, microseconds, not before the last
+    forward,     # True: sent by who sent the first
+):
+    "Takes one packet into a flow."
     if statistics[_SIZE, 0] > 0: _add_pause(flow, statistics, time)
     _add(statistics[_SIZE], packet.size)
     if packet.flags: _add_flags(flow, packet.flags, 0 if forward else 1)
@@ -131,10 +139,15 @@ def add_packet(flow, statistics, packet, time, forward):
         flow.window_last = packet.window
     flow.last = time
 
-# %% ../nbs/01_running.ipynb #6c609c81
-@_inlined
-def begin_flow(flow, statistics, packet, time):
-    "Clears a row for a flow whose first packet is `packet`; who talks is set elsewhere."
+# %% ../nbs/01_running.ipynb #69180137
+@_kernel
+def begin_flow(
+    flow,        # one row of FLOW
+    statistics,  # (8, 6), what is carried along
+    packet,      # one row of PACKET, the first
+    time,        # of it, microseconds
+):
+    "Clears a row for a flow; who talks is set elsewhere."
     statistics[:] = 0
     flow.start = flow.last = flow.last_forward = flow.last_backward = flow.active_since = time
     flow.header_forward = flow.header_backward = flow.bytes = 0
@@ -150,7 +163,7 @@ def begin_flow(flow, statistics, packet, time):
     flow.first_size, flow.first_flags = packet.size, packet.flags
     flow.bulk_forward = flow.fins = flow.ended = 0
 
-# %% ../nbs/01_running.ipynb #1c8dacd6
+# %% ../nbs/01_running.ipynb #b0d3b190
 @_kernel
 def _end_bulks(flows):
     "Counts the bulk that goes on in each flow."
@@ -184,7 +197,7 @@ def _size_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
     out["Down/Up Ratio"] = out["Total Backward Packets"] / np.maximum(out["Total Fwd Packets"], 1)
     return out | {"act_data_pkt_fwd": flows["data_forward"]}
 
-# %% ../nbs/01_running.ipynb #9b3bf61e
+# %% ../nbs/01_running.ipynb #e1f4ff6b
 def _time_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
     "Columns of times and rates."
     out = {"Flow Duration": of[:, _IAT, _TOTAL]}
@@ -216,14 +229,16 @@ def _header_columns(flows: np.ndarray) -> dict[str, np.ndarray]:
     "Columns of headers and flags."
     out = {f"{name} Flag Count": flows["flags"][:, bit] for bit, name in enumerate(_BITS)}
     for number, side in enumerate(("Fwd", "Bwd")):
-        out |= {f"{side} PSH Flags": flows["push"][:, number], f"{side} URG Flags": flows["urgent"][:, number]}
+        out[f"{side} PSH Flags"] = flows["push"][:, number]
+        out[f"{side} URG Flags"] = flows["urgent"][:, number]
     return out | {
         "Protocol": flows["protocol"], "min_seg_size_forward": flows["least_header"],
         "Fwd Header Length": flows["header_forward"], "Bwd Header Length": flows["header_backward"],
         "Init_Win_bytes_forward": flows["window_forward"], "Init_Win_bytes_backward": flows["window_backward"]}
 
-# %% ../nbs/01_running.ipynb #0227c70a
-_PERMUTED = {"FIN": "RST", "SYN": "PSH", "RST": "ECE", "PSH": "SYN", "ACK": "ACK", "URG": "FIN"}  # column: flag in it
+# %% ../nbs/01_running.ipynb #2ca408cb
+# column of a flag: flag that is in it
+_PERMUTED = {"FIN": "RST", "SYN": "PSH", "RST": "ECE", "PSH": "SYN", "ACK": "ACK", "URG": "FIN"}
 
 
 def _cic_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
@@ -234,8 +249,9 @@ def _cic_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
     variance = np.maximum(squares, 0) / n
     bit = lambda name: flows["first_flags"] >> _BITS.index(name) & 1
     forward, backward = of[:, _FWD_SIZE], of[:, _BWD_SIZE]
-    out = {"Packet Length Mean": mean, "Packet Length Std": np.sqrt(variance), "Packet Length Variance": variance,
-           "Average Packet Size": (total + first) / n, "Fwd PSH Flags": bit("PSH"), "Bwd PSH Flags": 0 * n,
+    out = {"Packet Length Mean": mean, "Packet Length Std": np.sqrt(variance),
+           "Packet Length Variance": variance, "Average Packet Size": (total + first) / n,
+           "Fwd PSH Flags": bit("PSH"), "Bwd PSH Flags": 0 * n,
            "Down/Up Ratio": backward[:, _COUNT] // np.maximum(forward[:, _COUNT], 1),
            "Init_Win_bytes_backward": flows["window_last"],
            "act_data_pkt_fwd": flows["data_forward"] - (first > 0)}
@@ -245,7 +261,7 @@ def _cic_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
         out |= {f"Subflow {side} Packets": what[:, _COUNT], f"Subflow {side} Bytes": what[:, _TOTAL]}
     return out
 
-# %% ../nbs/01_running.ipynb #11a95ff8
+# %% ../nbs/01_running.ipynb #5b529e58
 def flow_columns(
     flows: np.ndarray,           # (n,) of FLOW, that have ended
     statistics: np.ndarray,      # (n, 8, 6), what was carried along
