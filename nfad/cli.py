@@ -164,10 +164,9 @@ def _train(
     from nfad.detector import FlowDetector
     from nfad.runs import prepare, train_run
     sizes = split_sizes(train_size, val_size, test_size) or ("paper" if preset == "paper" else "default")
-    labels = "none" if benign_path else label_column
-    settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
-                "split": split, "sizes": sizes, "seed": seed,
-                **_own_file(labels, benign_label, missing, header, sensor, dialect)}
+    settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor, dialect) | {
+        "dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
+        "split": split, "sizes": sizes, "seed": seed}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
                                    transform=transform, fpr=fpr, seed=seed, progress=not quiet)

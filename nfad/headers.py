@@ -389,7 +389,7 @@ def _one_packet(data, at, end, wire_end, link, inside, answers, table, packet):
         wire_end = min(wire_end, stop)
     return _DEEP
 
-
+# %% ../nbs/00e_headers.ipynb #c2e50c59
 @_kernel
 def _packets(data, offset, captured, length, time, link, inside, answers, table, packets, reasons):
     "Fills `packets` from frames; counts `reasons`; returns how many are packets."

@@ -82,10 +82,11 @@ def exporter_for(
         if not exporter or not known or exporter in known: return ""
         raise ValueError(
             f"{path} holds records in the dialect {exporter}, and the model learnt those of "
-            f"{known[0]}, which differ; make them again: nfad flows CAPTURE {path.name} --dialect {known[0]}")
+            f"{known[0]}, which differ; make them again: "
+            f"nfad flows CAPTURE {path.name} --dialect {known[0]}")
     if known: return known[0]
     raise ValueError(
         f"{path} is a capture, and the model does not say which exporter made the records that it "
-        "learnt; train it on captures, or make records as its exporter does (cicflowmeter for CIC's "
-        "data sets), and score those: "
+        "learnt; train it on captures, or make records as its exporter does (cicflowmeter for "
+        "CIC's data sets), and score those: "
         f"nfad flows {path.name} flows.parquet --dialect cicflowmeter")

@@ -212,7 +212,7 @@ def _expire(table, rules, now, out, statistics, n):
         row = table.ends[_GONE, 0]
     return n
 
-
+# %% ../nbs/01_wire.ipynb #20e5a340
 @_kernel
 def _room(table, rules, now, out, statistics, n, counts):
     "A free row, taken from what is remembered, or from the flow that has been silent longest."
