@@ -386,7 +386,7 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import read_json, write_json
     from nfad.metrics import run_facts
-    from nfad.outputs import require_free
+    from nfad.outputs import clear_leftovers, require_free
     from nfad.runs import read_run
     from nfad.score import evaluate
     path = folder / "score.json"
@@ -396,6 +396,7 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
+    clear_leftovers(folder)
     write_json(path, result, force=True)  # asked above
     return result
 
