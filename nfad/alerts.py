@@ -32,7 +32,7 @@ from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .suppression import Suppressed, read_rules, suppressed
 from .contents import on_disk
-from .outputs import require_free, write_table
+from .outputs import clear_leftovers, require_free, write_table
 from .lines import BATCH
 from .recipes import Feature
 from .tables import RESULT, open_table
@@ -629,10 +629,11 @@ def write_alerts(
     "Writes alerts as a page and as Parquet."
     table, page = Path(folder) / "alerts.parquet", Path(folder) / "alerts.html"
     require_free({table: "alerts", page: "report"}, reads, force)
+    clear_leftovers(folder)
     rows = every_row(alerts)
-    mixed = rows.select_dtypes(include="object").columns  # columns of files of several kinds
+    mixed = rows.columns[rows.dtypes == object]  # columns of files of several kinds
     plain = rows.astype({name: "str" for name in mixed})
-    write_table(plain, table, "alerts", model=alerts.model)
+    write_table(plain, table, "alerts", force=True, model=alerts.model)  # asked above
     text = alerts_html(alerts, title, warning)
     with atomic_path(page) as temporary: temporary.write_text(text, encoding="utf-8")
     return page

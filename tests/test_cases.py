@@ -55,6 +55,14 @@ WRITTEN = {  # case -> name of the file and its bytes, from the records
     "index": lambda f: ("a.csv", f.to_csv().encode()),
     "quoted": lambda f: ("a.csv", f.to_csv(index=False, quoting=1).encode()),
     "trailing": lambda f: ("a.csv", text(f).replace("\n", ",\n").encode()),
+    "caret": lambda f: ("a.csv", text(f, "^").encode()),
+    "tilde": lambda f: ("a.csv", text(f, "~").encode()),
+    "hive": lambda f: ("a.csv", text(f, "\x01").encode()),
+    "unit_separator": lambda f: ("a.csv", text(f, "\x1f").encode()),
+    "json_cut_from_a_list": lambda f: ("a.json", ",\n".join(json.dumps(row) for row in f.to_dict("records")).encode() + b"\n"),
+    "json_sequence": lambda f: ("a.json", "".join("\x1e" + json.dumps(row) + "\n" for row in f.to_dict("records")).encode()),
+    "json_of_elasticsearch": lambda f: ("a.json", "".join(json.dumps({"_index": "x", "_source": row}) + "\n" for row in f.to_dict("records")).encode()),
+    "json_in_an_answer": lambda f: ("a.json", json.dumps({"took": 3, "by": {"x": 1}, "flows": f.to_dict("records"), "next": None, "n": 60}).encode()),
     "gz": lambda f: ("a.csv.gz", gzip.compress(text(f).encode())),
     "gz_by_content": lambda f: ("a.csv", gzip.compress(text(f).encode())),
     "bz2": lambda f: ("a.csv.bz2", bz2.compress(text(f).encode())),
@@ -458,3 +466,10 @@ def test_negative_durations_are_named(tmp_path):
     own = frame.rename(columns={"Flow Duration": "dur"})[["dur", "Label"]].assign(size=range(60)[::-1])
     own.to_csv(tmp_path / "b.csv", index=False)
     assert any("negative 'dur'" in note for note in load_dataset(tmp_path / "b.csv", cache=False).report.notes)
+
+
+def test_inspect_shows_the_base_unit_of_cells_with_units(tmp_path):
+    frame = flows().assign(rate=[f"{i + 1}.5 Kbps" for i in range(60)], wait=[f"{i} ms" for i in range(60)])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    columns = look_at(tmp_path / "a.csv").columns.set_index("column")
+    assert columns.loc[["rate", "wait"], "unit"].tolist() == ["bps", "s"] and columns.loc["rate", "values"] == "1500 to 6.05e+04"
