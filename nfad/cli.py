@@ -164,12 +164,13 @@ def _train(
     from nfad.detector import FlowDetector
     from nfad.runs import prepare, train_run
     sizes = split_sizes(train_size, val_size, test_size) or ("paper" if preset == "paper" else "default")
-    settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor, dialect) | {
+    label = "none" if benign_path else label_column
+    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | {
         "dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
         "split": split, "sizes": sizes, "seed": seed}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
-    detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
-                                   transform=transform, fpr=fpr, seed=seed, progress=not quiet)
+    given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
+    detector = FlowDetector.preset(preset, **given, fpr=fpr, seed=seed, progress=not quiet)
     return _trained(train_run(prepared, detector, settings, force), prepared)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
