@@ -136,8 +136,7 @@ def _train(
     # argument: a registered name (see `nfad datasets`), a table of any kind, or a folder of tables
     dataset: str = "demo",
     benign_path: str = "",        # table or folder of benign records without labels, instead of a data set
-    # a named set, names or indices separated by commas, or a JSON file; default: the data set's own
-    feature_set: str = "default",
+    feature_set: str = "default", # a named set, names or indices, or a JSON file; default: its own
     feature_indexes: str = "",    # positions, such as 31,13,35; instead of --feature-set
     preset: str = "default",      # default, fast, paper (the released protocol) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
