@@ -27,13 +27,13 @@ from .core import require_choice, suggest
 from .outputs import kind_of
 from .sensors import HEADERLESS
 from .vocabulary import (
-    canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
+    CAPTURE_MAGIC, canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
 from .contents import (
     DAMAGE, archive_members, is_pipe, on_disk, open_contents, plain_ending, whole_lines,
     whole_objects)
 from .dialects import Dialect, find_dialect
 from .lines import BATCH, Batch, Wanted, read_numbers, text_batches
-from .pcaps import CAPTURE_MAGIC, capture_batches, capture_columns, exporter_for, is_capture
+from .pcaps import capture_batches, capture_columns, exporter_for, is_capture
 from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns, plain_recipe
 
 # %% ../nbs/01b_tables.ipynb #e7c8d701
