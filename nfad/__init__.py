@@ -14,7 +14,8 @@ from importlib.machinery import PathFinder, SourceFileLoader
 # nothing: jax comes with `detector`, scikit-learn with `rankings`.
 _HOME = {
     "FlowDetector": "detector",
-    "flows_from_packets": "packets", "load_dataset": "data", "split_dataset": "splits",
+    "flows_from_packets": "packets", "flow_records": "wire", "read_capture": "headers",
+    "load_dataset": "data", "split_dataset": "splits",
     "feature_names": "prep", "Transform": "prep",
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "windows",
     "ProfileStatistic": "statistics",

@@ -166,7 +166,7 @@ def keep_highest(
     return both.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)[:top]
 
 # %% ../nbs/11c_alerts.ipynb #a86f1250
-OWN = ("rank", "file", "row", "passes_fdr", "surprising")  # columns that the list adds
+OWN = ("rank", "file", "row", "passes_fdr", "surprising", "first_reason")  # columns that the list adds
 
 # %% ../nbs/11c_alerts.ipynb #d2fb515f
 def rows_of_file(
@@ -377,9 +377,11 @@ def alert_records(
     source: str | Path,       # the file or folder that was scored
     recipe: Sequence[Feature],  # of the model
     header: Sequence[str] = (),  # names of the columns, for texts without a header
+    fill: bool = True,           # False: empty cells stay NaN
 ) -> pd.DataFrame:              # (n, d) in the order of the alerts
     "Fetches the records of alerts from their files."
     root = Path(source).resolve()
+    wished = list(recipe) if fill else [feature._replace(fill=np.nan) for feature in recipe]
     X = np.full((len(alerts.table), len(recipe)), np.nan)
     for name, group in alerts.table.groupby("file"):
         inside = root.is_dir() or root.suffix.lower() == ".zip"
@@ -390,7 +392,7 @@ def alert_records(
             raise FileNotFoundError(f"{path} does not exist; source must be what was scored")
         start = 0
         wanted = group["row"].to_numpy()
-        for batch in open_table(path, header=header).records(list(recipe), "none", BATCH):
+        for batch in open_table(path, header=header).records(wished, "none", BATCH):
             here = (wanted >= start) & (wanted < start + len(batch.X))
             X[group.index[here]] = batch.X[wanted[here] - start]
             start += len(batch.X)
@@ -442,7 +444,8 @@ def as_listed(
     listed = table[["rank", "anomaly_score", "p_value", "is_anomaly"]].set_axis(labels)
     facts = listed.loc[told.frame["record"]].reset_index(drop=True).rename(columns={"rank": "alert"})
     frame = told.frame.assign(**facts).sort_values("alert", kind="stable", ignore_index=True)
-    return replace(told, frame=frame, attributions=few, records=told.records.iloc[order])
+    reasons = [told.reasons[i] for i in order]
+    return replace(told, frame=frame, attributions=few, records=told.records.iloc[order], reasons=reasons)
 
 
 def files_without_scores(
@@ -463,7 +466,7 @@ def explain_alerts(
     n_background: int = 1000,                # of them in use
     progress: bool = False,                  # show bars
     header: Sequence[str] = (),              # names of the columns, for texts without a header
-) -> Alerts:                                 # with columns `surprising`, `value: ...`, `attribution: ...`
+) -> Alerts:                                 # with `surprising`, `first_reason`, `value: ...`, `attribution: ...`
     "Says of each listed record what is strange about it."
     detector, names = model.detector, model.features
     if alerts.model != model.identity:
@@ -474,7 +477,8 @@ def explain_alerts(
         alerts = alerts._replace(hidden=explain_alerts(model, only, source, header=header).table)
     if alerts.table.empty: return alerts
     told = None
-    records = alert_records(alerts, source, model.recipe, header)
+    cells = alert_records(alerts, source, model.recipe, header, fill=False)
+    empty, records = cells.isna(), cells.fillna({feature.name: feature.fill for feature in model.recipe})
     known = alerts.table["anomaly_score"].to_numpy()
     finite = np.isfinite(records).all(axis=None)
     if not finite or not np.allclose(detector.anomaly_score(records), known, rtol=1e-3, atol=1e-3):
@@ -487,8 +491,9 @@ def explain_alerts(
         benign = Background(detector.anomaly_score, summarize_background(background[names], n_background))
         records.index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
         told = explain_records(benign, records, detector.calibration_scores_, n_alerts=len(records),
-                               progress=progress, threshold=alerts.threshold)
+                               progress=progress, threshold=alerts.threshold, missing=empty)
         told = as_listed(told, table, records.index)
+        table.insert(table.columns.get_loc("surprising"), "first_reason", [str(own[0]) for own in told.reasons])
         table[[f"attribution: {name}" for name in names]] = told.attributions.values
     return alerts._replace(table=pd.concat([table, values], axis=1), explanation=told)
 

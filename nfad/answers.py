@@ -261,7 +261,7 @@ def answered(
                     n_others=sum(verdict.model not in own for verdict in chosen))
 
 # %% ../nbs/06a_answers.ipynb #7d3acaf1
-_LISTED = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising",
+_LISTED = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising", "first_reason",
           "suppressed_by")
 _WIDE = ("value: ", "attribution: ")  # how the names of further columns begin
 

@@ -176,12 +176,13 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
     "What a training has to say."
     folder = prepared.folder
     keys = ("n_train", "n_calibration", "n_features", "n_epochs", "validation_nll", "threshold",
-            "train_seconds", "weak_promise")
+            "train_seconds", "weak_promise", "few_to_learn")
     said = {"model": str(folder / "model.safetensors")} | {key: record[key] for key in keys}
     text = ("{model}\n{n_train:,} benign records, {n_features} features, {n_epochs} epochs, "
             "{train_seconds:.1f} s; validation {validation_nll:.3f} nats, "
             "threshold {threshold:.3f} from {n_calibration:,} records")
-    if record["weak_promise"]: text += "\nWARNING: {weak_promise}"
+    for warning in ("few_to_learn", "weak_promise"):
+        if record[warning]: text += f"\nWARNING: {{{warning}}}"
     lines = [text.format(**said), *prepared.dataset.report.lines()]
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 

@@ -176,10 +176,10 @@ def hold_out(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
     fraction: float,               # share to cut off, in (0, 1)
     seed: int,                     # of the draw
-) -> tuple[Any, Any]:              # the rest, and at least one record cut off
+) -> tuple[Any, Any]:              # the rest, and at least two records cut off
     "Cuts a random part off."
     rows = np.random.default_rng(seed).permutation(len(X))
-    n = max(int(fraction * len(X)), 1)
+    n = max(int(fraction * len(X)), 2)
     take = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
     return take(rows[n:]), take(rows[:n])
 
@@ -254,6 +254,9 @@ def _set_transform(self: FlowDetector, transform: Transform) -> None:
     self.recipe_ = plain_recipe(self.feature_names_in_.tolist())  # of a table's cells, see `01b_recipes`
 
 # %% ../nbs/02d_detector.ipynb #527b809a
+_LEAST = 8  # records to train on
+
+
 @patch
 def fit(
     self: FlowDetector,
@@ -276,9 +279,11 @@ def fit(
     elif validation is None: train, held = hold_out(X, self.validation_fraction, self.seed)
     else: train, held = X, validation
     validation = held if validation is None else validation
-    if len(train) < 20:
-        raise ValueError(f"X must hold at least 20 benign records to train on, got {len(train)}")
-    if not len(validation): raise ValueError("validation must hold at least one benign record, got 0")
+    if len(train) < _LEAST:
+        raise ValueError(f"X must hold at least {_LEAST} benign records to train on, got {len(train)}")
+    needed = 2 if self.statistic == "profile" else 1
+    if len(validation) < needed:
+        raise ValueError(f"validation must hold at least {needed} benign records, got {len(validation)}")
     self._set_transform(Transform(self.transform).fit(train))
     if files: source = files.scale(self.transform_)
     else: source = ArraySource(self.transform_.transform(train))

@@ -7,8 +7,9 @@ __all__ = ['FLOOR', 'LIMIT', 'BLOCKS', 'BLOCK', 'CHUNK', 'use_compilation_cache'
 # %% ../nbs/02a_engine.ipynb #4b79e7fa
 import math
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Callable, NamedTuple
 
 import jax
@@ -190,6 +191,25 @@ def _filled(rows: np.ndarray, block: int) -> np.ndarray:
     if len(rows) == block: return rows
     return np.concatenate([rows, np.zeros((block - len(rows), rows.shape[1]), np.float32)])
 
+# %% ../nbs/02a_engine.ipynb #5038524f
+_place = threading.local()  # `.inside` is True in a thread of the pool
+
+
+@cache
+def _pool(n: int) -> ThreadPoolExecutor:
+    "`n` threads that stay."
+    return ThreadPoolExecutor(n, initializer=lambda: setattr(_place, "inside", True))
+
+
+def side_by_side(
+    work: Callable,     # of one item
+    items: range,       # any number
+) -> None:
+    "Does the work of all items, in several threads if this is none of them."
+    inside = getattr(_place, "inside", False)
+    run = map if inside or not items else _pool(n_threads()).map
+    for _ in run(work, items): pass
+
 # %% ../nbs/02a_engine.ipynb #53ea6f83
 BLOCKS = 64, 256, 2048  # rows per compiled call: the smallest that holds all, or the largest again and again
 BLOCK = BLOCKS[-1]
@@ -215,7 +235,5 @@ def in_blocks(
         results = tuple(np.empty((len(Z), *part.shape[1:]), part.dtype) for part in first)
         write(0, first)
         rest = range(block, len(Z), block)
-        if rest:
-            with ThreadPoolExecutor(n_threads()) as threads:
-                list(threads.map(lambda start: write(start, apply(start)), rest))
+        side_by_side(lambda start: write(start, apply(start)), rest)
     return results

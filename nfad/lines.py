@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from fastcore.basics import patch
 
-from .dialects import Dialect, flat, is_flow_event
+from .dialects import Dialect, flat, is_flow_event, split_line
 
 # %% ../nbs/01b_lines.ipynb #8b32628e
 BATCH = 65_536  # rows in work at a time
@@ -133,6 +133,7 @@ class TextReader:
         if dialect.thousands: self.odd = set(wanted.numbers)
         self.header = dialect.header.encode()
         n_fields = self.width + dialect.extra
+        self.order = list(range(n_fields))  # which column stands where; [] below a header of others
         self.probe = dialect.delimiter.encode() * (n_fields - 1) + b"\n"  # a line of empty fields
 
 # %% ../nbs/01b_lines.ipynb #88d1c3f0
@@ -150,7 +151,7 @@ def _options(self: TextReader) -> dict[str, Any]:
     convert = pyarrow.csv.ConvertOptions(
         column_types=numbers | texts, include_columns=chosen, null_values=nothing,
         decimal_point=dialect.decimal, check_utf8=False)
-    names = list(map(str, range(self.width + dialect.extra)))
+    names = list(map(str, self.order))
     read = pyarrow.csv.ReadOptions(column_names=names, block_size=1 << 20)
     parse = pyarrow.csv.ParseOptions(
         delimiter=dialect.delimiter, quote_char=dialect.quote or False, ignore_empty_lines=False)
@@ -165,7 +166,7 @@ def _parse(self: TextReader, block: bytes, n_lines: int) -> pa.Table | None:
         try: found = pyarrow.csv.read_csv(pa.BufferReader(whole + self.probe), **self._options())
         except pa.ArrowInvalid as error:
             cell = _CELL.search(str(error))
-            column = int(cell[1]) if cell else -1
+            column = self.order[int(cell[1])] if cell else -1
             if column not in self.wanted.numbers or column in self.odd: return None
             self.odd.add(column)
             continue
@@ -267,8 +268,9 @@ def _one_by_one(self: TextReader, lines: list[bytes], is_last: bool) -> _Rows:
 def _unified(tables: Sequence[pa.Table], name: str) -> pa.Array:
     "One column of several tables; as text if it is text in one of them."
     columns = [table.column(name) for table in tables]
-    kinds = {column.type for column in columns}
-    if len(kinds) > 1: columns = [pc.cast(column, pa.string()) for column in columns]
+    kinds = {column.type for column in columns} - {pa.null()}
+    kind = kinds.pop() if len(kinds) == 1 else pa.string()
+    columns = [pc.cast(column, kind) for column in columns]
     chunks = [chunk for column in columns for chunk in column.chunks]
     return pa.chunked_array(chunks, columns[0].type).combine_chunks()
 
@@ -303,7 +305,7 @@ _NUMBER_SO_FAR = re.compile(r"\s*[+-]?[\d.,]*([eE][+-]?\d*)?\s*")
 @patch
 def _ends_in_a_number(self: TextReader, rows: _Rows) -> bool:
     "Whether a text ends, without a line end, in what may be the beginning of a number that is wanted."
-    place = self.width - 1
+    place = self.order[self.width - 1]
     if place not in self.wanted.numbers: return False
     last = rows.columns[place][-1].as_py()
     return not isinstance(last, str) or bool(_NUMBER_SO_FAR.fullmatch(last))
@@ -312,7 +314,7 @@ def _ends_in_a_number(self: TextReader, rows: _Rows) -> bool:
 @patch
 def _ends_in_half_a_word(self: TextReader, rows: _Rows) -> bool:
     "Whether the last word of a text without its last line end stands there once and begins another."
-    words = rows.columns.get(self.width - 1)
+    words = rows.columns.get(self.order[self.width - 1])
     if words is None or words.type != pa.string() or not len(words): return False
     if rows.faults[-1] is not None: return False
     *others, last = words.to_pylist()
@@ -331,14 +333,12 @@ def _without_quotes(self: TextReader, column: pa.Array) -> pa.Array:
 
 # %% ../nbs/01b_lines.ipynb #f9ee8179
 @patch
-def rows(
+def _rows_of(
     self: TextReader,
-    block: bytes,  # whole lines, the last one with or without its end
+    block: bytes,  # whole lines in one order of columns, the last one with or without its end
 ) -> _Rows:        # a row for every line that is no remark
     "Reads a block; every line is used, or named with a fault."
     is_last = not block.endswith(b"\n")
-    if self.dialect.wide_gaps: block = re.sub(rb" {2,}", self.dialect.delimiter.encode(), block)
-    if self.dialect.blanks: block = re.sub(rb"[ \t]+", b"\t", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block))
     n_lines = block.count(b"\n") + is_last
     half = _LONGEST // 2  # a line of more than _LONGEST has no end in one of these stretches
     long = any(block.find(b"\n", at, at + half) < 0 for at in range(0, len(block), half))
@@ -355,6 +355,92 @@ def rows(
         if self._ends_in_half_a_word(rows): rows.faults[-1] = "truncated last line"
         elif self._ends_in_a_number(rows): rows.faults[-1] = "last line without its end"
     return rows
+
+# %% ../nbs/01b_lines.ipynb #59e8bc9a
+@patch
+def _fields_of_header(self: TextReader, line: bytes) -> list[str]:
+    "The names in a line that is another header, [] for any other line."
+    dialect, text = self.dialect, line.decode("utf-8", "replace").strip()
+    if dialect.comment and text.startswith(dialect.comment):
+        if dialect.format != "Zeek" or not re.match(r"#fields\W", text): return []
+        text = text[len("#fields") + 1:]
+    names, fields = set(dialect.names) - {""}, split_line(text, dialect.delimiter, dialect.quote or '"')
+    return fields if len(names & set(fields)) > max(0.5 * len(names), 1) else []
+
+
+@patch
+def _order_of(self: TextReader, fields: Sequence[str]) -> list[int]:
+    "Which column stands where below a header, [] if its names are others."
+    n_fields = self.width + self.dialect.extra
+    left = list(enumerate([*self.dialect.names, *[""] * self.dialect.extra]))
+    fields = [*fields, *[""] * (n_fields - len(fields))]
+    order = []
+    for field in fields:
+        place = next((i for i, (_, name) in enumerate(left) if name == field), None)
+        if place is not None: order.append(left.pop(place)[0])
+    return order if len(order) == len(fields) == n_fields else []
+
+# %% ../nbs/01b_lines.ipynb #8b1ca959
+@patch
+def _parts(self: TextReader, block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    "Stretches of lines in one order of columns, and the header below each, b\"\" at the end."
+    longest = sorted({name.encode() for name in self.dialect.names}, key=len)[-4:]
+    holds_names = lambda text: sum(name in text for name in longest) > 1
+    if not holds_names(block):
+        yield block, b""
+        return
+    held = []
+    for line in block.splitlines(keepends=True):
+        if not holds_names(line) or not self._fields_of_header(line): held.append(line)
+        else:
+            yield b"".join(held), line
+            held = []
+    yield b"".join(held), b""
+
+
+@patch
+def _other_table(self: TextReader, block: bytes) -> _Rows:
+    "Rows below the header of another table: each is named."
+    lines = block.splitlines()
+    faults = np.full(len(lines), "line below another header", object)
+    columns = {i: pa.nulls(len(lines)) for i in self.wanted.positions()}
+    return _Rows(columns, np.arange(len(lines)), faults, 0)
+
+# %% ../nbs/01b_lines.ipynb #946aaf40
+@patch
+def _header_row(self: TextReader, line: bytes) -> _Rows:
+    "A header in the middle, after which columns may stand in another order."
+    self.order = self._order_of(self._fields_of_header(line))
+    if self.dialect.comment and line.lstrip().startswith(self.dialect.comment.encode()):
+        return self._other_table(b"")._replace(n_remarks=1)
+    return self._other_table(b"\n")._replace(faults=np.array(["repeated header line"], object))
+
+
+@patch
+def rows(
+    self: TextReader,
+    block: bytes,  # whole lines, the last one with or without its end
+) -> _Rows:        # a row for every line that is no remark
+    "Reads a block, whatever headers stand in its middle."
+    if self.dialect.wide_gaps: block = re.sub(rb" {2,}", self.dialect.delimiter.encode(), block)
+    if self.dialect.blanks: block = re.sub(rb"[ \t]+", b"\t", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block))
+    found = []
+    for lines, header in self._parts(block):
+        read = self._rows_of if self.order else self._other_table
+        if lines or not header: found.append(read(lines))
+        if header: found.append(self._header_row(header))
+    return found[0] if len(found) == 1 else _joined(found, self.wanted.positions())
+
+
+def _joined(parts: Sequence[_Rows], positions: Sequence[int]) -> _Rows:
+    "Rows of stretches that follow each other."
+    sizes = [len(part.faults) + part.n_remarks for part in parts]
+    starts = np.cumsum([0, *sizes[:-1]])
+    lines = np.concatenate([part.lines + start for part, start in zip(parts, starts, strict=True)])
+    tables = [pa.table({str(i): part.columns[i] for i in positions}) for part in parts]
+    columns = {i: _unified(tables, str(i)) for i in positions}
+    faults = np.concatenate([part.faults for part in parts])
+    return _Rows(columns, lines, faults, sum(part.n_remarks for part in parts))
 
 # %% ../nbs/01b_lines.ipynb #60af5e05
 def load_object(

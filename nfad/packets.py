@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .capture import read_pcap
 from .flowmeter import ACK, FIN, RST, SYN, Packets, flow_table
+from .headers import read_pcap
 
 # %% ../nbs/01_packets.ipynb #85c35da3
 def plot_packets(
@@ -36,14 +36,27 @@ def plot_packets(
     return ax
 
 # %% ../nbs/01_packets.ipynb #8e0ce3fa
+LINGER, REMEMBERED = 1.0, 600.0  # s: how long an ended connection waits; how long a pair is known
+
+
 @dataclass
 class _Open:
     "A network flow to which packets may still belong."
     number: int                             # from 0, in order of first packets
     start: float                            # s, time of the first packet
+    last: float                             # s, time of the last packet
     client: tuple[str, int]                 # address and port whose packets are forward
     fins: set = field(default_factory=set)  # who has sent FIN
     ended: bool = False                     # what comes now may begin another flow
+
+
+    def takes(self, time: float, begins: bool, has_data: bool, timeout: float) -> str:
+        "What a packet of the same pair is: of this flow, a continuation of it, of a new one, or of none."
+        over = time - self.start > timeout or time - self.last > timeout
+        if time - self.last > REMEMBERED or (self.ended and begins): return "new"
+        if not self.ended: return "continues" if over else "joins"
+        if time - self.last <= LINGER and not over: return "joins"
+        return "continues" if has_data else "none"
 
 
 def _check_order(packets: pd.DataFrame, timeout: float, tcp_end: str) -> None:
@@ -56,46 +69,48 @@ def _check_order(packets: pd.DataFrame, timeout: float, tcp_end: str) -> None:
 
 # %% ../nbs/01_packets.ipynb #9185e694
 def assign_flows(
-    packets: pd.DataFrame,       # (n, 10) of read_pcap, in order of time
-    timeout: float = 120.0,      # s, a network flow lasts no longer
+    packets: pd.DataFrame,       # (n, 10 or more) of read_pcap, in order of time
+    timeout: float = 120.0,      # s, a network flow lasts no longer, and is silent for no longer
     tcp_end: str = "teardown",   # "teardown" (both FIN, or RST) or "first_fin" (CICFlowMeter)
-) -> tuple[np.ndarray, np.ndarray]:  # (n,) flow number, in order of first packets; (n,) is_forward
+) -> tuple[np.ndarray, np.ndarray]:  # (n,) flow number, in order of first packets, -1 none; (n,) is_forward
     "Says for every packet which network flow it belongs to, and in which direction it goes."
     _check_order(packets, timeout, tcp_end)
     open_flows = {}
     flow = []
     is_forward = []
     n_flows = 0
-    fields = "time source source_port destination destination_port protocol flags".split()
+    fields = "time source source_port destination destination_port protocol flags size".split()
     columns = [packets[name].tolist() for name in fields]
-    for time, source, from_port, target, to_port, protocol, flags in zip(*columns, strict=True):
+    for time, source, from_port, target, to_port, protocol, flags, size in zip(*columns, strict=True):
         sender, receiver = (source, from_port), (target, to_port)
         key = (min(sender, receiver), max(sender, receiver), protocol)
         at = open_flows.get(key)
-        timed_out = at is not None and time - at.start > timeout
         begins = tcp_end == "first_fin" or flags & (SYN | ACK) == SYN
-        if at is None or timed_out or (at.ended and begins):
-            cut = timed_out and not at.ended  # the second part keeps its direction
-            at = open_flows[key] = _Open(n_flows, time, at.client if cut else sender)
+        case = "new" if at is None else at.takes(time, begins, size > 0, timeout)
+        if case in ("new", "continues"):  # a continuation keeps its direction
+            client = sender if case == "new" else at.client
+            at = open_flows[key] = _Open(n_flows, time, time, client)
             n_flows += 1
         elif tcp_end == "first_fin" and flags & FIN: at.ended = True  # overlooked in a first packet
+        flow.append(-1 if case == "none" else at.number)
+        is_forward.append(sender == at.client)
+        if case == "none": continue
+        at.last = time
         if flags & FIN: at.fins.add(sender)
         if tcp_end == "teardown" and (len(at.fins) == 2 or flags & RST): at.ended = True
-        flow.append(at.number)
-        is_forward.append(sender == at.client)
     return np.array(flow, int), np.array(is_forward, bool)
 
 # %% ../nbs/01_packets.ipynb #ebd8ddf7
 def flows_from_packets(
-    packets: pd.DataFrame | str | Path,  # (n, 10) of read_pcap, in order of time; or a capture file
-    timeout: float = 120.0,              # s, a network flow lasts no longer
+    packets: pd.DataFrame | str | Path,  # (n, 10 or more) of read_pcap, in order of time; or a small capture
+    timeout: float = 120.0,              # s, a network flow lasts no longer, and is silent for no longer
     tcp_end: str = "teardown",           # see `assign_flows`
     min_packets: int = 2,                # shorter network flows are left out
 ) -> pd.DataFrame:                       # (m, 82): 5 columns of identity, then FLOW_FEATURES
     "Assembles network flows from a capture and computes their features."
     if not isinstance(packets, pd.DataFrame): packets = read_pcap(packets)
     flow, is_forward = assign_flows(packets, timeout, tcp_end)
-    keep = np.bincount(flow)[flow] >= min_packets if len(flow) else np.zeros(0, bool)
+    keep = (np.bincount(flow + 1)[flow + 1] >= min_packets) & (flow >= 0) if len(flow) else np.zeros(0, bool)
     number = np.unique(flow[keep], return_inverse=True)[1]
     kept = packets[keep].assign(flow=number, is_forward=is_forward[keep]).sort_values("flow", kind="stable")
     time = np.rint(kept["time"].to_numpy() * 1e6).astype(np.int64)

@@ -6,13 +6,14 @@
 __all__ = ['Explanation', 'explain_records']
 
 # %% ../nbs/04c_reasons.ipynb #f3ba48ac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from .core import require_positive_int
 from .counterfactual import counterfactual
+from .outlying import Reason, all_reasons
 from .prep import feature_table
 from .score import conformal_p_values, threshold_at_fpr
 from .shapley import Attributions, Background, DEFAULT_GAME, shapley_values
@@ -80,6 +81,7 @@ class Explanation:
     records: pd.DataFrame       # (n, d) the explained records
     calibration: np.ndarray     # (m,) sorted benign scores
     threshold: float            # scores above it are anomalies
+    reasons: list[list[Reason]] = field(default_factory=list)  # of each record
 
 # %% ../nbs/04c_reasons.ipynb #f239ae05
 def explain_records(
@@ -92,6 +94,7 @@ def explain_records(
     seed: int = 0,             # of the walks
     progress: bool = False,    # show a bar
     threshold: float | None = None,  # scores above it are anomalies
+    missing: pd.DataFrame | None = None,  # (n, d) bool: empty cells
     **budget,                  # further arguments of `shapley_values`
 ) -> Explanation:              # of min(n, n_alerts) records
     "Explains the most anomalous records."
@@ -114,4 +117,8 @@ def explain_records(
     X = few.to_numpy(np.float64)
     tables = [_alert_table(background, x, told, i, threshold) for i, x in enumerate(X)]
     frame = facts.merge(pd.concat(tables), on="alert")
-    return Explanation(frame, told, few, np.sort(np.asarray(calibration, np.float64)), threshold)
+    empty = np.zeros(few.shape, dtype=bool)
+    if missing is not None: empty = missing[background.names].to_numpy(bool)[top]
+    frame["is_missing"] = empty[frame["alert"] - 1, few.columns.get_indexer(frame["feature"])]
+    calm = np.sort(np.asarray(calibration, np.float64))
+    return Explanation(frame, told, few, calm, threshold, all_reasons(background, X, told.values, empty))

@@ -16,30 +16,10 @@ import pandas as pd
 
 from .core import atomic_path
 from .text import figure_text, html_block, html_text
+from .outlying import Reason, readable
 from .outputs import write_table
 from .reasons import Explanation
 from .shapley import Attributions
-
-# %% ../nbs/04e_report.ipynb #3e058cad
-_SCALES = {  # the largest first
-    "us": ((1e6, "s"), (1e3, "ms"), (1, "us")),
-    "bytes": ((1e6, "MB"), (1e3, "kB"), (1, "bytes")),
-}
-_SILENT = ("count", "ratio", "flag")  # units that nobody writes
-
-
-def readable(
-    value: float,    # a number in `unit`
-    unit: str = "",  # as in `feature_table`
-) -> str:            # the number and a unit that suits its size
-    "A number for people."
-    fitting = [(factor, name) for factor, name in _SCALES.get(unit, ()) if abs(value) >= factor]
-    factor, shown = fitting[0] if fitting else (1, "" if unit in _SILENT else unit)
-    number = value / factor
-    digits = ",.3g"
-    if abs(number) >= 1e9: digits = ".3g"
-    elif number == round(number) or abs(number) >= 1e3: digits = ",.0f"
-    return f"{number:{digits}} {shown}".strip()
 
 # %% ../nbs/04e_report.ipynb #2f6567d7
 def _bar(value: float, error: float, largest: float) -> str:
@@ -56,7 +36,7 @@ def _feature_row(row: Any, largest: float) -> str:
     shown = lambda value: html_text(readable(value, row.unit))
     low, high = shown(row.typical_low), shown(row.typical_high)
     kind = "" if row.typical_low <= row.observed <= row.typical_high else "out"
-    observed = f'<span class="{kind}">{shown(row.observed)}</span>'
+    observed = "missing" if row.is_missing else f'<span class="{kind}">{shown(row.observed)}</span>'
     typical = low if low == high else f"{low} to {high}"
     change = "" if np.isnan(row.counterfactual) else shown(row.counterfactual)
     return (f"<tr><td>{html_text(row.feature)}</td><td>{observed}</td><td>{typical}</td>"
@@ -127,6 +107,7 @@ def alert_html(
     n_features: int = 8,       # shown
     name: str = "Alert",       # what its number counts
     verdict: str = "",         # of it, in words; "": by the threshold
+    reasons: Sequence[Reason] = (),  # what to look at
 ) -> str:                      # a section
     "The report of one alert."
     first = table.iloc[0]
@@ -139,10 +120,11 @@ def alert_html(
     by_threshold = "an anomaly" if first.is_anomaly else "below the threshold"
     heads = "".join(f"<th>{name}</th>" for name in _HEADS)
     rows = "".join(_feature_row(row, largest) for row in shown.itertuples())
+    why = "".join(f"<li>{html_text(reason)}</li>" for reason in reasons)
     strip = _score_strip(first.anomaly_score, explanation.calibration, explanation.threshold)
     return (f"<section><h2>{html_text(name)} {first.alert}: record {html_text(first.record)}, "
             f"score {first.anomaly_score:.1f}, p = {first.p_value:.2g}, {html_text(verdict or by_threshold)}</h2>"
-            f"{strip}<p>{_sentence(table)}</p><table><tr>{heads}</tr>{rows}</table>"
+            f"{f'<ol>{why}</ol>' if why else ''}{strip}<p>{_sentence(table)}</p><table><tr>{heads}</tr>{rows}</table>"
             f"<p><small>{len(rest)} further features: {rest['attribution'].sum():+.2f} nats "
             f"together. Base value {first.base_value:.2f}. {lowered}</small></p></section>")
 
@@ -157,8 +139,9 @@ def sections_html(
     "The sections of all alerts, without a style."
     tables = [table for _, table in explanation.frame.groupby("alert")]
     words = verdicts or [""] * len(tables)
-    told = list(zip(tables, words, strict=True))
-    sections = [alert_html(table, explanation, n_features, name, verdict) for table, verdict in told[:most]]
+    told = list(zip(tables, words, explanation.reasons or [()] * len(tables), strict=True))
+    sections = [alert_html(table, explanation, n_features, name, verdict, reasons)
+                for table, verdict, reasons in told[:most]]
     if len(sections) < len(tables): sections.append(f"<p><small>{len(tables)} alerts in all</small></p>")
     return "".join(sections)
 

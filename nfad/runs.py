@@ -37,7 +37,7 @@ def run_folder(
     return run_dir(place, set_slug(chosen, index_base(dataset)), out_dir)
 
 # %% ../nbs/02f_runs.ipynb #a2447313
-_LEAST = 22  # training records
+_LEAST = 10  # training records, of which two are held out
 
 
 def few_sizes(
@@ -115,6 +115,18 @@ def weak_promise(
     return (f"{m} calibration records can promise a false-alarm rate of {1 / (m + 1):.2%} at best, "
             f"not {fpr:.2%}: that needs at least {needed:,}")
 
+
+_A_MODEL = 50  # training records
+
+
+def few_to_learn(
+    n: int,  # training records
+) -> str:    # "" if there are enough for a first model
+    "What so few training records are, in plain words."
+    if n >= _A_MODEL: return ""
+    return (f"{n} training records show little of what is normal: most of what is unlike them "
+            f"will score high; {_A_MODEL} are a beginning, a thousand a model")
+
 # %% ../nbs/02f_runs.ipynb #5a91c82a
 def placed(
     settings: dict[str, Any],  # arguments of `prepare`
@@ -146,6 +158,7 @@ def train_record(
         "validation_loss": history.validation_loss, "train_seconds": history.seconds,
         "constant_cost": detector.constant_cost_, "threshold": detector.threshold_,
         "weak_promise": weak_promise(len(split.calibration), detector.fpr),
+        "few_to_learn": few_to_learn(detector.n_train_),
         "data_report": data.report.to_dict(), "split_report": split.report}
 
 # %% ../nbs/02f_runs.ipynb #1bde7169

@@ -71,7 +71,8 @@ def doubts(self: ReadReport) -> list[str]:  # in words
         "quote that does not end":
             "a cell over several lines is not read: write each record in one line",
         "line with too few fields": "is this one table, and is the delimiter right?",
-        "line with too many fields": "is this one table, and is the delimiter right?"}
+        "line with too many fields": "is this one table, and is the delimiter right?",
+        "line below another header": "two tables in one file: split it"}
     many = [(why, n) for why, n in self.dropped.items() if why in told and n > 0.02 * self.rows_read]
     return [f"{n:,} of {self.rows_read:,} lines: {why}; {told[why]}" for why, n in many]
 

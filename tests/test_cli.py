@@ -164,15 +164,17 @@ def test_a_home_that_cannot_be_written(trained, tmp_path):
 
 # ---------------------------------------------------------------- few records, and records that were trained on
 
-def test_few_benign_records_are_trained_scored_and_explained(here, tmp_path, monkeypatch):
+@pytest.mark.parametrize("n_benign, m", [(45, 9), (12, 1)])
+def test_few_benign_records_are_trained_scored_and_explained(here, tmp_path, monkeypatch, n_benign, m):
     monkeypatch.chdir(tmp_path)
-    pd.concat([traffic(45).assign(Label="BENIGN"), strange(15).assign(Label="PortScan")]).to_csv("flows.csv", index=False)
+    pd.concat([traffic(n_benign).assign(Label="BENIGN"), strange(15).assign(Label="PortScan")]).to_csv("flows.csv", index=False)
     status, out, _ = here("train", "flows.csv", "--preset", "fast", "--epochs", 2, "--out-dir", "own")
-    assert status == 0 and "WARNING: 9 calibration records can promise a false-alarm rate of 10.00% at best, not 1.00%: that needs at least 99" in out
+    assert status == 0 and f"WARNING: {m} calibration records can promise a false-alarm rate of {1 / (m + 1):.2%} at best, not 1.00%: that needs at least 99" in out
     model = out.splitlines()[0]
-    assert "60 rows of flows.csv (CSV, comma between fields)" in out, "what was understood"
+    assert f"{n_benign + 15} rows of flows.csv (CSV, comma between fields)" in out, "what was understood"
+    assert "training records show little of what is normal" in out
     status, out, error = here("score", model, "flows.csv", "scores.parquet")
-    assert status == 0 and "60 records" in out and "drift cannot be judged: 9 calm" in out and "WARNING" not in out, error
+    assert status == 0 and f"{n_benign + 15} records" in out and f"drift cannot be judged: {m} calm" in out and "WARNING" not in out, error
     assert here("explain", model, "flows.csv", "scores.parquet", "--top", 5)[0] == 0
 
 

@@ -217,14 +217,39 @@ def test_every_parameter_is_checked():
     assert set(BAD) == set(FlowDetector().get_params()) - {"feature_order", "progress"}
 
 
-@pytest.mark.parametrize("n", [0, 1, 5, 19])
+@pytest.mark.parametrize("n", [0, 1, 5, 7])
 def test_too_few_records(n, untrained):
-    with pytest.raises(ValueError, match="at least 20 benign records"): quick().fit(X[:n])
-    with pytest.raises(ValueError, match="at least 20 benign records"): quick().fit(X[:n], validation=X)
+    for given in (n, n + 2 * (n > 0)):  # two are held out
+        with pytest.raises(ValueError, match="at least 8 benign records"): quick().fit(X[:given])
+    with pytest.raises(ValueError, match="at least 8 benign records"): quick().fit(X[:n], validation=X)
+
+
+@pytest.mark.parametrize("options", [{"statistic": "profile"}, {"n_members": 2}, {"transform": "quantile"}, {"noise": "resolution"}, {"statistic": "profile", "n_points": 2}, {"architecture": "coupling", "statistic": "log_prob"}])
+def test_ten_records_make_a_detector(tmp_path, options):
+    "Finite scores, a threshold at the highest of three calibration records, and the same after loading."
+    detector = quick(epochs=1, **options).fit(X[:10]).calibrate(X[10:13])
+    scores = detector.anomaly_score(X[13:])
+    assert detector.n_train_ == 8 and np.isfinite(scores).all() and detector.threshold_ == detector.anomaly_score(X[10:13]).max()
+    assert np.array_equal(FlowDetector.load(detector.save(tmp_path / "few.safetensors")).anomaly_score(X[13:]), scores)
+
+
+def law_three_calibration_records(detectors):
+    "One new benign record in four is above the highest of three."
+    rates = [(scores[3:] > scores[:3].max()).mean() for scores in detectors]
+    assert abs(np.mean(rates) - 0.25) < 3 * np.std(rates) / len(rates) ** 0.5, np.mean(rates)
+
+
+def test_law_three_calibration_records():
+    detector = quick(epochs=1).fit(X[:10])
+    scores = detector.anomaly_score(X[10:])
+    shuffled = [np.random.default_rng(i).permutation(scores) for i in range(200)]
+    law_three_calibration_records(shuffled)
+    with pytest.raises(AssertionError): law_three_calibration_records([np.sort(scores)[[0, 1, 2, *range(3, len(scores), 2)]]] * 200)
 
 
 def test_an_empty_validation_part_is_refused(untrained):
-    with pytest.raises(ValueError, match="validation"): quick().fit(X, validation=X[:0])
+    with pytest.raises(ValueError, match="validation must hold at least 1 benign records, got 0"): quick().fit(X, validation=X[:0])
+    with pytest.raises(ValueError, match="validation must hold at least 2 benign records, got 1"): quick(statistic="profile").fit(X, validation=X[:1])
 
 
 def test_validation_records_are_not_trained_on(untrained):

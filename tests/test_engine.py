@@ -1,13 +1,16 @@
 """Laws of nfad.engine: what is fast equals what is plain, and does not depend on company."""
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nfad.architectures import build_flow, terms_function
-from nfad.engine import (BLOCK, BLOCKS, FLOOR, Bin, bin_shares, find_bin, in_blocks, log1p_square, place_in_box, position_in_bin, product,
+from nfad.engine import (BLOCK, BLOCKS, FLOOR, Bin, bin_shares, find_bin, in_blocks, log1p_square, place_in_box, position_in_bin, product, side_by_side,
                          use_compilation_cache)
 from nfad.flow import autoregressive_terms
+from nfad.measure import n_threads
 
 from flows import BOUND, compilations, law_same_derivatives, masks_for, plain_bin, run_child
 
@@ -204,3 +207,28 @@ def test_spread_keeps_values_on_four_devices():
               "    there = spread(X[:n], 0)\n"
               "    assert np.array_equal(there, X[:n]) and there.sharding.is_fully_replicated == whole and len(there.devices()) == 4")
     run_child(script, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+
+
+# ---------------------------------------------------------------- threads that stay
+
+def law_threads_stay(run):
+    "However often work is given out, no more threads do it than there may be, and work within work ends."
+    seen = set()
+    for _ in range(20): run(lambda i: seen.add(threading.get_ident()), range(4 * n_threads()))
+    assert len(seen) <= n_threads(), f"{len(seen)} threads"
+    done = []
+    run(lambda i: run(lambda j: done.append((i, j)), range(3)), range(5))
+    assert sorted(done) == [(i, j) for i in range(5) for j in range(3)]
+
+
+def test_law_threads_stay():
+    law_threads_stay(side_by_side)
+    with pytest.raises(AssertionError, match="threads"): law_threads_stay(fresh_threads)
+
+
+def fresh_threads(work, items):
+    "Work by threads of which each does one item and waits for the others, so that no identity comes again."
+    barrier = threading.Barrier(len(items))
+    threads = [threading.Thread(target=lambda i=i: (work(i), barrier.wait())) for i in items]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()

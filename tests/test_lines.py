@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nfad.dialects import Dialect
+from nfad.dialects import Dialect, find_dialect
 from nfad.lines import TextReader, Wanted, read_number, read_numbers, read_object, text_batches
+from nfad.tables import open_table
 
 fuzz = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 CSV = Dialect("CSV", ("size", "note", "pause"), 0)
@@ -270,3 +271,57 @@ def test_the_reader_remembers_odd_columns():
 def test_objects_in_objects_become_names_with_dots():
     assert read_object(json.dumps({"flow": {"age": 3, "deep": {"er": {"x": 1}}}, "list": [1]})) == (
         {"flow.age": 3, "flow.deep.er": '{"x": 1}', "list": "[1]"}, None)
+
+
+# ---------------------------------------------------------------- another header in the middle
+
+def joined_files(rng, delimiter):
+    "Two files of the same columns in different orders, as one, and the numbers of `b` and `dd` in each row (NaN in the header between)."
+    names = ["a", "b", "cc", "dd", "eee"]
+    parts, b, dd = [], [], []
+    for _ in range(3):
+        order = rng.permutation(5)
+        numbers = rng.integers(0, 99, (int(rng.integers(1, 40)), 5))
+        lines = [[names[i] for i in order], *([str(row[i]) for i in order] for row in numbers)]
+        parts += [delimiter.join(line) for line in lines]
+        b += [np.nan, *numbers[:, 1]]
+        dd += [np.nan, *numbers[:, 3]]
+    return "\n".join(parts) + "\n", np.array(b[1:], float), np.array(dd[1:], float)
+
+
+def law_columns_follow_their_header(rows_of):
+    "Rows below a second header are read by it, however the text is cut into blocks."
+    rng = np.random.default_rng(5)
+    for delimiter in ",;\t|" * 5:
+        text, b, dd = joined_files(rng, delimiter)
+        dialect = find_dialect(text.encode())
+        place = {name: i for i, name in enumerate(dialect.names)}
+        reader = TextReader(dialect, Wanted((place["b"], place["dd"])))
+        body = text.encode().split(b"\n", 1)[1].splitlines(keepends=True)
+        cut = int(rng.integers(0, len(body)))
+        parts = [rows_of(reader, block) for block in (b"".join(body[:cut]), b"".join(body[cut:])) if block]
+        for name, wanted in (("b", b), ("dd", dd)):
+            found = np.concatenate([np.array(part.columns[place[name]].to_pylist(), float) for part in parts])
+            np.testing.assert_array_equal(found, wanted)
+        faults = np.concatenate([part.faults for part in parts])
+        assert [why == "repeated header line" for why in faults] == np.isnan(b).tolist()
+
+
+def test_law_columns_follow_their_header(monkeypatch):
+    law_columns_follow_their_header(TextReader.rows)
+    monkeypatch.setattr(TextReader, "_order_of", lambda self, fields: self.order)
+    with pytest.raises(AssertionError): law_columns_follow_their_header(TextReader.rows)
+
+
+def test_rows_below_the_header_of_another_table_are_named(tmp_path):
+    (tmp_path / "two.csv").write_text("src,dur,size\na,1,2\nb,3,4\nsrc,dur,port\nc,5,6\nsrc,dur,size\nd,7,8\n")
+    table = open_table(tmp_path / "two.csv")
+    faults = np.concatenate([batch.faults for batch in table.batches((1, 2))])
+    assert faults.tolist() == [None, None, "repeated header line", "line below another header", "repeated header line", None] and "two tables in one file" in table.report.doubts()[0]
+
+
+def test_logs_of_zeek_that_were_joined_keep_their_own_columns(tmp_path):
+    log = lambda names, cells: "#separator \\x09\n#path\tconn\n#fields\t" + "\t".join(names) + "\n" + "\t".join(cells) + "\n#close\n"
+    (tmp_path / "conn.log").write_text(log(["ts", "duration", "orig_bytes"], "123") + log(["ts", "orig_bytes", "duration"], "456"))
+    batch, = open_table(tmp_path / "conn.log").batches((1, 2))
+    assert batch.numbers[1].to_pylist() == [2, 6] and batch.numbers[2].to_pylist() == [3, 5] and batch.faults.tolist() == [None, None]

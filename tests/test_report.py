@@ -1,4 +1,6 @@
 """Laws of nfad.report: pages that need nothing from outside, numbers for people."""
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,3 +89,21 @@ def test_heat_map_shows_the_largest(explained):
     (2_500_000, "us", "2.5 s"), (3, "packets", "3 packets"), (0, "us", "0 us"), (1500, "bytes", "1.5 kB"),
     (-1, "", "-1"), (7, "flag", "7"), (1e12, "bytes/s", "1e+12 bytes/s"), (-4e6, "bytes", "-4 MB")])
 def test_readable(value, unit, text): assert readable(value, unit) == text
+
+
+def law_missing_cells(make, background, benign):
+    "An empty cell is shown as missing, not as the number that fills it, in the reason and in the table."
+    empty = pd.DataFrame(np.zeros((1, 7), bool), columns=benign.columns).assign(b=True)
+    records = benign[:1].assign(b=98_765.0)
+    page = make(explain_records(background, records, background.scores, missing=empty))
+    assert "98,765" not in page and page.count("missing") == 2
+    page = make(explain_records(background, records, background.scores))
+    assert "98,765" in page and "missing" not in page
+
+
+def test_law_missing_cells(background, benign): law_missing_cells(lambda told: sections_html(told).split("normal (score")[0] + sections_html(told).split("</p><table>")[1], background, benign)
+
+
+def test_law_missing_cells_catches_fills(background, benign):
+    def with_fills(told): return sections_html(replace(told, frame=told.frame.assign(is_missing=False)))
+    with pytest.raises(AssertionError): law_missing_cells(with_fills, background, benign)

@@ -213,7 +213,7 @@ def test_every_variant_is_a_detector():
     for name, options in (PREPARATIONS | REGULARIZATIONS).items():
         assert (options == {}) == (name == "default")
         detector = FlowDetector().set_params(**options)
-        with pytest.raises(ValueError, match="X must hold at least 20"): detector.fit(odd_records(3))  # all settings were accepted
+        with pytest.raises(ValueError, match="X must hold at least 8"): detector.fit(odd_records(3))  # all settings were accepted
 
 
 def test_variants_of_the_flow(parts):

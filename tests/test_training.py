@@ -478,7 +478,7 @@ def test_a_file_that_is_no_parquet_is_named(parquet, tmp_path):
 
 def test_parquet_without_rows_is_refused(tmp_path):
     X[:0].to_parquet(tmp_path / "empty.parquet")
-    with pytest.raises(ValueError, match="at least 20 benign records"): quick(epochs=1).fit(ParquetRecords(tmp_path))
+    with pytest.raises(ValueError, match="at least 8 benign records"): quick(epochs=1).fit(ParquetRecords(tmp_path))
 
 
 def test_a_missing_number_in_parquet_names_its_file(tmp_path):

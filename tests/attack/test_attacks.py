@@ -9,8 +9,12 @@ from attacks import Attack, damage, run_attacks
 
 
 def test_what_hangs_or_grows_is_noticed(monkeypatch):
+    def busy(attack):
+        while time.process_time() < end: pass
     monkeypatch.setattr(attacks, "LONGEST", 0.02)
-    with pytest.raises(AssertionError, match="took 0 s"): run_attacks("slow", lambda attack: time.sleep(0.05))
+    end = time.process_time() + 0.05
+    with pytest.raises(AssertionError, match="took 0 s of CPU"): run_attacks("slow", busy)
+    with pytest.raises(AssertionError, match="s by the clock"): run_attacks("waiting", lambda attack: time.sleep(attacks.PATIENCE * 0.025))
     monkeypatch.setattr(attacks, "LONGEST", 10)
     monkeypatch.setattr(attacks, "MEMORY", 64 << 20)
     with pytest.raises(AssertionError, match="MB"): run_attacks("large", lambda attack: np.ones(1 << 27).sum())
