@@ -29,7 +29,8 @@ from nfad.detectors import mean_interval
 class Night:
     "What players get, and what they are judged by."
     detector: FlowDetector      # fitted and calibrated, the default of all players
-    train: pd.DataFrame         # (m, d) benign
+    train: pd.DataFrame         # (m, d) benign, but for what hides among them
+    held_out: pd.DataFrame      # (h, d) benign, for the tails of the statistic
     calibration: pd.DataFrame   # (c, d) benign
     records: pd.DataFrame       # (n, d) of the night
     is_attack: np.ndarray       # (n,) bool: what a person would answer
@@ -63,20 +64,25 @@ def make_night(
     detector: FlowDetector,  # unfitted
     seed: int = 0,           # of the draw
     most: int = 2000,        # records of a class that the judge looks at
+    dirt: float = 0.0,       # attacks hidden among the training records, a share of these
 ) -> Night:
     "Fits the detector and draws a night."
-    train, calibration, test = (prepared.part(name) for name in ("train", "calibration", "test"))
-    detector.fit(train, validation=prepared.part("reference")).calibrate(calibration)
+    parts = [prepared.part(name) for name in ("train", "reference", "calibration", "test")]
+    train, reference, calibration, test = parts
     attack = prepared.dataset.attack[prepared.split.test].astype(str)
     rng = np.random.default_rng(seed)
     rows = night_rows(attack, rng)
     left = rng.permutation(np.setdiff1d(np.arange(len(attack)), rows))
+    hidden = left[attack[left] != "benign"][:round(dirt * len(train))]
+    left = left[~np.isin(left, hidden)]
+    train = pd.concat([train, test.iloc[hidden]], ignore_index=True) if len(hidden) else train
+    detector.fit(train, validation=reference).calibrate(calibration)
     place = pd.Series(attack[left]).groupby(attack[left]).cumcount().to_numpy()
     kept = left[place < np.where(attack[left] == "benign", 5 * most, most)]
     names, counts = np.unique(attack[attack != "benign"], return_counts=True)
     sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
     night = test.iloc[rows], attack[rows] != "benign", attack[rows]
-    return Night(detector, train, calibration, *night, test.iloc[kept], attack[kept], sizes)
+    return Night(detector, train, reference, calibration, *night, test.iloc[kept], attack[kept], sizes)
 
 # %% ../nbs/07d_rounds.ipynb #ea360e1f
 def judge_round(
@@ -214,12 +220,13 @@ PLAYERS: dict[str, tuple[Callable, float]] = {  # name -> (night, rounds, seed) 
 
 def play(
     night: Night,
-    name: str,                              # of `PLAYERS`
+    name: str,                              # of `players`
     rounds: Sequence[int] = (20, 20, 20, 40),  # questions of each
     seed: int = 0,                          # of the player and of wrong answers
+    players: dict[str, tuple[Callable, float]] = PLAYERS,  # who may play
 ) -> list[dict[str, Any]]:                  # of `judge_round`, the first without answers
     "One player through one night."
-    make, wrong = PLAYERS[require_choice(name, list(PLAYERS), "name")]
+    make, wrong = players[require_choice(name, list(players), "name")]
     rng = np.random.default_rng([seed, 1])
     player, asked, results = make(night, rounds, seed), [], []
     step = next(player)
@@ -296,11 +303,12 @@ def plot_rounds(
 
 
 def collect_rounds(
-    out_dir: str | Path = "runs",  # parent of all runs
-) -> pd.DataFrame:                 # `rounds_table` of every data set, with column dataset
+    out_dir: str | Path = "runs",   # parent of all runs
+    record: str = "verdicts.json",  # what to collect
+) -> pd.DataFrame:                  # `rounds_table` of every data set, with column dataset
     "What runs left."
     parts = [pd.DataFrame(said["rounds"]).assign(dataset=said["dataset"])
-             for said in map(read_json, sorted(Path(out_dir).glob("*/*/verdicts.json")))]
+             for said in map(read_json, sorted(Path(out_dir).glob(f"*/*/{record}")))]
     if not parts:
-        raise FileNotFoundError(f"{out_dir} holds no verdicts.json; papermill nbs/07d_rounds.ipynb makes one")
+        raise FileNotFoundError(f"{out_dir} holds no {record}; papermill nbs/07d_rounds.ipynb and 07e_dirt.ipynb make them")
     return pd.concat(parts, ignore_index=True)
