@@ -578,9 +578,9 @@ def write_alerts(
     table, page = Path(folder) / "alerts.parquet", Path(folder) / "alerts.html"
     require_free({table: "alerts", page: "report"}, reads, force)
     rows = every_row(alerts)
-    mixed = rows.select_dtypes(include="object").columns  # columns of files of several kinds
+    mixed = rows.columns[rows.dtypes == object]  # columns of files of several kinds
     plain = rows.astype({name: "str" for name in mixed})
-    write_table(plain, table, "alerts", model=alerts.model)
+    write_table(plain, table, "alerts", force=True, model=alerts.model)  # asked above
     text = alerts_html(alerts, title, warning)
     with atomic_path(page) as temporary: temporary.write_text(text, encoding="utf-8")
     return page

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAPTURE_MAGIC', 'CaptureReport', 'Frames', 'read_frames']
 
-# %% ../nbs/00e_capture.ipynb #367374b5
+# %% ../nbs/00e_capture.ipynb #0ddd5b8c
 import bz2
 import gzip
 import io
@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from fastcore.basics import patch
 
-# %% ../nbs/00e_capture.ipynb #8e51c870
+# %% ../nbs/00e_capture.ipynb #37e4a904
 @dataclass
 class CaptureReport:
     "What was read of captures: each frame is a packet, or left out for a reason."
@@ -43,7 +43,7 @@ def lines(
     said += [f"  {n:,} times: {note}" for note, n in self.notes.most_common()]
     return said + [f"damaged: {self.damage}"] * bool(self.damage)
 
-# %% ../nbs/00e_capture.ipynb #584abba6
+# %% ../nbs/00e_capture.ipynb #56211fe5
 class Frames(NamedTuple):
     "Frames of a capture, and where they are."
     data: np.ndarray      # (m,) uint8, bytes of the capture
@@ -53,26 +53,28 @@ class Frames(NamedTuple):
     time: np.ndarray      # (n,) int64, microseconds since 1970
     link: np.ndarray      # (n,) int64, link type
 
-# %% ../nbs/00e_capture.ipynb #60910dd2
+# %% ../nbs/00e_capture.ipynb #fb84c5c2
 _LONGEST = 1 << 20                # bytes of a frame; more is damage (the format's usual limit is 256 KiB)
 _FULL, _DAMAGED, _BLOCK, _SKIP = 0, 1, 2, 3  # why a kernel stopped
+_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)  # a part of kernels
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _u16(data, at, big):
     "Two bytes as a number."
     if big: return np.int64(data[at]) << 8 | np.int64(data[at + 1])
     return np.int64(data[at + 1]) << 8 | np.int64(data[at])
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _u32(data, at, big):
     "Four bytes as a number."
     low, high = (at + 2, at) if big else (at, at + 2)
     return _u16(data, high, big) << 16 | _u16(data, low, big)
 
-# %% ../nbs/00e_capture.ipynb #e9569caf
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_capture.ipynb #57595af7
+@_kernel
 def _pcap_records(data, at, end, big, per_micro, header, index):
     "Fills `index` (n, 4) with the records from `at` on; returns their number, where it stopped, and why."
     n = 0
@@ -88,11 +90,11 @@ def _pcap_records(data, at, end, big, per_micro, header, index):
         at += header + captured
     return n, at, _FULL
 
-# %% ../nbs/00e_capture.ipynb #18a38655
+# %% ../nbs/00e_capture.ipynb #253d480f
 _SECTION, _INTERFACE, _OLD, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6  # kinds of blocks
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _micros(ticks, unit):
     "Microseconds since 1970 of a clock: unit = (is binary, exponent, offset in seconds)."
     if unit[0]:
@@ -105,8 +107,8 @@ def _micros(ticks, unit):
     else: micros = ticks // np.uint64(10) ** np.uint64(unit[1] - 6)
     return min(max(np.int64(micros) + unit[2] * 1_000_000, 0), 1 << 55)
 
-# %% ../nbs/00e_capture.ipynb #2521453f
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_capture.ipynb #f239831c
+@_inlined
 def _ng_packet(data, at, total, kind, big, interfaces, n_interfaces, before, row):
     "Reads one block with a frame into row (offset, captured, length, time, link); False if it is damaged."
     simple = kind == _SIMPLE
@@ -124,8 +126,8 @@ def _ng_packet(data, at, total, kind, big, interfaces, n_interfaces, before, row
     row[4] = what[0]
     return True
 
-# %% ../nbs/00e_capture.ipynb #04d98e38
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_capture.ipynb #1399e19a
+@_kernel
 def _ng_blocks(data, at, end, big, interfaces, n_interfaces, before, index):
     "Fills `index` (n, 5) with the frames from `at` on; returns their number, where it stopped, and why."
     n = 0
@@ -144,7 +146,7 @@ def _ng_blocks(data, at, end, big, interfaces, n_interfaces, before, index):
         at += total
     return n, at, _FULL
 
-# %% ../nbs/00e_capture.ipynb #ef9d85b4
+# %% ../nbs/00e_capture.ipynb #658e934d
 def _interface(
     body: bytes,  # of the block that describes it, without kind and lengths
     order: str,   # of bytes, for `struct`
@@ -164,7 +166,7 @@ def _interface(
         raise ValueError(f"an interface has no clock: exponent {power}, offset {since} s")
     return link, binary, power, since, most
 
-# %% ../nbs/00e_capture.ipynb #7c4ed54f
+# %% ../nbs/00e_capture.ipynb #0fc4dca8
 _CHUNK = 1 << 22  # bytes to hold at a time
 _PCAP = {b"\xd4\xc3\xb2\xa1": (False, 1, 16), b"\xa1\xb2\xc3\xd4": (True, 1, 16),          # microseconds
          b"\x4d\x3c\xb2\xa1": (False, 1000, 16), b"\xa1\xb2\x3c\x4d": (True, 1000, 16),    # nanoseconds
@@ -207,7 +209,7 @@ class _Buffer:
         self.at += size
         return self.data[self.at - size:self.at].tobytes()
 
-# %% ../nbs/00e_capture.ipynb #5783c4b7
+# %% ../nbs/00e_capture.ipynb #3d525be1
 def _skip(buffer: _Buffer, size: int) -> bool:
     "Passes over bytes without holding them; False if the stream ends before."
     while size > len(buffer):
@@ -235,7 +237,7 @@ def _pcap_frames(buffer: _Buffer, report: CaptureReport, name: str) -> Iterator[
         if n < len(index) and not buffer.more(): break
     if len(buffer): report.left_out["cut off by the end of the file"] += 1
 
-# %% ../nbs/00e_capture.ipynb #1dba525a
+# %% ../nbs/00e_capture.ipynb #efa05c37
 class _Section:
     "What the blocks of a pcapng stream mean, from one section header to the next."
     def __init__(self):
@@ -265,7 +267,7 @@ class _Section:
         self.interfaces = np.vstack([self.interfaces, [found]])
         return ""
 
-# %% ../nbs/00e_capture.ipynb #773bf467
+# %% ../nbs/00e_capture.ipynb #ca983ffc
 def _ng_step(buffer: _Buffer, section: _Section, why: int) -> str:
     "Passes the block at which the kernel stopped; says what is wrong with it."
     kind, total = (_u32(buffer.data, buffer.at + 4 * i, section.big) for i in range(2))
@@ -293,7 +295,7 @@ def _ng_frames(buffer: _Buffer, report: CaptureReport, name: str) -> Iterator[Fr
     if wrong == "cut off": report.left_out["cut off by the end of the file"] += 1
     elif wrong: report.damage = f"{name} holds {wrong}, at byte {buffer.total - len(buffer):,}"
 
-# %% ../nbs/00e_capture.ipynb #cca8a98c
+# %% ../nbs/00e_capture.ipynb #fb9200cc
 # what may go wrong while a packed stream is read
 _UNPACKING = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
@@ -331,7 +333,7 @@ def _unpacked(file: BinaryIO, again: bool = False) -> tuple[bytes, BinaryIO]:
         opened = io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(whole, "r"), "zstd"))
     return _unpacked(opened, True) if opened else (first, whole)
 
-# %% ../nbs/00e_capture.ipynb #5340a774
+# %% ../nbs/00e_capture.ipynb #b3fd118b
 def read_frames(
     source: str | Path | BinaryIO,         # a capture, packed or not: a path, or a stream
     report: CaptureReport | None = None,   # account to go on with; None: a new one

@@ -27,7 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from .core import atomic_path, require_choice
+from .core import require_choice, save_figure
 from .measure import cost_of
 from .data import row_ids
 from .prep import Transform
@@ -536,7 +536,6 @@ def plot_explanations(
         for path, plot in zip(paths, draw.values(), strict=True):
             plt.close("all")
             plot()
-            with atomic_path(path) as temporary:
-                plt.gcf().savefig(temporary, dpi=110, bbox_inches="tight")
+            save_figure(plt.gcf(), path, dpi=110)
         plt.close("all")
     return paths

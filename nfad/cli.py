@@ -9,16 +9,16 @@ __all__ = ['main']
 import json
 import math
 import os
+import stat
 import sys
 import warnings
 from _thread import interrupt_main
-from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from . import answering
+from . import answering, live, metering
 from .commands import COMMANDS, Said, add_options, command, names_of
 from .text import printable, printable_lines
 
@@ -155,6 +155,7 @@ def _train(
     missing: str = "auto",
     header: str = "",             # names of columns, separated by commas, of a text without a header
     sensor: str = "",             # of a folder with files of several: one of them, or largest
+    dialect: str = "nfad",        # of captures: nfad; or cicflowmeter, with its errors
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
@@ -166,6 +167,7 @@ def _train(
     settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
                 "split": split, "sizes": split_sizes(train_size, val_size, test_size) or usual, "seed": seed,
                 **_own_file("none" if benign_path else label_column, benign_label, missing, header, sensor)}
+    settings |= {"dialect": dialect} if dialect != "nfad" else {}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
                                    transform=transform, fpr=fpr, seed=seed, progress=not quiet)
@@ -186,40 +188,6 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
     lines = [text.format(**said), *prepared.dataset.report.lines()]
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 
-# %% ../nbs/13_cli.ipynb #109eca5f
-def _from_standard_input(
-    model: str,         # path of a model file
-    fpr: float | None,  # false-alarm rate of the threshold; None: as in the model
-    sensor: str,        # of `CONVERTERS`
-    alerts_only: bool,  # True: only flagged records are answered
-    header: str,        # names of the columns, separated by commas
-) -> Said:              # counts
-    "Scores lines of standard input to standard output."
-    from nfad.core import require_choice
-    from nfad.streams import CONVERTERS, Scorer, json_line, read_lines, score_lines
-    from nfad.vocabulary import find_vocabulary
-    scorer = Scorer(model, fpr)
-    require_choice(sensor, list(CONVERTERS), "sensor")
-    own = find_vocabulary([feature.column for feature in scorer.recipe])
-    convert = CONVERTERS["none" if own == sensor else sensor]  # none: trained on the sensor's own records
-    reasons = Counter()
-    n_scored = n_alarms = 0
-    for said in score_lines(scorer, read_lines(sys.stdin.buffer), convert, tuple(names_of(header))):
-        answer = said["nfad"]
-        if answer["reason"] is None: n_scored += 1
-        else: reasons[answer["reason"]] += 1
-        n_alarms += bool(answer["is_anomaly"])
-        if alerts_only and not answer["is_anomaly"]: continue
-        sys.stdout.write(json_line(said) + "\n")
-        sys.stdout.flush()
-    counts = {"records": n_scored + reasons.total(), "bad": reasons.total(), "alarms": n_alarms}
-    text = "{records:,} records, {alarms:,} above the threshold, {bad:,} without a score"
-    lines = [text.format(**counts)]
-    lines += [f"  {n:,} lines: {reason}" for reason, n in reasons.most_common(5)]
-    print("\n".join(map(printable, lines)), file=sys.stderr)
-    status = 0 if n_scored or not reasons else 3
-    return Said(counts | {"reasons": dict(reasons.most_common(20))}, "", status)
-
 # %% ../nbs/13_cli.ipynb #ddc36334
 def _benign_path(model: str, path: str) -> Path | None:
     "The named file of benign records, else the one beside the model; None if there is none."
@@ -236,8 +204,7 @@ def _score(
     fpr: float | None = None,    # false-alarm rate of the threshold; as in the model
     # columns to pass through: identifiers, all, none, or names separated by commas
     keep: str = "identifiers",
-    # table of benign records to compare the stream with;
-    # calibration.parquet beside the model is found by itself
+    # table of benign records to compare with; calibration.parquet beside the model is found
     reference: str = "",
     # local for a Dask cluster on this machine, or the address of a scheduler
     scheduler: str | None = None,
@@ -247,11 +214,18 @@ def _score(
     sensor: str = "none",        # of standard input: none (names of the features), zeek or suricata
     alerts_only: bool = False,   # of standard input: answer only with records that are flagged
     header: str = "",            # names of columns, separated by commas, of texts without a header
+    # with - as source: listen on HOST:PORT to NetFlow v5, v9 and IPFIX instead of reading lines
+    netflow: str = "",
+    expose: bool = False,        # of netflow: listen on an address that other machines reach
+    exporters: str = "",         # of netflow: addresses that are heard, separated by commas; all
     force: bool = False,         # write over files that nfad did not write, or that are read
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
-    if source == "-": return _from_standard_input(model, fpr, sensor, alerts_only, header)
+    if source == "-":
+        stream = live.Stream(sensor, header, netflow, expose, exporters)
+        return live.score_stream(model, fpr, stream, alerts_only)
+    if netflow: raise ValueError("netflow is a stream: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
@@ -422,7 +396,7 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
-    write_json(path, result)
+    write_json(path, result, force=True)  # asked above
     return result
 
 # %% ../nbs/13_cli.ipynb #df6f4dfb
@@ -520,7 +494,7 @@ def _demo(
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, force=force, quiet=quiet)
     model = Path(trained.content["model"])
     night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
-    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records")
+    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records", force)
     places = str(model), str(source), str(model.parent / "scores")
     scored = _score(*places, force=force, quiet=quiet)
     found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)
@@ -536,6 +510,7 @@ _MORE = """examples:
   nfad train tor2016 --feature-set all --epochs 30         a model in runs/tor2016/all/
   nfad score MODEL /data/flows /data/scores                a folder of tables of any kind
   tail -f conn.log | nfad score MODEL - --alerts-only
+  nfad score MODEL - --netflow 127.0.0.1:2055 --alerts-only
   nfad explain MODEL /data/flows /data/scores --top 50     alerts.html, most anomalous first
   nfad verdict alerts 3-9,12 attack --note scan            what a person says of listed records
   nfad run tor2016,cicids2017 --seeds 0,1,2 --jobs 2       a grid, with one table
@@ -594,10 +569,15 @@ def _warn(message: Any, *where: Any) -> None:
     print(f"WARNING: {printable(message)}", file=sys.stderr)
 
 
+def _is_pipe(value: str) -> bool:
+    "Whether a word of the command line names a pipe; most words name nothing, and some are too long for a name."
+    try: return stat.S_ISFIFO(os.stat(value).st_mode)
+    except (OSError, ValueError): return False
+
+
 def _with_files(given: dict[str, Any]) -> dict[str, Any]:
     "Arguments with files for pipes, such as <(zcat night.csv.gz), which can be read only once."
-    is_pipe = lambda value: isinstance(value, str) and Path(value).is_fifo()
-    pipes = {name: value for name, value in given.items() if is_pipe(value)}
+    pipes = {name: value for name, value in given.items() if isinstance(value, str) and _is_pipe(value)}
     if not pipes: return given
     from nfad.contents import copied_pipe
     return given | {name: str(copied_pipe(value)) for name, value in pipes.items()}
@@ -628,7 +608,7 @@ def main(
         except (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError) as error:
             if verbose: raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            said = printable(text or type(error).__name__)
+            said = printable(text or type(error).__name__)[:4000]
             print(f"nfad {name}: {said}", file=sys.stderr)
             _drop_output()
             return 1

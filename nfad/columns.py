@@ -104,7 +104,7 @@ def _find_label(
         raise KeyError(f"label_column {label_column!r} is not in {where}; it has {some_of(names, 12)}{hint}")
     for entry in entries:
         if entry.label_fallback: return entry.label_fallback
-    if vocabulary in SENSORS: return "none"
+    if vocabulary in SENSORS or "Community ID" in names: return "none"  # of a sensor, or of captures
     raise KeyError(
         f"no label column in {where}: pass label_column, one of {some_of(names, 12)}; "
         "or \"file name\" where each file is one class; "

@@ -280,11 +280,23 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _is_record(path: Path, content: dict[str, Any]) -> bool:
+    "Whether a file is a record of nfad, by its mark or, from before there was one, by the same entries."
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if re.match(r'\{\s*"nfad": "record"', text): return True
+    try: found = json.loads(text)
+    except (ValueError, RecursionError): return False
+    return isinstance(found, dict) and len(found.keys() & content.keys()) > max(len(found) / 2, 3)
+
+
 def write_json(
     path: str | Path,         # file to write, atomically
     content: dict[str, Any],  # flat keys; numpy values are fine, NaN and infinity are not
+    force: bool = False,      # write over a file that nfad did not write
 ) -> Path:                    # `path`
     "Writes a record as JSON with sorted keys, below a first one that says who wrote it."
+    if not force and Path(path).is_file() and not _is_record(Path(path), content):
+        raise ValueError(f"{path} was not written by nfad, and would be replaced by a record; name another place")
     ordered = json.loads(json.dumps(_plain(content), sort_keys=True, allow_nan=False))
     text = json.dumps({"nfad": "record"} | ordered, indent=2, ensure_ascii=False)
     with atomic_path(path) as temporary: temporary.write_text(text + "\n", encoding="utf-8")
@@ -452,11 +464,15 @@ def save_figure(
     axes: Any,         # matplotlib Axes, Figure, or an array of Axes of one figure
     path: str | Path,  # PNG or PDF file to write, atomically
     dpi: int = 120,    # dots per inch
+    force: bool = False,  # write over a file that nfad did not write
 ) -> Path:             # `path`
     "Saves the figure that `axes` belongs to."
     first = np.ravel(axes)[0] if isinstance(axes, np.ndarray) else axes
     figure = first if hasattr(first, "savefig") else first.get_figure()
-    mark = {"Software": "nfad figure"} if Path(path).suffix.lower() == ".png" else None
+    if not force and Path(path).is_file() and b"nfad figure" not in Path(path).read_bytes():
+        raise ValueError(f"{path} was not written by nfad, and would be replaced by a figure; name another place")
+    entry = {".png": "Software", ".pdf": "Creator"}.get(Path(path).suffix.lower())
+    mark = {entry: "nfad figure"} if entry else None
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi, bbox_inches="tight", metadata=mark)
     return Path(path)

@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .core import (
-    atomic_path, cache_dir, data_dir, fingerprint, require_columns, require_positive_int)
+    atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns, require_positive_int)
 from nfad.vocabulary import (
     BENIGN_LABELS, MARKS, canonical_columns, class_name, column_key, is_attempted, is_background,
     label_of_file)
@@ -244,7 +244,7 @@ READER_VERSION = 4  # goes up whenever a reader gives another result
 
 def _cache_path(tables: Sequence[Table], plan: Plan) -> Path:
     "Where the Parquet copy of text files is or will be: `<name>-<what is read>-<state>.parquet`."
-    what = json.dumps([[(str(table.path.resolve()), table.names) for table in tables], asdict(plan)])
+    what = json.dumps([[(str(table.path.resolve()), table.names, table.exporter) for table in tables], asdict(plan)])
     held = [on_disk(table.path).stat() for table in tables]
     state = json.dumps([READER_VERSION, [(file.st_size, file.st_mtime_ns) for file in held]])
     keys = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (what, state)]
@@ -590,6 +590,13 @@ def _clean(
     return Dataset(request.name, records, is_attack, attack, groups, day, loaded, copies, recipe)
 
 # %% ../nbs/01c_data.ipynb #7ffddb64
+def _one_exporter(tables: Sequence[Table]) -> str:
+    "Who made the records of all tables, where that is known."
+    made = {table.exporter for table in tables}
+    if len(made - {""}) > 1: raise ValueError(f"records of {sorted(made - {''})} differ; train on those of one exporter")
+    return made.pop() if len(made) == 1 else ""
+
+
 def load_dataset(
     name_or_path: str | Path,              # a name of `DATASETS`, or a table, or a folder of tables
     columns: Sequence[str] | None = None,  # canonical names wanted, in order; None: all features but identifiers
@@ -599,6 +606,7 @@ def load_dataset(
     missing: str = "auto",                 # rows without a number: "drop", "indicate"; "auto": see `make_plan`
     header: Sequence[str] = (),            # names of the columns, for a text without a header
     sensor: str = "",                      # of a folder with files of several, see `one_sensor`
+    dialect: str = "nfad",                 # of captures: nfad or cicflowmeter, see `01b_pcaps`
     folder: str | Path | None = None,      # data folder; None: `data_dir()`
     allow_pickle: bool = False,            # True runs the code inside pickle files
     cache: bool = True,                    # text files are parsed once, into the cache folder
@@ -609,6 +617,8 @@ def load_dataset(
     source, paths, left_out = locate(name_or_path, Path(folder) if folder else data_dir())
     report = ReadReport()
     tables, no_tables = open_all(source, paths, report, cache, allow_pickle, header, sensor)
+    require_choice(dialect, ["nfad", "cicflowmeter"], "dialect")
+    tables = [table.made_by(dialect) for table in tables]
     plan = make_plan(tables, source, label_column, missing)
     wanted = plan.usual if columns is None else list(dict.fromkeys(columns))
     known = pd.DataFrame(columns=[*plan.features, *plan.words])
@@ -623,4 +633,5 @@ def load_dataset(
     request = _Request(name, wanted, columns is not None, benign_label or None)
     made = _clean(frame, report, plan, request, [table.path.name for table in tables])
     ways = tuple(dict.fromkeys(table.written for table in tables))
-    return replace(made, report=replace(made.report, written=ways))
+    recipe = [feature._replace(exporter=_one_exporter(tables)) for feature in made.recipe]
+    return replace(made, recipe=recipe, report=replace(made.report, written=ways))

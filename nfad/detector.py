@@ -266,9 +266,6 @@ def _set_transform(self: FlowDetector, transform: Transform) -> None:
     self.recipe_ = plain_recipe(self.feature_names_in_.tolist())  # of a table's cells, see `01b_recipes`
 
 # %% ../nbs/02d_detector.ipynb #527b809a
-_LEAST = 8  # records to train on
-
-
 @patch
 def fit(
     self: FlowDetector,
@@ -282,8 +279,7 @@ def fit(
     X = _require_table(X)
     fitted = [name for name in vars(self) if name.endswith("_") or name == "_bounds"]
     for name in fitted: delattr(self, name)
-    from_files = isinstance(X, ParquetRecords)
-    files = ParquetSource(X, self.validation_fraction, self.seed) if from_files else None
+    files = isinstance(X, ParquetRecords) and ParquetSource(X, self.validation_fraction, self.seed)
     if self.architecture != "autoregressive" and (checkpoint is not None or files):
         raise ValueError(f"architecture {self.architecture!r} trains by pzflow's own loop: "
                          "checkpoint must be None and X a table, not ParquetRecords")
@@ -291,18 +287,17 @@ def fit(
     elif validation is None: train, held = hold_out(X, self.validation_fraction, self.seed)
     else: train, held = X, validation
     validation = held if validation is None else validation
-    least = _LEAST * self.caution
-    if len(train) < least:
-        raise ValueError(f"X must hold at least {least} benign records to train on, got {len(train)}")
+    least = 8 * self.caution
+    if len(train) < least: raise ValueError(f"X must hold at least {least} benign records, got {len(train)}")
     needed = 2 * self.caution if self.statistic == "profile" else 1
     if len(validation) < needed:
         raise ValueError(f"validation must hold at least {needed} benign records, got {len(validation)}")
     self._set_transform(Transform(self.transform).fit(train))
-    if files: source = files.scale(self.transform_)
-    else: source = ArraySource(self.transform_.transform(train))
+    scaled = self.transform_.transform
+    source = files.scale(self.transform_) if files else ArraySource(scaled(train))
     self._set_flow(np.stack([source.sample.min(axis=0), source.sample.max(axis=0)]))
     self.n_train_ = source.n_records
-    Z_validation = self.transform_.transform(validation)
+    Z_validation = scaled(validation)
     self.history_ = self._train(source, Z_validation, checkpoint)
     self._fit_statistic(_thinned(source.sample), _thinned(Z_validation))
     return self.calibrate(validation)
@@ -599,7 +594,7 @@ def save(
     header = {"score": SCORE_VERSION, "parameters": self.get_params(), "transform": transform,
               "versions": package_versions(), "n_train": self.n_train_, "offset": self.offset_,
               "constant_cost": self.constant_cost_, "history": asdict(self.history_)}
-    if not is_plain(self.recipe_): header["recipe"] = recipe_to_plain(self.recipe_)
+    if not is_plain(self.recipe_) or self.recipe_[0].exporter: header["recipe"] = recipe_to_plain(self.recipe_)
     return write_model(path, arrays, header, FILE_FORMAT)
 
 # %% ../nbs/02d_detector.ipynb #c73ee56f

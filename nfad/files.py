@@ -118,7 +118,7 @@ def narrowed(
     if len(table.names) <= most: return table
     some = [i for i, name in enumerate(table.names) if i < most // 2 or is_known(name)][:most]
     def read(wanted):
-        inner = Wanted(*(tuple(some[i] for i in places) for places in wanted[:2]), wanted.rows)
+        inner = Wanted(*(tuple(some[i] for i in places) for places in wanted[:2]), *wanted[2:])
         for batch in table.read(inner):
             numbers, texts = ({i: held[some[i]] for i in places} for held, places in
                               zip((batch.numbers, batch.texts), wanted[:2], strict=True))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PACKET', 'LINKS', 'ICMP_ANSWER', 'read_capture', 'address_texts', 'packet_frame', 'read_pcap']
 
-# %% ../nbs/00e_headers.ipynb #4ff48987
+# %% ../nbs/00e_headers.ipynb #e989b3a9
+import ipaddress
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
@@ -16,7 +17,7 @@ import pandas as pd
 from .capture import CaptureReport, Frames, read_frames
 from .flowmeter import TCP, UDP
 
-# %% ../nbs/00e_headers.ipynb #6c471ace
+# %% ../nbs/00e_headers.ipynb #c945a0f6
 PACKET = np.dtype([
     ("time", np.int64),                                           # microseconds since 1970
     ("source_high", np.uint64), ("source_low", np.uint64),        # address of the sender
@@ -32,24 +33,26 @@ PACKET = np.dtype([
     ("version", np.uint8),                                        # 4 or 6, of IP
     ("fragment", np.uint8)], align=True)                          # 1: a later fragment, which has no header of its own
 
-# %% ../nbs/00e_headers.ipynb #0a437312
+# %% ../nbs/00e_headers.ipynb #88416411
 _REASONS = (
     "", "ARP", "no IP: LLC, spanning tree and the like", "no IP: another EtherType",
     "its headers are cut off", "its IP header is malformed", "its TCP or UDP header is malformed",
     "a later fragment without its first", "802.11, but no data", "802.11, encrypted",
     "PPP, but no IP", "its link type is not read", "tunnels in tunnels in tunnels")
+_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)  # a part of kernels
 (_OK, _ARP, _LLC, _ETHERTYPE, _CUT, _BAD_IP, _BAD_TRANSPORT,
  _FRAGMENT, _NO_DATA, _ENCRYPTED, _NO_PPP, _LINK, _DEEP) = range(len(_REASONS))
 _IP4, _IP6, _ETHERNET = 0x0800, 0x86DD, 0x6558  # EtherTypes; the last is Ethernet in a tunnel
 
-# %% ../nbs/00e_headers.ipynb #9c9f1267
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #574dcf82
+@_inlined
 def _be16(data, at):
     "Two bytes as a number, the higher first."
     return np.int64(data[at]) << 8 | np.int64(data[at + 1])
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _be64(data, at):
     "Eight bytes as a number, the highest first."
     number = np.uint64(0)
@@ -57,15 +60,15 @@ def _be64(data, at):
     return number
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _nibble(data, at, end):
     "IP of the version that the first four bits name; else the reason why not, negative."
     if at >= end: return -_CUT
     version = data[at] >> 4
     return _IP4 if version == 4 else _IP6 if version == 6 else -_BAD_IP
 
-# %% ../nbs/00e_headers.ipynb #18c3e944
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #42a068d6
+@_inlined
 def _ppp(data, at, end):
     "What a PPP header says: (what follows or minus the reason, where it begins)."
     if at + 4 <= end and data[at] == 0xFF and data[at + 1] == 3: at += 2
@@ -76,7 +79,7 @@ def _ppp(data, at, end):
     return (_IP6 if kind == 0x57 else -_NO_PPP), at
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _llc(data, at, end):
     "What an LLC header says; as `_ppp`."
     if at + 8 > end: return -_CUT, at
@@ -84,7 +87,7 @@ def _llc(data, at, end):
     return (_be16(data, at + 6), at + 8) if snap else (-_LLC, at)
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _mpls(data, at, end):
     "What follows the labels of MPLS."
     while at + 4 <= end:
@@ -95,8 +98,8 @@ def _mpls(data, at, end):
             return kind, at
     return -_CUT, at
 
-# %% ../nbs/00e_headers.ipynb #411755ca
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #e732318f
+@_inlined
 def _ethertype(data, kind, at, end):
     "Follows tags and sessions: (_IP4, _IP6, _ETHERNET or minus the reason; where it begins; tags)."
     vlan = np.int64(0)
@@ -117,14 +120,14 @@ def _ethertype(data, kind, at, end):
     return -_DEEP, at, vlan
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _ethernet(data, at, end):
     "What an Ethernet header says; as `_ethertype`."
     if at + 14 > end: return -_CUT, at, np.int64(0)
     return _ethertype(data, _be16(data, at + 12), at + 14, end)
 
-# %% ../nbs/00e_headers.ipynb #0d7476dc
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #65cebe88
+@_inlined
 def _wifi(data, at, end):
     "What an 802.11 header says; as `_ethertype`."
     none = np.int64(0)
@@ -139,7 +142,7 @@ def _wifi(data, at, end):
     return _ethertype(data, kind, at, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _radio(data, at, end, link):
     "What stands behind the report of a radio: radiotap, PPI, Prism."
     none = np.int64(0)
@@ -149,7 +152,7 @@ def _radio(data, at, end, link):
     if link == 192 and data[at + 4] != 105: return -_LINK, at, none
     return _wifi(data, at + size, end)
 
-# %% ../nbs/00e_headers.ipynb #876c19eb
+# %% ../nbs/00e_headers.ipynb #6ce3b9ab
 LINKS = {
     0: "BSD loopback", 1: "Ethernet", 9: "PPP", 12: "raw IP", 14: "raw IP", 50: "PPP, serial", 51: "PPPoE",
     101: "raw IP", 104: "Cisco HDLC", 105: "802.11", 108: "OpenBSD loopback", 109: "OpenBSD enc",
@@ -163,7 +166,7 @@ _OTHER_LINKS = {
     249: "USB, Windows", 252: "Wireshark PDU", 253: "Linux netlink", 254: "Bluetooth monitor", 283: "802.15.4 TAP"}
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _family(data, at, end):
     "The version of IP behind a family of addresses, in either order of bytes."
     if at + 4 > end: return -_CUT
@@ -172,8 +175,8 @@ def _family(data, at, end):
     if family == 2: return _IP4
     return _IP6 if family in (10, 23, 24, 28, 30) else -_ETHERTYPE
 
-# %% ../nbs/00e_headers.ipynb #c961f258
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #72aaf27e
+@_inlined
 def _link_layer(data, at, end, link):
     "What follows the header of a link; as `_ethertype`."
     none = np.int64(0)
@@ -194,8 +197,8 @@ def _link_layer(data, at, end, link):
     if link == 127 or link == 192 or link == 119: return _radio(data, at, end, link)
     return -_LINK, at, none
 
-# %% ../nbs/00e_headers.ipynb #cf02a5bf
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #dd11c980
+@_inlined
 def _extensions(data, at, end, protocol, packet):
     "Passes the further headers of IP: (protocol or minus the reason, where it begins, offset, more, id)."
     offset, more, number = np.int64(0), np.int64(0), np.int64(0)
@@ -215,8 +218,8 @@ def _extensions(data, at, end, protocol, packet):
         protocol = following
     return np.int64(-_BAD_IP), at, offset, more, number
 
-# %% ../nbs/00e_headers.ipynb #65100ea3
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #aea3b3ac
+@_inlined
 def _network(data, at, end, kind, wire_end, packet):
     "Reads an IP header into packet: (protocol or minus the reason, where it begins, where the packet ends, fragment...)."
     bad = np.int64(0)
@@ -244,7 +247,7 @@ def _network(data, at, end, kind, wire_end, packet):
     protocol, behind, offset, more, number = _extensions(data, at + 40, end, np.int64(data[at + 6]), packet)
     return protocol, behind, at + total, offset, more, number
 
-# %% ../nbs/00e_headers.ipynb #72fc14f1
+# %% ../nbs/00e_headers.ipynb #aab5e476
 # types of ICMP and ICMPv6 that answer each other
 _ANSWERS = ((0, 8), (8, 0), (13, 14), (14, 13), (15, 16), (16, 15), (17, 18), (18, 17), (10, 9), (9, 10))
 _ANSWERS_6 = ((128, 129), (129, 128), (133, 134), (134, 133), (135, 136), (136, 135), (130, 131), (131, 130),
@@ -254,7 +257,7 @@ for _row, _pairs in enumerate((_ANSWERS, _ANSWERS_6)):
     for _kind, _answer in _pairs: ICMP_ANSWER[_row, _kind] = _answer
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _icmp(data, at, end, size, answer, packet):
     "Reads an ICMP header into packet; the reason if that fails."
     if size < 4: return _BAD_TRANSPORT
@@ -265,8 +268,8 @@ def _icmp(data, at, end, size, answer, packet):
     packet.header_bytes = min(8, size)
     return _OK
 
-# %% ../nbs/00e_headers.ipynb #65b8d6bc
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #5026e663
+@_inlined
 def _transport(data, at, end, size, protocol, answers, packet):
     "Reads a transport header into packet; size: bytes of it and its payload. The reason if that fails."
     packet.source_port = packet.destination_port = packet.header_bytes = packet.flags = 0
@@ -290,8 +293,8 @@ def _transport(data, at, end, size, protocol, answers, packet):
     packet.size = max(size - packet.header_bytes, 0)
     return _OK
 
-# %% ../nbs/00e_headers.ipynb #60047764
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #8d76f128
+@_inlined
 def _fragment_place(packet, number, table):
     "The row of `table` for a fragmented packet, and the two numbers that tell it from others."
     mixed = packet.source_low * np.uint64(0x9E3779B97F4A7C15) ^ packet.destination_low * np.uint64(0xC2B2AE3D27D4EB4F)
@@ -302,7 +305,7 @@ def _fragment_place(packet, number, table):
     return np.int64(mixed % np.uint64(len(table))), mixed
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _later_fragment(packet, protocol, number, size, table):
     "Gives a later fragment the ports of the first; the reason if that has not been seen."
     packet.protocol = protocol
@@ -314,8 +317,8 @@ def _later_fragment(packet, protocol, number, size, table):
     packet.window, packet.fragment, packet.size = -1, 1, size
     return _OK
 
-# %% ../nbs/00e_headers.ipynb #417a5e65
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #056848b3
+@_inlined
 def _gre(data, at, end):
     "What follows a GRE header, and where."
     if at + 4 > end: return np.int64(-_CUT), at
@@ -329,7 +332,7 @@ def _gre(data, at, end):
     return kind, at + size
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _within(data, at, end, protocol, packet):
     "What a tunnel holds, and where; (0, 0): this is no tunnel."
     if protocol == 4: return np.int64(_IP4), at
@@ -339,8 +342,8 @@ def _within(data, at, end, protocol, packet):
         return np.int64(_ETHERNET), at + 16
     return np.int64(0), at
 
-# %% ../nbs/00e_headers.ipynb #d00dbbba
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/00e_headers.ipynb #f84a2a5b
+@_inlined
 def _one_packet(data, at, end, wire_end, link, inside, answers, table, packet):
     "Reads the headers of one frame into packet; the reason if it is none."
     kind, at, vlan = _link_layer(data, at, end, link)
@@ -369,7 +372,7 @@ def _one_packet(data, at, end, wire_end, link, inside, answers, table, packet):
     return _DEEP
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _packets(data, offset, captured, length, time, link, inside, answers, table, packets, reasons):
     "Fills `packets` from frames; counts `reasons`; returns how many are packets."
     n = 0
@@ -385,7 +388,7 @@ def _packets(data, offset, captured, length, time, link, inside, answers, table,
         reasons[why] += 1
     return n
 
-# %% ../nbs/00e_headers.ipynb #25ddb060
+# %% ../nbs/00e_headers.ipynb #6e95383c
 def _link_name(link: int) -> str:
     "A link type by its number and name."
     name = LINKS.get(link) or _OTHER_LINKS.get(link) or "unknown"
@@ -431,20 +434,24 @@ def read_capture(
     if report.packets == seen and links and not links & LINKS.keys():
         raise ValueError(f"{source} holds no network packets: " + ", ".join(map(_link_name, sorted(links))))
 
-# %% ../nbs/00e_headers.ipynb #7d891d41
+# %% ../nbs/00e_headers.ipynb #21f33117
 def address_texts(
     version: np.ndarray,  # (n,) 4 or 6
     high: np.ndarray,     # (n,) upper 64 bits
     low: np.ndarray,      # (n,) lower 64 bits
 ) -> np.ndarray:          # (n,) of str
     "Addresses in writing."
-    import ipaddress
-    keys = np.empty(len(low), [("version", np.uint8), ("high", np.uint64), ("low", np.uint64)])
-    keys["version"], keys["high"], keys["low"] = version, high, low
-    distinct, place = np.unique(keys, return_inverse=True)
-    kinds = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
-    said = [str(kinds[int(v)](int(h) << 64 | int(w))) for v, h, w in distinct.tolist()]
-    return np.array(said, object)[place] if said else np.zeros(0, object)
+    as_v4 = (version == 4) & (high == 0)
+    out = np.empty(len(low), object)
+    distinct, place = np.unique(low[as_v4], return_inverse=True)
+    quads = [f"{a >> 24}.{a >> 16 & 255}.{a >> 8 & 255}.{a & 255}" for a in distinct.tolist()]
+    out[as_v4] = np.array(quads, object)[place] if quads else []
+    pairs = np.stack([high[~as_v4], low[~as_v4]], axis=1)
+    known = {}
+    for row, pair in zip(np.flatnonzero(~as_v4), map(tuple, pairs.tolist()), strict=True):
+        if pair not in known: known[pair] = str(ipaddress.IPv6Address(pair[0] << 64 | pair[1]))
+        out[row] = known[pair]
+    return out
 
 
 def packet_frame(
@@ -456,7 +463,7 @@ def packet_frame(
     rest = ["protocol", "source_port", "destination_port", "size", "header_bytes", "flags", "window", "vlan"]
     return pd.DataFrame({"time": packets["time"] / 1e6, **ends} | {name: packets[name].astype(int) for name in rest})
 
-# %% ../nbs/00e_headers.ipynb #5ea95561
+# %% ../nbs/00e_headers.ipynb #fecf3860
 def read_pcap(
     source: str | Path | BinaryIO,         # a pcap or pcapng file, packed or not; or a stream of one
     report: CaptureReport | None = None,   # account to go on with; None: a new one

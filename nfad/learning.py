@@ -14,7 +14,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .core import atomic_path
-from .outputs import require_free
+from .outputs import clear_leftovers, require_free
 from .seen import write_seen
 from .answers import Answered, answered, fingerprints, read_verdicts
 from .serving import LoadedModel, benign_records, load_model, table_numbers
@@ -152,6 +152,7 @@ def learn_files(
     after = VerdictModel.learn(base, answers.records, answers.attack, fresh)
     after.ancestors = (*ancestors, loaded.identity)
     night = compare_models(before, after, _all_records(source, loaded, header)) if source else None
+    clear_leftovers(Path(target).parent)
     with atomic_path(target) as temporary: write_seen(after.save(temporary), loaded.seen)
     attacks, benign = (_above(before, after, answers.records[answers.attack == kind]) for kind in (True, False))
     n_above = int((after.calibration_scores_ > after.threshold_).sum())

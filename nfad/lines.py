@@ -39,6 +39,7 @@ class Wanted(NamedTuple):
     numbers: tuple[int, ...]      # as numbers
     texts: tuple[int, ...] = ()   # as they stand there, also where they are numbers, too
     rows: int = BATCH             # of a batch, at most
+    exporter: str = ""            # dialect of records made from a capture; "": nfad's
 
     def positions(self) -> list[int]:  # in the order of the file, each once
         "All columns to read."
@@ -384,9 +385,9 @@ def _order_of(self: TextReader, fields: Sequence[str]) -> list[int]:
 @patch
 def _parts(self: TextReader, block: bytes) -> Iterator[tuple[bytes, bytes]]:
     "Stretches of lines in one order of columns, and the header below each, b\"\" at the end."
-    longest = sorted({name.encode() for name in self.dialect.names}, key=len)[-4:]
+    longest = sorted({name.encode() for name in self.dialect.names}, key=len)[-3:]
     holds_names = lambda text: sum(name in text for name in longest) > 1
-    if not holds_names(block):
+    if not any(name in block for name in longest[-2:]) or not holds_names(block):
         yield block, b""
         return
     held = []

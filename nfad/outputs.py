@@ -26,7 +26,8 @@ _MARKS = {       # how a marked file begins -> its kind; "": the first group say
     rb'(?is)<!doctype html>.*<meta name="generator" content="nfad (\w+)">': "",
     rb"(?s)\x89PNG.*tEXtSoftware\x00nfad (\w+)": "",
     rb"(?s).{0,8}\x12\x04nfad": "onnx",
-    rb"dataset,feature_set,seed,status\b": "grid"}
+    rb"dataset,feature_set,seed,status\b": "grid",
+    rb"promise,shape,m,runs\b": "promises"}
 
 
 def _kind_of_parquet(path: Path) -> str:
@@ -70,9 +71,13 @@ def write_table(
     frame: pd.DataFrame,  # to write, without its index
     path: str | Path,     # a Parquet file; written atomically
     kind: str,            # what it is for
+    force: bool = False,  # write over a file of another kind, or of somebody else
     **said: str,          # further entries of the mark
 ) -> Path:                # `path`
     "Writes a frame as a marked Parquet file."
+    earlier = kind_of(path) if Path(path).is_file() else kind
+    if earlier != kind and not force:
+        raise ValueError(f"{path} holds {earlier or 'what nfad did not write'}, and would be replaced by {kind}")
     table = pa.Table.from_pandas(frame, preserve_index=False)
     mark = {b"nfad": json.dumps({"kind": kind} | said).encode()}
     table = table.replace_schema_metadata((table.schema.metadata or {}) | mark)

@@ -21,12 +21,14 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import (CalibrationDataReader, QuantFormat, QuantType,
                                       quantize_dynamic, quantize_static)
 
-from .core import require_choice, require_positive_int
+from .core import atomic_path, require_choice, require_positive_int
+from .outputs import require_free
 from .measure import Cost, clock, in_fresh_process
 from .prep import Transform
 from .network import NeuralClassifier, folded_logits
 from .classify import classification_metrics
-from .export import Graph, input_layer, network_to_onnx, open_session, run_session, scaled_records, seal
+from .export import (Graph, input_layer, network_to_onnx, open_session, run_session, scaled_records, seal,
+                         write_graph)
 
 
 # %% ../nbs/09_quantize.ipynb #45d5f292
@@ -61,13 +63,15 @@ def write_converted(
     convert: Callable = _dynamic,  # convert(file of the graph, path)
 ) -> Path:                     # `path`
     "Writes a graph that a tool of onnxruntime has converted."
-    path = Path(path)
-    plain = path.with_name(f".{path.stem}.plain.onnx")
-    onnx.save(graph, plain)
-    try: convert(plain, path)
-    finally: plain.unlink(missing_ok=True)
-    onnx.save(seal(onnx.load(path)), path)
-    return path
+    require_free({path: "onnx"})
+    with atomic_path(path) as temporary:
+        plain = temporary.with_name(f"{temporary.stem}.plain.onnx")
+        onnx.save(graph, plain)
+        try: convert(plain, temporary)
+        finally: plain.unlink(missing_ok=True)
+        converted = onnx.load(temporary)
+    converted.producer_name = "nfad"
+    return write_graph(seal(converted), path, force=True)
 
 
 # %% ../nbs/09_quantize.ipynb #c94e2b71
@@ -158,8 +162,7 @@ def quantize_network(
     if kind == "dynamic int8": return write_converted(network_to_onnx(model), path)
     if kind == "static int8":
         return write_converted(network_to_onnx(model), path, lambda plain, to: _static(plain, to, calibration))
-    onnx.save(network_to_onnx(model) if kind == "float32" else int8_network(model, calibration), path)
-    return path
+    return write_graph(network_to_onnx(model) if kind == "float32" else int8_network(model, calibration), path)
 
 
 # %% ../nbs/09_quantize.ipynb #2cac2ba3

@@ -32,6 +32,7 @@ class Feature(NamedTuple):
     word: str = ""        # the word, or the letter; of `other`: the known words, as a JSON list;
     #                       of a number: the column that it is missing together with
     fill: float = np.nan  # number instead of a missing one; NaN: a record without it has no score
+    exporter: str = ""    # that made the records from captures, nfad or cicflowmeter; "": another, or unknown
 
 
 def plain_recipe(
@@ -218,9 +219,10 @@ def chosen_features(
 # %% ../nbs/01b_recipes.ipynb #d4205a4b
 def recipe_to_plain(
     recipe: Sequence[Feature],  # d features
-) -> list[list[Any]]:           # name, column, how, word, fill or None
+) -> list[list[Any]]:           # name, column, how, word, fill or None, and the exporter if it is known
     "A recipe as JSON has it."
-    return [[*feature[:4], None if np.isnan(feature.fill) else feature.fill] for feature in recipe]
+    known = lambda feature: [feature.exporter] if feature.exporter else []
+    return [[*feature[:4], None if np.isnan(feature.fill) else feature.fill, *known(feature)] for feature in recipe]
 
 
 def _json(text: str) -> Any:
@@ -231,8 +233,9 @@ def _json(text: str) -> Any:
 
 def _is_row(row: Any) -> bool:
     "Whether a stored row has the form of a feature."
-    if not isinstance(row, list) or len(row) != 5: return False
-    *texts, fill = row
+    if not isinstance(row, list) or len(row) not in (5, 6): return False
+    if len(row) == 6 and row[5] not in ("nfad", "cicflowmeter"): return False
+    *texts, fill = row[:5]
     if not all(isinstance(text, str) for text in texts) or texts[2] not in HOWS: return False
     if texts[2] == "other" and not isinstance(_json(texts[3]), list): return False
     return fill is None or isinstance(fill, (int, float)) and bool(np.isfinite(fill))
@@ -248,7 +251,7 @@ def recipe_from_plain(
         raise ValueError(
             "the recipe of a model must hold name, column, how, word and fill of each of its "
             f"{len(names)} features")
-    return [Feature(*row[:4], np.nan if row[4] is None else float(row[4])) for row in rows]
+    return [Feature(*row[:4], np.nan if row[4] is None else float(row[4]), *row[5:]) for row in rows]
 
 # %% ../nbs/01b_recipes.ipynb #69ae052f
 class Repair(NamedTuple):

@@ -17,7 +17,7 @@ import pandas as pd
 from .core import atomic_path
 from .text import figure_text, html_block, html_text
 from .outlying import Reason, readable
-from .outputs import write_table
+from .outputs import require_free, write_table
 from .reasons import Explanation
 from .shapley import Attributions
 
@@ -215,6 +215,7 @@ def save_report(
     "Writes the table of all features, and the page."
     table, page = Path(folder) / "explanation.parquet", Path(folder) / "report.html"
     text = html_page(title, _picture(explanation.attributions), sections_html(explanation, n_features))
+    require_free({table: "report", page: "report"})
     write_table(explanation.frame, table, "report")
     with atomic_path(page) as temporary: temporary.write_text(text, encoding="utf-8")
     return [table, page]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOW', 'flow_columns']
 
-# %% ../nbs/01_running.ipynb #bcfeb39a
+# %% ../nbs/01_running.ipynb #09be5d22
 import numba
 import numpy as np
 import pandas as pd
@@ -13,11 +13,13 @@ import pandas as pd
 from .flowmeter import FIN, PSH, SYN
 from .vocabulary import FLOW_FEATURES
 
-# %% ../nbs/01_running.ipynb #baf4aa14
+# %% ../nbs/01_running.ipynb #df1aab34
+_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)  # a part of kernels
 _COUNT, _TOTAL, _MEAN, _SQUARES, _LOW, _HIGH = range(6)  # columns of running statistics
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _add(running, value):
     "Takes one more value into running statistics (6,)."
     running[0] += 1
@@ -29,7 +31,7 @@ def _add(running, value):
     elif value < running[4]: running[4] = value
     elif value > running[5]: running[5] = value
 
-# %% ../nbs/01_running.ipynb #53b5f138
+# %% ../nbs/01_running.ipynb #c02c1b74
 _SIZE, _FWD_SIZE, _BWD_SIZE, _IAT, _FWD_IAT, _BWD_IAT, _ACTIVE, _IDLE = range(8)  # things with running statistics
 _BITS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWE")  # bits of TCP's flags, the lowest first
 FLOW = np.dtype([
@@ -55,11 +57,11 @@ FLOW = np.dtype([
     ("fins", np.uint8), ("ended", np.uint8),             # who has sent FIN; 1: TCP's end was seen
     ("state", np.uint8)], align=True)                    # of the table of flows, see `01_wire`
 
-# %% ../nbs/01_running.ipynb #1eceac09
+# %% ../nbs/01_running.ipynb #0e2cca99
 _PAUSE, _REST = 1_000_000, 5_000_000  # microseconds: a longer pause ends a subflow and a bulk; is idle time
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _end_bulk(flow):
     "Counts the bulk that goes on, if it is one."
     if flow.bulk_count >= 4:
@@ -71,7 +73,7 @@ def _end_bulk(flow):
     flow.bulk_count = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _add_data(flow, time, size, forward):
     "Takes a packet with payload into the bulk that goes on, or begins the next."
     if flow.bulk_count and (flow.bulk_forward != forward or time - flow.bulk_last > _PAUSE): _end_bulk(flow)
@@ -83,8 +85,8 @@ def _add_data(flow, time, size, forward):
     flow.bulk_size += size
     flow.bulk_count += 1
 
-# %% ../nbs/01_running.ipynb #f44f8802
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_running.ipynb #436a79e6
+@_inlined
 def _add_flags(flow, flags, side):
     "Counts the flags of a packet; side: 0 forward, 1 backward."
     for bit in range(8): flow.flags[bit] += flags >> bit & 1
@@ -92,7 +94,7 @@ def _add_flags(flow, flags, side):
     flow.urgent[side] += flags >> 5 & 1
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _add_pause(flow, statistics, time):
     "Takes the pause before a packet into account."
     pause = time - flow.last
@@ -103,8 +105,8 @@ def _add_pause(flow, statistics, time):
     _add(statistics[_IDLE], pause)
     flow.active_since = time
 
-# %% ../nbs/01_running.ipynb #6962d7a1
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_running.ipynb #1a84d1e5
+@_inlined
 def _add_packet(flow, statistics, packet, time, forward):
     "Takes one packet into a flow that has been begun."
     if statistics[_SIZE, 0] > 0: _add_pause(flow, statistics, time)
@@ -129,8 +131,8 @@ def _add_packet(flow, statistics, packet, time, forward):
         flow.window_last = packet.window
     flow.last = time
 
-# %% ../nbs/01_running.ipynb #8e590585
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_running.ipynb #57d4a303
+@_inlined
 def _begin(flow, statistics, packet, time):
     "Clears a row for a flow whose first packet is `packet`; who talks is set elsewhere."
     statistics[:] = 0
@@ -148,8 +150,8 @@ def _begin(flow, statistics, packet, time):
     flow.first_size, flow.first_flags = packet.size, packet.flags
     flow.bulk_forward = flow.fins = flow.ended = 0
 
-# %% ../nbs/01_running.ipynb #d45364f1
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_running.ipynb #210b023d
+@_kernel
 def _end_bulks(flows):
     "Counts the bulk that goes on in each flow."
     for i in range(len(flows)): _end_bulk(flows[i])
@@ -182,7 +184,7 @@ def _size_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
     out["Down/Up Ratio"] = out["Total Backward Packets"] / np.maximum(out["Total Fwd Packets"], 1)
     return out | {"act_data_pkt_fwd": flows["data_forward"]}
 
-# %% ../nbs/01_running.ipynb #804a1a2b
+# %% ../nbs/01_running.ipynb #e9e168a2
 def _time_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
     "Columns of times and rates."
     out = {"Flow Duration": of[:, _IAT, _TOTAL]}
@@ -220,7 +222,7 @@ def _header_columns(flows: np.ndarray) -> dict[str, np.ndarray]:
         "Fwd Header Length": flows["header_forward"], "Bwd Header Length": flows["header_backward"],
         "Init_Win_bytes_forward": flows["window_forward"], "Init_Win_bytes_backward": flows["window_backward"]}
 
-# %% ../nbs/01_running.ipynb #715b2185
+# %% ../nbs/01_running.ipynb #c3cbf988
 _PERMUTED = {"FIN": "RST", "SYN": "PSH", "RST": "ECE", "PSH": "SYN", "ACK": "ACK", "URG": "FIN"}  # column: flag in it
 
 
@@ -243,7 +245,7 @@ def _cic_columns(flows: np.ndarray, of: np.ndarray) -> dict[str, np.ndarray]:
         out |= {f"Subflow {side} Packets": what[:, _COUNT], f"Subflow {side} Bytes": what[:, _TOTAL]}
     return out
 
-# %% ../nbs/01_running.ipynb #fccefc1b
+# %% ../nbs/01_running.ipynb #74c978d4
 def flow_columns(
     flows: np.ndarray,           # (n,) of FLOW, that have ended
     statistics: np.ndarray,      # (n, 8, 6), what was carried along

@@ -7,6 +7,7 @@ __all__ = ['run_folder', 'Prepared', 'prepare', 'train_run', 'Run', 'read_run']
 
 # %% ../nbs/02f_runs.ipynb #b2edd64e
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
@@ -58,7 +59,9 @@ def sizes_for(
     "Sizes of a split: those asked for, else the usual ones, else those for few records."
     if sizes not in ("default", None): return sizes
     n_benign = len(data) - int(data.is_attack.sum())
-    return few_sizes(n_benign) if method == "random" and n_benign < 200 else None
+    if method != "random" or n_benign >= 200: return None
+    try: return few_sizes(n_benign)
+    except ValueError as error: raise ValueError(f"{error}; {'; '.join(data.report.lines()[:6])}") from error
 
 # %% ../nbs/02f_runs.ipynb #76c5dd08
 class Prepared(NamedTuple):
@@ -87,6 +90,7 @@ def prepare(
     missing: str = "auto",         # rows without a number: drop, indicate, or auto; see `make_plan`
     header: Sequence[str] = (),    # names of the columns, for a text without a header
     sensor: str = "",              # of a folder with files of several, see `load_dataset`
+    dialect: str = "nfad",         # of captures: nfad or cicflowmeter
     progress: bool = True,         # show reading progress
 ) -> Prepared:                     # records, split, features and folder
     "Loads, cleans and splits a data set, and names its run directory."
@@ -94,7 +98,7 @@ def prepare(
     feature_set = default_feature_set(dataset) if feature_set == "default" else feature_set
     columns = columns_to_load(feature_set, dataset)
     data = load_dataset(dataset, columns, label_column=label_column, benign_label=benign_label, missing=missing,
-                        header=header, sensor=sensor, progress=progress)
+                        header=header, sensor=sensor, dialect=dialect, progress=progress)
     parts = split_dataset(data, split, sizes=sizes_for(data, split, sizes), seed=seed)
     names = list(data.records.columns)
     if is_plain(data.recipe): names = feature_names(columns or "all", available=names)
@@ -135,7 +139,7 @@ def placed(
     paths = {}
     for name in ("dataset", "feature_set"):
         value = settings.get(name)
-        is_file = isinstance(value, (str, Path)) and value not in DATASETS and Path(value).exists()
+        is_file = isinstance(value, (str, Path)) and value not in DATASETS and os.path.exists(value)
         if is_file: paths[name] = str(Path(value).resolve())
     return settings | paths
 

@@ -80,12 +80,10 @@ history | state | letters | events in order, in capitals those of the originator
 
 # %% ../nbs/00a_sensors.ipynb #b579f7c1
 _ZEEK_REST = """
-local_{orig,resp} | recording | T/F
-    | whether the {originator,responder} belongs to the site | testbed
+local_{orig,resp} | recording | T/F | whether the {originator,responder} belongs to the site | testbed
 ip_proto | protocol | IP protocol number | transport protocol | code
 tunnel_parents | identity | text | connections that carry this one | identifier
-{orig,resp}_l2_addr | identity | address
-    | link-layer address of the {originator,responder} | identifier
+{orig,resp}_l2_addr | identity | address | link-layer address of the {originator,responder} | identifier
 {,inner_}vlan | recording | number | {outer,inner} VLAN | identifier
 community_id | identity | text
     | hash of addresses, ports and protocol, equal for all tools | identifier
@@ -319,6 +317,8 @@ DNS_QUERY_ID | identity | number | number of the DNS request, drawn at random | 
 DNS_TTL_ANSWER | header | s | how long the DNS answer holds, set by whoever answers | testbed
 FTP_COMMAND_RET_CODE | protocol | code | answer of the FTP server | word
 {MIN,MAX}_TTL | header | hops | {smallest,largest} time to live | testbed
+{FLOW_END_REASON,DIRECTION,FORWARDING_STATUS} | state | code | {why it ended,in or out,handed on} | word
+EXPORTER_IPV4_ADDRESS | recording | address | which router or probe told it | identifier
 Attack | label | text | kind of attack | label
 Dataset | recording | text | which of the data sets the row is from | identifier
 """

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
@@ -33,6 +33,7 @@ from .contents import (
     whole_objects)
 from .dialects import Dialect, find_dialect
 from .lines import BATCH, Batch, Wanted, read_numbers, text_batches
+from .pcaps import CAPTURE_MAGIC, capture_batches, capture_columns, exporter_for, is_capture
 from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns, plain_recipe
 
 # %% ../nbs/01b_tables.ipynb #e7c8d701
@@ -144,6 +145,17 @@ class Table:
     report: ReadReport               # grows while batches are read
     read: Callable[[Wanted], Iterator[Batch]]  # the reader of its kind of file
     written: str = "in memory"       # how it is written, in words
+    exporter: str = ""               # that made the records: a dialect; "capture": any; "" unknown
+
+
+@patch
+def made_by(
+    self: Table,
+    exporter: str,  # nfad or cicflowmeter
+) -> Table:         # a capture in that dialect; any other table as it is
+    "Settles how a capture is read."
+    if self.exporter != "capture": return self
+    return replace(self, exporter=exporter, read=lambda wanted: self.read(wanted._replace(exporter=exporter)))
 
 
 @patch(as_prop=True)
@@ -159,9 +171,10 @@ def batches(
     numbers: Iterable[int],       # positions of columns to read as numbers
     texts: Iterable[int] = (),    # of columns to leave as they stand there
     rows: int = BATCH,            # rows of a batch, at most
+    exporter: str = "",           # dialect of records made from a capture; "": nfad's
 ) -> Iterator[Batch]:             # every row of the file, in order
     "Reads the table, and counts in its report."
-    for batch in self.read(Wanted(tuple(numbers), tuple(texts), rows)):
+    for batch in self.read(Wanted(tuple(numbers), tuple(texts), rows, exporter)):
         self.report.rows_read += len(batch.faults)
         self.report.dropped.update(batch.faults[np.not_equal(batch.faults, None).astype(bool)])
         yield batch
@@ -286,7 +299,9 @@ def _open_typed(path: Path, report: ReadReport, kind: str) -> Table:
         raise ValueError(f"columns of {path} must have distinct names, got {twice[:3]} more than once")
     reader = _parquet_batches if kind == "Parquet" else _arrow_batches
     read = partial(reader, path, schema.names)
-    return Table(path, tuple(schema.names), tuple(schema.types), report, read, kind)
+    said = re.search(rb'"exporter": "(\w+)"', (schema.metadata or {}).get(b"nfad", b""))
+    exporter = said[1].decode() if said else ""
+    return Table(path, tuple(schema.names), tuple(schema.types), report, read, kind, exporter)
 
 # %% ../nbs/01b_tables.ipynb #71bf58c4
 def _with_folder_keys(table: Table) -> Table:
@@ -297,7 +312,7 @@ def _with_folder_keys(table: Table) -> Table:
     places = dict(enumerate(values.values(), start=len(table.names)))
     def read(wanted):
         in_file = lambda positions: tuple(i for i in positions if i not in places)
-        inner = Wanted(in_file(wanted.numbers), in_file(wanted.texts), wanted.rows)
+        inner = wanted._replace(numbers=in_file(wanted.numbers), texts=in_file(wanted.texts))
         for batch in table.read(inner):
             n_rows = len(batch.faults)
             held = {i: pa.array([value] * n_rows, pa.string()) for i, value in places.items()}
@@ -305,7 +320,7 @@ def _with_folder_keys(table: Table) -> Table:
             texts = {i: held[i] for i in wanted.texts if i in held}
             yield batch._replace(numbers=batch.numbers | numbers, texts=batch.texts | texts)
     types = (*table.types, *[pa.string()] * len(values))
-    return Table(table.path, (*table.names, *values), types, table.report, read, table.written)
+    return replace(table, names=(*table.names, *values), types=types, read=read)
 
 # %% ../nbs/01b_tables.ipynb #f30947b7
 _HEAD = 1 << 18  # bytes in which the dialect is found
@@ -359,8 +374,13 @@ PICKLE_ENDINGS = (".pkl", ".pickle")
 _ONCE = "{} is a pipe, which is read once and gone; write it to a file (the commands of nfad do that)"
 _KINDS = {  # first bytes -> what a file is
     b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x0c\xa5": "nfdump", b"PK\x03\x04": "zip",
-    b"\xd4\xc3\xb2\xa1": "pcap", b"\xa1\xb2\xc3\xd4": "pcap", b"\x4d\x3c\xb2\xa1": "pcap",
-    b"\x0a\x0d\x0d\x0a": "pcap"}
+    **dict.fromkeys(CAPTURE_MAGIC, "capture")}
+
+
+def _open_capture(path: Path, report: ReadReport) -> Table:
+    "A capture as a table of its flows."
+    read = partial(capture_batches, path, report.notes)
+    return Table(path, *capture_columns(), report, read, "capture", "capture")
 
 
 def open_table(
@@ -380,8 +400,7 @@ def open_table(
         with open_contents(path) as contents: head = contents.file.read(8)
     except DAMAGE as error: raise ValueError(f"{path} cannot be unpacked: {error}") from error
     kind = next((name for magic, name in _KINDS.items() if head.startswith(magic)), "text")
-    if kind == "pcap":
-        raise ValueError(f"{path} is a capture of packets, and a table of records is needed")
+    if kind == "capture": return _open_capture(path, report)
     if kind in ("Parquet", "Arrow"): return _with_folder_keys(_open_typed(path, report, kind))
     if kind == "nfdump": return _open_nfdump(path, report)
     return _open_text(path, report, header)
@@ -399,7 +418,7 @@ def _why_left_out(path: Path, name: Path) -> str:
     if not on_disk(path).is_file(): return "no plain file"
     if any(part.startswith((".", "_", "~")) for part in name.parts): return "hidden"
     if _NOT_RECORDS.match(path.name): return "not records"
-    if plain_ending(path) not in (*_RECORD_ENDINGS, *PICKLE_ENDINGS):
+    if plain_ending(path) not in (*_RECORD_ENDINGS, *PICKLE_ENDINGS) and not is_capture(path):
         return f"ending {path.suffix or 'missing'}"
     if on_disk(path) != path: return ""
     if not path.stat().st_size: return "empty"
@@ -601,12 +620,13 @@ def records(
     rows: int = BATCH,                          # rows of a batch, at most
 ) -> Iterator[Records]:                         # every row of the file, in order
     "Batches of features; a missing column is an error at once."
+    exporter = exporter_for(features, self.exporter, self.path)
     layout = plan_columns(self.names, features, keep, some=self.written.startswith("JSON"))
     numbers, repaired = numbers_needed(self.names, layout)
     as_text = needed_columns(layout.recipe)[1]
     words = {name: i for name, i in layout.places.items() if name in as_text}
     read = partial(_as_records, layout, numbers, words, repaired)
-    return map(read, self.batches(numbers.values(), {*words.values(), *layout.kept}, rows))
+    return map(read, self.batches(numbers.values(), {*words.values(), *layout.kept}, rows, exporter))
 
 
 @patch

@@ -312,6 +312,9 @@ Destination IP | identity | address | who was asked | identifier
 Destination Port | identity | port | port that was asked: the service | port
     = Dst Port
 Timestamp | identity | date | when the flow began | time
+Flow End | identity | date | when its last packet came | identifier
+VLAN Tags | identity | text | virtual networks that the packets were marked with | identifier
+Community ID | identity | text | name of the conversation that other tools write, too | identifier
 External IP | identity | address | the end outside of the testbed | identifier
 id | recording | number | running number of the record | identifier
 Unnamed: 0 | recording | number | running number that a copy left behind | identifier

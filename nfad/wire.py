@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DIALECTS', 'IDENTITY', 'Dialect', 'FlowReport', 'FlowMeter', 'flow_batches', 'flow_records']
 
-# %% ../nbs/01_wire.ipynb #16e0a38f
+# %% ../nbs/01_wire.ipynb #92a2009b
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Iterator, NamedTuple, Sequence
@@ -17,13 +17,13 @@ from fastcore.basics import patch
 
 from .core import require_choice
 from .capture import CaptureReport
-from .community import community_ids
+from .community import quick_ids
 from .flowmeter import ACK, FIN, RST, SYN, TCP, UDP
 from .headers import ICMP_ANSWER, PACKET, address_texts, read_capture
 from .packets import LINGER, REMEMBERED
 from .running import FLOW, _add_packet, _begin, flow_columns
 
-# %% ../nbs/01_wire.ipynb #26b06cd8
+# %% ../nbs/01_wire.ipynb #1a346c44
 _LINGER, _REMEMBERED = int(LINGER * 1e6), int(REMEMBERED * 1e6)  # microseconds
 
 
@@ -45,7 +45,9 @@ class _Rules(NamedTuple):
     idle: int
     most: int   # flows in the table
 
-# %% ../nbs/01_wire.ipynb #b64ab1a9
+# %% ../nbs/01_wire.ipynb #57d599d6
+_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)  # a part of kernels
 _OPEN, _CLOSING, _GONE, _FREE = range(4)      # chains of rows, and states of a flow
 _DONE, _FULL, _GROW = range(3)                # why the kernel stopped
 _LATE, _OTHER, _EVICTED, _SHORT = range(4)    # what is counted
@@ -63,7 +65,7 @@ class _Table(NamedTuple):
     seed: np.ndarray        # (1,) uint64, of the hash, so that nobody can aim at one bucket
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _unchain(table, row):
     "Takes a row out of its chain."
     chain = table.flows[row].state
@@ -75,7 +77,7 @@ def _unchain(table, row):
     table.ends[chain, 2] -= 1
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _append(table, chain, row):
     "Puts a row at the end of a chain."
     last = table.ends[chain, 1]
@@ -86,8 +88,8 @@ def _append(table, chain, row):
     table.ends[chain, 2] += 1
     table.flows[row].state = chain
 
-# %% ../nbs/01_wire.ipynb #92164274
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_wire.ipynb #51ca24c9
+@_inlined
 def _hash(flow, seed):
     "A number that hardly two pairs of ends share."
     mixed = seed
@@ -102,7 +104,7 @@ def _hash(flow, seed):
     return mixed ^ mixed >> np.uint64(32)
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _same(a, b):
     "Whether two rows are of one pair of ends."
     return (a.low_low == b.low_low and a.high_low == b.high_low and a.low_port == b.low_port
@@ -110,21 +112,21 @@ def _same(a, b):
             and a.high_high == b.high_high and a.version == b.version and a.vlan == b.vlan)
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _find(table, wanted, place):
     "The row of a pair of ends in its bucket, or -1."
     row = table.bucket[place]
     while row >= 0 and not _same(table.flows[row], wanted): row = table.following[row]
     return row
 
-# %% ../nbs/01_wire.ipynb #0607ed65
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_wire.ipynb #9fcb49d3
+@_inlined
 def _place(table, flow):
     "The bucket of a pair of ends."
     return np.int64(_hash(flow, table.seed[0]) & np.uint64(len(table.bucket) - 1))
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _free(table, row):
     "Forgets a row."
     place = _place(table, table.flows[row])
@@ -137,7 +139,7 @@ def _free(table, row):
     _append(table, _FREE, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _into(table, old):
     "Copies the rows of an old table into a larger one."
     n = len(old.flows)
@@ -153,7 +155,7 @@ def _into(table, old):
         table.bucket[place] = row
     for row in range(n, len(table.flows)): _append(table, _FREE, row)
 
-# %% ../nbs/01_wire.ipynb #07b6a3b6
+# %% ../nbs/01_wire.ipynb #c402d1b1
 def _new_table(size: int, seed: np.ndarray) -> _Table:
     "A table of rows that are all free, none of them chained."
     buckets = 1 << max(size - 1, 1).bit_length() + 1
@@ -170,8 +172,8 @@ def _larger(old: _Table, size: int) -> _Table:
     _into(table, old)
     return table
 
-# %% ../nbs/01_wire.ipynb #823b1af6
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_wire.ipynb #0ac58480
+@_inlined
 def _hand_out(table, row, now, out, statistics, n):
     "Copies an ended flow to row n of `out`; remembers it."
     out[n] = table.flows[row]
@@ -182,12 +184,12 @@ def _hand_out(table, row, now, out, statistics, n):
     return n + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _expire(table, rules, now, out, statistics, n):
     "Hands out what has ended by `now`, as far as there is room."
     for chain, patience in ((_OPEN, rules.idle), (_CLOSING, _LINGER)):
         row = table.ends[chain, 0]
-        while row >= 0 and n < len(out) and now - table.flows[row].last > patience:
+        while row >= 0 and n < len(out) - 3 and now - table.flows[row].last > patience:
             n = _hand_out(table, row, now, out, statistics, n)
             row = table.ends[chain, 0]
     row = table.ends[_GONE, 0]
@@ -197,7 +199,7 @@ def _expire(table, rules, now, out, statistics, n):
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _room(table, rules, now, out, statistics, n, counts):
     "A free row, taken from what is remembered, or from the flow that has been silent longest."
     if table.ends[_FREE, 2] == 0:
@@ -211,8 +213,8 @@ def _room(table, rules, now, out, statistics, n, counts):
         _free(table, row)
     return table.ends[_FREE, 0], n
 
-# %% ../nbs/01_wire.ipynb #e05c2031
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_wire.ipynb #8f29c5ca
+@_inlined
 def _set_ends(packet, with_vlan, wanted):
     "Writes the ends of a packet into a row; True if the sender is the smaller."
     sender_first = (packet.source_high, packet.source_low, packet.source_port) <= (
@@ -233,7 +235,7 @@ def _set_ends(packet, with_vlan, wanted):
 _JOINS, _CONTINUES, _STARTS, _BELATED = range(4)  # what a packet is to the flow that is known
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _case(flow, packet, rules):
     "What a packet is to the known flow of its pair of ends."
     pause = packet.time - flow.last
@@ -245,8 +247,8 @@ def _case(flow, packet, rules):
         return _CONTINUES if packet.size > 0 else _BELATED
     return _CONTINUES if over or flow.state == _GONE else _JOINS
 
-# %% ../nbs/01_wire.ipynb #a77c4810
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_wire.ipynb #df2ccb79
+@_inlined
 def _started(table, wanted, place, row, packet, client_is_low):
     "Begins a flow in a free row."
     flow = table.flows[row]
@@ -261,7 +263,7 @@ def _started(table, wanted, place, row, packet, client_is_low):
     _append(table, _OPEN, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _took(table, rules, row, packet, sender_first, is_new, now, out, statistics, n):
     "Takes a packet into its flow, and sees to its end."
     flow = table.flows[row]
@@ -278,15 +280,15 @@ def _took(table, rules, row, packet, sender_first, is_new, now, out, statistics,
     _append(table, _CLOSING if flow.ended else _OPEN, row)
     return _hand_out(table, row, now, out, statistics, n) if flow.ended and rules.first_fin else n
 
-# %% ../nbs/01_wire.ipynb #bb2da115
-@numba.njit(cache=True, nogil=True)
+# %% ../nbs/01_wire.ipynb #18fd62d5
+@_kernel
 def _assemble(packets, i, table, rules, counts, wanted, out, statistics):
     "Takes packets from `i` on; returns where it stopped, how many flows it handed out, and why it stopped."
     n = 0
     key = wanted[0]
     while i < len(packets):
         packet = packets[i]
-        n = _expire(table, rules, packet.time, out[:-3], statistics, n)
+        n = _expire(table, rules, packet.time, out, statistics, n)
         if n + 3 >= len(out): return i, n, _FULL
         if rules.ports_only and (packet.protocol != TCP and packet.protocol != UDP or packet.fragment):
             counts[_OTHER] += 1
@@ -311,12 +313,12 @@ def _assemble(packets, i, table, rules, counts, wanted, out, statistics):
         n = _took(table, rules, row, packet, sender_first, case != _JOINS, packet.time, out, statistics, n)
     return i, n, _DONE
 
-# %% ../nbs/01_wire.ipynb #eb64cbe1
+# %% ../nbs/01_wire.ipynb #4e890bcb
 _STEP = 60_000_000  # microseconds: a clock that goes back further was set
 _LONG_AGO = -(1 << 60)
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _order_keys(time, newest, window, keys):
     "Where packets belong, up to where the clock steps back: their number, the newest time, and how many came late."
     late = 0
@@ -327,7 +329,7 @@ def _order_keys(time, newest, window, keys):
         newest = max(newest, time[i])
     return len(time), newest, late
 
-# %% ../nbs/01_wire.ipynb #2a9b4080
+# %% ../nbs/01_wire.ipynb #2c720074
 class _Waiting:
     "Packets that wait for earlier ones."
     def __init__(self, window: int):
@@ -360,7 +362,7 @@ class _Waiting:
             if stepped: self.newest = _LONG_AGO
             packets = packets[n:]
 
-# %% ../nbs/01_wire.ipynb #50605573
+# %% ../nbs/01_wire.ipynb #8de803d4
 @dataclass
 class FlowReport:
     "What became of packets."
@@ -384,7 +386,7 @@ def lines(
             "flows ended early because the table was full; raise max_flows": self.evicted}
     return [f"{self.packets:,} packets, {self.flows:,} flows"] + [f"  {n:,} {what}" for what, n in said.items() if n]
 
-# %% ../nbs/01_wire.ipynb #3b4a29eb
+# %% ../nbs/01_wire.ipynb #970758bb
 IDENTITY = ("Source IP", "Source Port", "Destination IP", "Destination Port", "Timestamp", "Flow End",
             "VLAN Tags", "Community ID")  # beside the features of a flow
 
@@ -400,13 +402,14 @@ def _identity(flows: np.ndarray) -> pd.DataFrame:
     icmp = np.isin(flows["protocol"], (1, 58))
     one_way = icmp & (ICMP_ANSWER[kinds, np.minimum(ports[:, 0], 255)] < 0)
     version, vlan = flows["version"], flows["vlan"]
-    tags = [str(tag) if tag < 4096 else f"{tag >> 12}.{tag & 4095}" for tag in vlan.tolist()]
+    distinct, place = np.unique(vlan, return_inverse=True)
+    tags = ["" if tag == 0 else str(tag) if tag < 4096 else f"{tag >> 12}.{tag & 4095}" for tag in distinct.tolist()]
     columns = (address_texts(version, *source.T), ports[:, 0], address_texts(version, *target.T), ports[:, 1],
-               flows["start"] / 1e6, flows["last"] / 1e6, np.where(vlan > 0, np.array(tags, object), ""),
-               community_ids(version, source, target, ports, flows["protocol"], one_way))
+               flows["start"] / 1e6, flows["last"] / 1e6, np.array(tags or [""], object)[place],
+               pd.array(quick_ids(version, source, target, ports, flows["protocol"], one_way), dtype="str"))
     return pd.DataFrame(dict(zip(IDENTITY, columns, strict=True)))
 
-# %% ../nbs/01_wire.ipynb #3d7ad78c
+# %% ../nbs/01_wire.ipynb #451befc2
 class FlowMeter:
     "Assembles flows from a stream of packets, and hands them out as they end."
     def __init__(
@@ -434,12 +437,16 @@ class FlowMeter:
         seed = np.random.default_rng().integers(1, 1 << 63, 1, np.uint64)
         self.table = _larger(_new_table(0, seed), min(1024, self.rules.most))
         self.wanted = np.zeros(1, FLOW)
-        self.out = np.zeros(8192, FLOW), np.zeros((8192, 8, 6))
+        self.out = np.zeros(2048, FLOW), np.zeros((2048, 8, 6))
+        self.ended = []  # what was handed out and is not a record yet
 
-# %% ../nbs/01_wire.ipynb #3cd53c53
+# %% ../nbs/01_wire.ipynb #d4b6d4ce
 @patch
-def _finished(self: FlowMeter, flows: np.ndarray, statistics: np.ndarray) -> pd.DataFrame:
-    "Records of ended flows."
+def _records(self: FlowMeter) -> pd.DataFrame:
+    "Records of all flows handed out."
+    parts = self.ended or [(np.zeros(0, FLOW), np.zeros((0, 8, 6)))]
+    self.ended = []
+    flows, statistics = (np.concatenate(held) for held in zip(*parts, strict=True))
     enough = statistics[:, 0, 0] >= self.min_packets
     self.report.short += int((~enough).sum())
     if not enough.all(): flows, statistics = flows[enough], statistics[enough]
@@ -448,48 +455,47 @@ def _finished(self: FlowMeter, flows: np.ndarray, statistics: np.ndarray) -> pd.
 
 
 @patch
-def _take(self: FlowMeter, packets: np.ndarray) -> list[pd.DataFrame]:
-    "Records of what ends while packets in order are taken in."
-    done, at = [], 0
+def _take(self: FlowMeter, packets: np.ndarray) -> None:
+    "Takes in packets in order; keeps what ends."
     counts = np.zeros(4, np.int64)
-    why = _FULL
+    at, why = 0, _FULL
     while at < len(packets):
         at, n, why = _assemble(packets, at, self.table, self.rules, counts, self.wanted, *self.out)
-        if n: done.append(self._finished(self.out[0][:n], self.out[1][:n]))
+        if n: self.ended.append(tuple(held[:n].copy() for held in self.out))
         if why == _GROW: self.table = _larger(self.table, min(4 * len(self.table.flows), self.rules.most))
     self.report.packets += len(packets)
     self.report.belated += int(counts[_LATE])
     self.report.other += int(counts[_OTHER])
     self.report.evicted += int(counts[_EVICTED])
     self.report.late = self.waiting.late
-    return done
 
 
 @patch
-def _together(self: FlowMeter, done: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    "One frame of many, with its columns even if there is none."
-    if not done: done = [self._finished(np.zeros(0, FLOW), np.zeros((0, 8, 6)))]
-    return done[0] if len(done) == 1 else pd.concat(done, ignore_index=True)
+def _until(self: FlowMeter, now: int) -> None:
+    "Hands out all that has ended by a time in microseconds."
+    self._take(self.waiting.ready(now))
+    while n := _expire(self.table, self.rules, now, *self.out, 0):
+        self.ended.append(tuple(held[:n].copy() for held in self.out))
 
-# %% ../nbs/01_wire.ipynb #342098cd
+# %% ../nbs/01_wire.ipynb #0111b1c7
+@patch
+def take(
+    self: FlowMeter,
+    packets: np.ndarray,  # (n,) of PACKET, in order of arrival
+) -> int:                 # flows that have ended and wait for `update`, `advance` or `flush`
+    "Takes packets in, and makes no records yet."
+    for part in self.waiting.take(packets): self._take(part)
+    return sum(len(flows) for flows, _ in self.ended)
+
+
 @patch
 def update(
     self: FlowMeter,
     packets: np.ndarray,  # (n,) of PACKET, in order of arrival
 ) -> pd.DataFrame:        # (m, 85): IDENTITY, then FLOW_FEATURES, of the flows that have ended
     "Takes packets in."
-    done = [records for part in self.waiting.take(packets) for records in self._take(part)]
-    return self._together(done)
-
-
-@patch
-def _until(self: FlowMeter, now: int) -> list[pd.DataFrame]:
-    "Records of flows that have ended by a time in microseconds."
-    done, n = [], 1
-    while n:
-        n = _expire(self.table, self.rules, now, *self.out, 0)
-        if n: done.append(self._finished(self.out[0][:n], self.out[1][:n]))
-    return done
+    self.take(packets)
+    return self._records()
 
 
 @patch
@@ -498,9 +504,8 @@ def advance(
     now: float,       # s since 1970: no packet from before is still to come, but for `reorder`
 ) -> pd.DataFrame:    # (m, 85), see `update`
     "Ends what a time without packets ends."
-    until = int(now * 1e6) - self.waiting.window
-    done = self._take(self.waiting.ready(until))
-    return self._together(done + self._until(until))
+    self._until(int(now * 1e6) - self.waiting.window)
+    return self._records()
 
 
 @patch
@@ -508,10 +513,13 @@ def flush(
     self: FlowMeter,
 ) -> pd.DataFrame:  # (m, 85), see `update`
     "Ends all flows, as at the end of a capture."
-    done = self._take(self.waiting.ready(1 << 60))
-    return self._together(done + self._until(1 << 60))
+    self._until(1 << 60)
+    return self._records()
 
-# %% ../nbs/01_wire.ipynb #42b8da9f
+# %% ../nbs/01_wire.ipynb #4af61794
+_ROWS = 8192  # records to make at a time
+
+
 def flow_batches(
     captures: str | Path | BinaryIO | Sequence[str | Path | BinaryIO],  # files or streams; several are one stream
     dialect: str = "nfad",                 # nfad or cicflowmeter, see `FlowMeter`
@@ -525,8 +533,7 @@ def flow_batches(
     meter = FlowMeter(dialect) if meter is None else meter
     for capture in several:
         for packets in read_capture(capture, inside=inside, report=report):
-            records = meter.update(packets)
-            if len(records): yield records
+            if meter.take(packets) >= _ROWS: yield meter.update(packets[:0])
     yield meter.flush()
 
 

@@ -212,10 +212,10 @@ def detector_figures(collected, folder: Path) -> None:
     if k > 1 and n > 1:
         figure, axes = pyplot.subplots(1, 2, figsize=(11, 1.2 + 0.3 * k), layout="constrained")
         for ax, (label, table) in zip(axes, tables.items()): plot_ranks(table, ax).set_title(label)
-        save_figure(figure, folder / "detectors_ranks.png")
+        save_figure(figure, folder / "detectors_ranks.png", force=True)
     figure, axes = pyplot.subplots(1, 2, figsize=(4 + 0.95 * k, 1.8 + 0.36 * n), layout="constrained", sharey=True)
     for ax, (label, table) in zip(axes, tables.items()): plot_heatmap(table[order], label, 0.3 if "AUROC" in label else 0, ax)
-    save_figure(figure, folder / "detectors_heatmap.png")
+    save_figure(figure, folder / "detectors_heatmap.png", force=True)
     pyplot.close("all")
 
 
@@ -293,7 +293,7 @@ def benchmark(names: list[str]) -> int:
         parameters = {"dataset": rows} | ({} if rows == "synthetic" else {"n_memory": 0, "budget": 300})
         execute_notebook(NBS / "12_benchmark.ipynb", folder / f"{rows}.ipynb", parameters, cwd=NBS, progress_bar=False)
         table[rows] = read_json(folder / ("benchmark.json" if rows == "synthetic" else f"benchmark_{rows}.json"))
-    write_json(kept, table)
+    write_json(kept, table, force=True)
     return 0
 
 
@@ -316,12 +316,12 @@ def rivals(names: list[str]) -> int:
     if "cicids2017" in names:
         settings = {"dataset": "cicids2017", "detectors": "all", "repeats": 3}
         execute_notebook(NBS / "12b_tradeoff.ipynb", folder / "tradeoff.ipynb", settings, cwd=NBS, progress_bar=False)
-        write_json(figures / "tradeoff.json", read_json(folder / "tradeoff_cicids2017.json"))
+        write_json(figures / "tradeoff.json", read_json(folder / "tradeoff_cicids2017.json"), force=True)
     kept = figures / "rivals.json"
     for rows in names:
         settings = RIVALS | RIVALS_ON[rows] | {"dataset": rows}
         execute_notebook(NBS / "12a_rivals.ipynb", folder / f"rivals_{rows}.ipynb", settings, cwd=NBS, progress_bar=False)
-        write_json(kept, (read_json(kept) if kept.is_file() else {}) | {rows: read_json(folder / f"rivals_{rows}.json")})
+        write_json(kept, (read_json(kept) if kept.is_file() else {}) | {rows: read_json(folder / f"rivals_{rows}.json")}, force=True)
     return 0
 
 

@@ -72,7 +72,7 @@ def test_loading_is_noticed(): assert "pandas" in loaded_by("datasets")
 def test_every_command_explains_itself(here, capsys):
     with pytest.raises(SystemExit) as end: main(["--help"])
     overview = capsys.readouterr().out
-    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress learn".split())
+    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress learn collect".split())
     for name, function in COMMANDS.items():
         assert name in overview
         with pytest.raises(SystemExit): main([name, "--help"])
@@ -176,6 +176,24 @@ def test_few_benign_records_are_trained_scored_and_explained(here, tmp_path, mon
     status, out, error = here("score", model, "flows.csv", "scores.parquet")
     assert status == 0 and f"{n_benign + 15} records" in out and f"drift cannot be judged: {m} calm" in out and "WARNING" not in out, error
     assert here("explain", model, "flows.csv", "scores.parquet", "--top", 5)[0] == 0
+
+
+def test_too_few_benign_records_say_what_became_of_the_rows(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    traffic(5).loc[[0] * 30].assign(Label="BENIGN").to_csv("flows.csv", index=False)
+    status, _, error = here("train", "flows.csv", "--out-dir", "own")
+    assert status == 1 and "at least 12 different benign records, got 1; 30 rows of flows.csv" in error and "29 duplicate" in error
+
+
+def test_many_names_on_the_command_line(here, tmp_path, monkeypatch):
+    "More than a file may have in its name."
+    monkeypatch.chdir(tmp_path)
+    wide = pd.concat([traffic(90).add_suffix(f" of the {place} interface") for place in ("first", "second", "third", "fourth")], axis=1)
+    wide.to_csv("flows.csv", index=False, header=False)
+    names = ",".join(wide)
+    assert len(names) > 255 and here("train", "flows.csv", "--header", names, "--feature-set", names, "--label-column", "none", "--preset", "fast", "--epochs", 1, "--quiet")[0] == 0
+    status, _, error = here("inspect", "x" * 100_000)
+    assert status == 1 and len(error) < 5000
 
 
 def test_the_training_records_are_known(here, trained, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from nfad import files, outputs
 from nfad.cli import main
-from nfad.core import save_figure, write_json
+from nfad.core import read_json, save_figure, write_json
 from nfad.files import plan_jobs, score_files
 from nfad.outputs import kind_of, require_free, safe_cells, write_table
 from nfad.report import html_page
@@ -262,3 +262,44 @@ def test_tables_are_written_with_checksums(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
     with pytest.raises(OSError, match="checksum|CRC"): pq.read_table(path, page_checksum_verification=True)
+
+
+# ---------------------------------------------------------------- what notebooks write
+
+def _graph(path):
+    from nfad.export import Graph, write_graph
+    graph = Graph()
+    return write_graph(graph.model(graph("Mul", "records", 2.0), ["n", 3], 3), path)
+
+
+WRITERS = {
+    "a.json": lambda path: write_json(path, {"auroc": 1, "versions": {}}), "a.png": lambda path: save_figure(_axes(), path),
+    "a.pdf": lambda path: save_figure(_axes(), path), "a.parquet": lambda path: write_table(traffic(3), path, "study"), "a.onnx": _graph}
+
+
+def law_writers_spare_others(writers, folder):
+    "A writer replaces what it wrote itself, and nothing that somebody else wrote."
+    for name, write in writers.items():
+        write(folder / name)
+        write(folder / name)
+        for number, content in enumerate((b"", b"mine", b'{"auroc": 0.9}', b'{"a": 1, "nfad": "record"}', b"\x89PNG\r\n mine", b"%PDF mine", b"PAR1PAR1")):
+            path = folder / f"{number}-{name}"
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="nfad"): write(path)
+            assert path.read_bytes() == content
+
+
+def test_law_writers_spare_others(tmp_path): law_writers_spare_others(WRITERS, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.png", "a.parquet"])
+def test_law_writers_spare_others_catches(tmp_path, name):
+    forced = {"a.json": lambda path: write_json(path, {"auroc": 1}, force=True), "a.png": lambda path: save_figure(_axes(), path, force=True),
+              "a.parquet": lambda path: write_table(traffic(3), path, "study", force=True)}
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"): law_writers_spare_others({name: forced[name]}, tmp_path)
+
+
+def test_a_record_from_before_there_were_marks_is_replaced(tmp_path):
+    record = {"auroc": 0.9, "versions": {}, "seed": 0, "dataset": "demo", "n": 3}
+    (tmp_path / "score.json").write_text(json.dumps(record))
+    assert read_json(write_json(tmp_path / "score.json", record | {"auroc": 1.0, "threshold": 2.0}))["auroc"] == 1.0

@@ -71,3 +71,9 @@ def talk(*rows):
             False: {"source": "s", "destination": "c", "source_port": 80, "destination_port": 9}}
     return pd.DataFrame([{"time": when, "protocol": TCP, "size": size, "header_bytes": 20, "flags": flags, "window": 1} | ends[client]
                          for when, client, flags, size in rows])
+
+
+def a_request(i: int, start: int = 1_700_000_000_000) -> dict:
+    "One of many small network flows, in the names of NetFlow, times in ms."
+    return {"Source IP": f"10.0.0.{i % 200 + 1}", "Destination IP": "192.0.2.53", "Source Port": 40000 + i % 20000, "Destination Port": 53, "Protocol": 17, "TCP_FLAGS": 0,
+            "IN_BYTES": 60 + i % 40, "IN_PKTS": 1 + i % 3, "Timestamp": start + 9 * i, "FLOW_END_MILLISECONDS": start + 9 * i + i % 7}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ import attacks
 from attacks import ATTACKS, run_attacks
 from invariants import all_is_whole, cheap_model, contents, no_traceback, same_scores
 from nfad import files
+from nfad.answers import read_verdicts
 from nfad.cli import main
 from nfad.core import read_header, read_model
 from nfad.detector import FlowDetector
 from nfad.files import connect, disconnect, score_files, write_many
+from nfad.journal import entries_of, numbered_lines
+from nfad.suppression import read_rules
 from nights import NAMES, detector, model_path, records, strange, traffic, write_folder
 from notebooks import ROOT
 
@@ -226,3 +230,102 @@ def test_leftovers_of_killed_workers_are_cleaned(tmp_path):
                               tmp_path / "in", tmp_path / "out", scheduler=client, progress=False)
     finally: disconnect(client)
     assert report.totals()["scored"] == 5 and [path.name for path in (tmp_path / "out").glob(".*")] == [".mine.tmp.parquet"]
+
+
+# ---------------------------------------------------------------- answers, rules and what is learnt from them
+
+APPEND = ("import sys; from nfad.journal import append_lines, line_of\n"
+          "for i in range(int(sys.argv[2]), 400):\n"
+          "    append_lines(sys.argv[1], [line_of({'i': i, 'note': 'x' * (i % 7 * 400)}, 'verdict')], 'verdict')\n"
+          "    print(i, flush=True)")
+
+
+def appending(path, first: int) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", APPEND, str(path), str(first)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def read_journal(path) -> tuple[list[int], int]:
+    "The numbers in a journal, and how many lines are none."
+    found, named = [], 0
+    for _, line in numbered_lines(path):
+        try: found.append(entries_of(line, "verdict")["i"])
+        except ValueError: named += 1
+    return found, named
+
+
+def law_journals_keep_what_was_said(path, attack, read) -> int:
+    "What was acknowledged before a kill is there, in order, once; at most the line in work is cut, and the rest can be added."
+    process = appending(path, 0)
+    process.stdout.readline()
+    time.sleep(attack.rng.uniform(0, 0.1))
+    process.kill()
+    acknowledged = 1 + len(process.stdout.read().splitlines())
+    n_killed = int(process.wait() == -signal.SIGKILL)
+    process.stdout.close()
+    found, named = read(path)
+    assert found == list(range(len(found))) and acknowledged <= len(found) <= acknowledged + 1 and named <= 1, "a line is lost, torn or invented"
+    rest = appending(path, len(found))
+    rest.communicate()
+    assert read(path) == (list(range(400)), named), "the journal cannot be gone on with"
+    return n_killed
+
+
+def test_killed_journals_keep_what_was_said(tmp_path, patient):
+    def case(attack):
+        path = tmp_path / f"{attack.number}.jsonl"
+        return law_journals_keep_what_was_said(path, attack, read_journal)
+    run_attacks("killed, journals", case, share=KILLS)
+
+
+def test_law_journals_keep_what_was_said_catches(tmp_path, patient):
+    def forgetful(path):
+        found, named = read_journal(path)
+        return found[:-2], named
+    with pytest.raises(AssertionError, match="lost"): run_attacks("forgetful", lambda attack: law_journals_keep_what_was_said(tmp_path / f"{attack.number}", attack, forgetful), share=0.002)
+
+
+@pytest.fixture
+def listed(home):
+    "A list of alerts, with answers on it."
+    assert main(["explain", *map(str, (home / "m.safetensors", home / "in", home / "scores")), "--out", str(home / "list"), "--quick", "--quiet"]) == 0
+    assert main(["verdict", str(home / "list"), "1-6", "attack", "--who", "anna"]) == 0
+    return home
+
+
+def test_killed_answers_go_on(listed, patient):
+    "A command that was killed and is given again leaves what it leaves undisturbed; earlier answers stay."
+    before = (listed / "list" / "verdicts.jsonl").read_bytes()
+    soon = str(date.today() + timedelta(days=9))
+    words = {"verdict": ["verdict", listed / "list", "3-9", "benign", "--who", "ben", "--file"],
+             "suppress": ["suppress", listed / "list", "1", "--by", "file", "--until", soon, "--who", "ben", "--file"]}
+    def said(path):
+        if "verdict" in path.name: return {(each.record, each.verdict, each.who) for each in read_verdicts(path).current()}
+        return {(str(rule.columns), rule.until, rule.who) for rule in read_rules(path).every}
+    def case(attack):
+        name = attack.one_of(words)
+        path, whole = listed / f"{name}-{attack.number}.jsonl", listed / f"{name}-whole-{attack.number}.jsonl"
+        if name == "verdict": path.write_bytes(before), whole.write_bytes(before)
+        assert main([*map(str, words[name]), str(whole)]) == 0
+        size = path.stat().st_size if path.exists() else -1
+        grown = lambda: path.exists() and path.stat().st_size > size
+        n_killed = killed_at_random([*words[name], path], 0.01, attack, grown)
+        assert said(path) == said(whole) and path.read_bytes().startswith(before if name == "verdict" else b"")
+        return n_killed
+    run_attacks("killed, answers", case, share=KILLS)
+
+
+def test_killed_learning_goes_on(listed, patient):
+    calm = listed / "calm.parquet"
+    traffic(300, 9).to_parquet(calm)
+    learn = lambda name: ["learn", listed / "m.safetensors", listed / "list" / "verdicts.jsonl", listed / name / "new.safetensors", "--calibration", calm]
+    arrays = lambda name: read_model(listed / name / "new.safetensors", read_header(listed / name / "new.safetensors")["format"])[0]
+    assert main(list(map(str, learn("whole")))) == 0
+    wanted = arrays("whole")
+    def case(attack):
+        out = listed / f"out-{attack.number}"
+        n_killed = killed_at_random(learn(out.name), 0.05, attack, out.exists)
+        all_is_whole(out)
+        found = arrays(out.name)
+        assert found.keys() == wanted.keys() and all(np.array_equal(found[key], wanted[key], equal_nan=True) for key in wanted), "other bits"
+        return n_killed
+    run_attacks("killed, learn", case, share=KILLS)
