@@ -147,6 +147,7 @@ def _train(
     learning_rate: float | None = None,  # peak learning rate; as in the preset
     optimizer: str | None = None, # adam or sgd; as in the preset
     transform: str | None = None, # standard, robust, log, quantile or none; as in the preset
+    caution: int = 1,             # crowds of benign records to ask; 3 where attacks may hide among them
     fpr: float = 0.01,            # false-alarm rate that the threshold promises
     seed: int = 0,                # of the split, the initial weights and the batches
     label_column: str = "",       # of an own file; well-known names are tried; none: all benign
@@ -170,7 +171,7 @@ def _train(
     settings |= {"dialect": dialect} if dialect != "nfad" else {}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
-                                   transform=transform, fpr=fpr, seed=seed, progress=not quiet)
+                                   transform=transform, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
     return _trained(train_run(prepared, detector, settings, force), prepared)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
@@ -323,6 +324,8 @@ def _learn(
     # table of benign records that nobody chose; calibration.parquet beside the model is found
     calibration: str = "",
     source: str = "",       # records, such as the night, to count what disappears and appears
+    # records that the model was trained from: the named attacks accuse these, too
+    training: str = "",
     other_models: bool = False,  # use verdicts on the lists of other models, too
     header: str = "",       # names of columns, separated by commas, of texts without a header
     force: bool = False,    # write over a file that is no model of nfad, or that is read
@@ -330,13 +333,47 @@ def _learn(
     "Makes a new model that knows what people said: attacks are lifted, the promise is made anew."
     from nfad.learning import learn_files
     calm = _require_calm(model, calibration)
-    account = learn_files(model, verdicts, target, calm, source, other_models, names_of(header), force)
-    same = ("fpr", "n_calibration", "n_above", "left_out")
+    account = learn_files(model, verdicts, target, calm, source, training, other_models,
+                          names_of(header), force)
+    same = ("fpr", "n_calibration", "n_above", "left_out", "condemned")
     content = {"model": target, "answers": len(account.answers.records),
                "attacks": int(account.answers.attack.sum()), "attacks_above": account.attacks,
                "benign_above": account.benign, "night": account.night and account.night._asdict(),
                **{name: getattr(account, name) for name in same}}
     return Said(content, f"{account}\n{target}")
+
+# %% ../nbs/13_cli.ipynb #48d5fbeb
+@command("audit")
+def _audit(
+    model: str,             # path of a model file
+    source: str,            # the records that it was trained from, a file or a folder
+    out: str = "audit",     # folder for alerts.html and alerts.parquet
+    # table of benign records that nobody chose; calibration.parquet beside the model is found
+    calibration: str = "",
+    verdicts: str = "",     # files of nfad verdict, separated by commas: attacks that accuse records
+    top: int = 40,          # records to list
+    header: str = "",       # names of columns, separated by commas, of texts without a header
+    quick: bool = False,    # no attributions: features are named by their conditional surprise only
+    force: bool = False,    # write over files that nfad did not write, or that are read
+    quiet: bool = False,    # no progress and no summary
+) -> Said:                  # where the page is, and the first records
+    "Lists the training records most worth a look: attacks that hide there are learnt as normal."
+    from nfad.alerts import explain_alerts, write_alerts
+    from nfad.serving import benign_records, load_model
+    from nfad.suspects import find_suspects
+    loaded, beside = load_model(model), _require_calm(model, calibration)
+    calm, told = benign_records(beside, loaded.recipe), names_of(verdicts)
+    found = find_suspects(loaded, source, calm, told, top, names_of(header))
+    background = None if quick else calm
+    alerts = explain_alerts(loaded, found, source, background, progress=not quiet, header=names_of(header))
+    reads = [model, *found_below(source), beside, *told]
+    title = f"Training records worth a look in {Path(source).name}"
+    page = write_alerts(alerts, out, title, reads=reads, force=force)
+    columns = "rank file row strangeness accusation anomaly_score surprising".split()
+    shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
+    listed = shown.to_string(index=False, float_format="{:.4g}".format)
+    lines = [f"{len(alerts.table):,} training records to look at", *listed.splitlines(), str(page)]
+    return Said({"page": str(page), "records": len(alerts.table)}, "\n".join(map(printable, lines)))
 
 # %% ../nbs/13_cli.ipynb #19079393
 @command("recalibrate")

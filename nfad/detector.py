@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from .core import (allowed_alarms, package_versions, read_model, reading_model, require_between,
                        require_choice, require_finite, require_positive_int, write_model)
+from .draws import hold_out
 from .recipes import is_plain, plain_recipe, recipe_from_plain, recipe_to_plain
 from .prep import TRANSFORMS, Transform
 from .tail import Tail
@@ -43,7 +44,7 @@ class FlowDetector:
         latent_df: float = 5.0,                # degrees of freedom of the Student t latent
         statistic: str = "profile",            # profile, or log_prob: the plain -log p
         n_points: int | None = None,           # to compare with; None: `usual_points` of `02_nearest`
-        caution: int = 1,                      # crowds to ask, see `02c_wary`; 3 where attacks may be in training
+        caution: int = 1,                      # crowds to ask; 3: attacks may be in training
         n_members: int = 1,                    # flows with seeds from seed on; terms are their mean
         noise: float | str = 0.02,             # training noise, scaled units; or "resolution"
         epochs: int = 60,                      # at most
@@ -156,7 +157,7 @@ def _check_settings(self: FlowDetector) -> None:
     require_between(self.n_members, 0, 101, "n_members")
     require_between(require_positive_int(self.caution, "caution"), 0, 101, "caution")
     if self.caution > 1 and self.statistic != "profile":
-        raise ValueError(f"caution must be 1 for the statistic {self.statistic!r}, got {self.caution}")
+        raise ValueError(f"caution must be 1 for statistic {self.statistic!r}, got {self.caution}")
     if masked: return
     here = f"for architecture {self.architecture!r}"
     if self.statistic == "profile":
@@ -177,17 +178,6 @@ def _require_table(X: Any) -> Any:
     given = f"{type(X).__name__} of shape {table.shape}"
     raise ValueError(f"X must be a DataFrame or an array of shape (n, d), got {given}")
 
-
-def hold_out(
-    X: pd.DataFrame | np.ndarray,  # (n, d) records
-    fraction: float,               # share to cut off, in (0, 1)
-    seed: int,                     # of the draw
-) -> tuple[Any, Any]:              # the rest, and at least two records cut off
-    "Cuts a random part off."
-    rows = np.random.default_rng(seed).permutation(len(X))
-    n = max(int(fraction * len(X)), 2)
-    take = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
-    return take(rows[n:]), take(rows[:n])
 
 # %% ../nbs/02d_detector.ipynb #84a9a214
 def _feature_order(order: Sequence[str] | str | None, names: Sequence[str], seed: int) -> list[int]:
@@ -235,12 +225,6 @@ def _train(self: FlowDetector, source: Any, Z_validation: np.ndarray, checkpoint
 
 
 @patch
-def _new_statistic(self: FlowDetector) -> ProfileStatistic:
-    "An unfitted one, as the parameters want it."
-    return ProfileStatistic(self.n_points, questions=wary_parts(PARTS, self.caution))
-
-
-@patch
 def _fit_statistic(self: FlowDetector, Z: np.ndarray, Z_validation: np.ndarray) -> None:
     "Learns how benign records score, and what a broken constant costs: what the strangest cost."
     def only_terms(rows): return self.terms_(rows)[:1]
@@ -249,8 +233,9 @@ def _fit_statistic(self: FlowDetector, Z: np.ndarray, Z_validation: np.ndarray) 
     scores = np.concatenate([S, S_validation]).sum(axis=1)
     n_parts = 1
     if self.statistic == "profile":
-        self.statistic_ = self._new_statistic().fit(Z, S, Z_validation, S_validation)
-        scores = self.statistic_.score(Z_validation, S_validation)
+        statistic = ProfileStatistic(self.n_points, questions=wary_parts(PARTS, self.caution))
+        self.statistic_ = statistic.fit(Z, S, Z_validation, S_validation)
+        scores = statistic.score(Z_validation, S_validation)
         n_parts = len(PARTS)
     beyond = n_parts * np.log(self.n_train_ + 2)  # one in n for each part
     self.constant_cost_ = float(max(scores.max() - np.median(scores), beyond))
@@ -287,8 +272,8 @@ def fit(
     elif validation is None: train, held = hold_out(X, self.validation_fraction, self.seed)
     else: train, held = X, validation
     validation = held if validation is None else validation
-    least = 8 * self.caution
-    if len(train) < least: raise ValueError(f"X must hold at least {least} benign records, got {len(train)}")
+    least = f"at least {8 * self.caution} benign records"
+    if len(train) < 8 * self.caution: raise ValueError(f"X must hold {least}, got {len(train)}")
     needed = 2 * self.caution if self.statistic == "profile" else 1
     if len(validation) < needed:
         raise ValueError(f"validation must hold at least {needed} benign records, got {len(validation)}")
@@ -354,7 +339,8 @@ def member_log_prob(
     "log p(x) in scaled units under each member of the ensemble."
     members = [(terms_function(flow), flow._params) for flow in getattr(self, "flows_", [])]
     def each(Z, terms, u):
-        found = [in_blocks(lambda rows: of_member(params, rows)[:1], Z)[0] for of_member, params in members]
+        found = [in_blocks(lambda rows: of_member(params, rows)[:1], Z)[0]
+                 for of_member, params in members]
         return np.stack([terms.sum(axis=1) for terms in found], axis=1)
     return self._in_chunks(X, each)
 
@@ -557,7 +543,7 @@ def restore_statistic(
         raise ValueError(f"the state of a statistic must hold {error}") from error
     if len(held_out) != len(PARTS):
         raise ValueError(f"held_out must be scores of {list(statistic.models_)}, got shape {held_out.shape}")
-    statistic.tails_ = {part.name: Tail(scores) for part, scores in zip(PARTS, held_out, strict=True)}
+    statistic.tails_ = dict(zip(statistic.models_, map(Tail, held_out), strict=True))
     unknown = sorted(set(arrays) - set(statistic_arrays(statistic)))
     if unknown: raise ValueError(f"no part of the score knows the array {unknown[0]!r}")
     if any(len(widths) != 1 for widths in _widths(statistic).values()):

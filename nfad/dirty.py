@@ -17,7 +17,8 @@ from .tail import Tail
 from .engine import in_blocks
 from .statistics import PARTS, ProfileStatistic
 from .wary import wary_parts
-from .detector import FlowDetector, hold_out
+from .draws import hold_out
+from .detector import FlowDetector
 from .asking import Candidates
 from .verdicts import grow_forest, log_odds
 

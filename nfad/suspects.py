@@ -16,7 +16,7 @@ import pandas as pd
 from .answers import answered, read_verdicts
 from .dirty import accusations, strangeness, suspects
 from .files import score_files
-from .detector import hold_out
+from .draws import hold_out
 from .serving import LoadedModel
 from .alerts import Alerts, alert_records, find_alerts, listed_rows, scored_batches, scored_files
 from .learning import trained_records
@@ -36,8 +36,10 @@ def _scored(
     paths = [path for path, _ in scored_files(folder)]
     parts = []
     for i, path in enumerate(paths):
-        scores = np.concatenate([np.zeros(0), *(part.scores for part in scored_batches(path, found.n_calibration))])
-        parts.append(pd.DataFrame({"file": i, "row": np.arange(len(scores)), "anomaly_score": scores}))
+        batches = scored_batches(path, found.n_calibration)
+        scores = np.concatenate([np.zeros(0), *(batch.scores for batch in batches)])
+        rows = np.arange(len(scores))
+        parts.append(pd.DataFrame({"file": i, "row": rows, "anomaly_score": scores}))
     kept = pd.concat(parts, ignore_index=True).dropna().reset_index(drop=True)
     return found._replace(table=listed_rows(paths, found.files, kept))
 
@@ -49,17 +51,19 @@ def find_suspects(
     verdicts: Sequence[str | Path] = (),  # files that `nfad verdict` wrote, on lists of any model
     n: int = 100,                     # records to list
     header: Sequence[str] = (),       # names of the columns, for texts without a header
-) -> Alerts:                          # rank is the order of looking; columns strangeness and accusation, nats
+) -> Alerts:                          # in the order of looking; with strangeness, accusation: nats
     "Which training records to look at."
-    with tempfile.TemporaryDirectory() as folder: found = _scored(model, source, Path(folder), header)
+    with tempfile.TemporaryDirectory() as folder:
+        found = _scored(model, source, Path(folder), header)
     records = alert_records(found, source, model.recipe, header)
     train = trained_records(model, records)
     rows = np.flatnonzero(model.seen.was_trained_on(records.to_numpy()))
     strange = strangeness(model.detector, train, hold_out(train, 0.1, 0)[1])
     place = model.detector.transform_.transform
     told = np.zeros(len(train))
-    known = answered(read_verdicts(verdicts).every, model.features, model.identity, other_models=True) if verdicts else None
-    if known is not None and known.attack.any():
+    said = read_verdicts(verdicts).every if verdicts else []
+    known = answered(said, model.features, model.identity, other_models=True)
+    if known.attack.any():
         told = accusations(place(train), place(known.records[known.attack]), place(calibration))
     listed = suspects(place(train), strange, told, n)
     table = found.table.iloc[rows[listed]].reset_index(drop=True)
