@@ -199,8 +199,7 @@ def _benign_path(model: str, path: str) -> Path | None:
 @command("score")
 def _score(
     model: str,                  # path of a model file
-    # table of any kind, a folder of tables, or - for lines of standard input
-    source: str,
+    source: str,                 # table of any kind, a folder of tables, or - for standard input
     target: str = "",            # argument: .parquet file for one file, else a folder; not with -
     fpr: float | None = None,    # false-alarm rate of the threshold; as in the model
     # columns to pass through: identifiers, all, none, or names separated by commas
@@ -219,14 +218,15 @@ def _score(
     netflow: str = "",
     expose: bool = False,        # of netflow: listen on an address that other machines reach
     exporters: str = "",         # of netflow: addresses that are heard, separated by commas; all
+    pcap: bool = False,          # with - as source: packets, as tcpdump -U -w - writes them
     force: bool = False,         # write over files that nfad did not write, or that are read
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
     if source == "-":
-        stream = live.Stream(sensor, header, netflow, expose, exporters)
+        stream = live.Stream(sensor, header, netflow, expose, exporters, pcap)
         return live.score_stream(model, fpr, stream, alerts_only)
-    if netflow: raise ValueError("netflow is a stream: give - as source")
+    if netflow or pcap: raise ValueError("netflow and pcap are streams: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files

@@ -240,7 +240,10 @@ def whole_lines(
 # %% ../nbs/01b_contents.ipynb #d169bfa2
 _MOST_OBJECT = 1 << 20  # characters of one object
 _BETWEEN = re.compile(r"[\s,\[\]]*")
-WRAPPED = re.compile(r'\s*\{\s*"[^"\\]*"\s*:\s*\[(?=\s*\{)')  # {"flows": [{...}, ...]}
+_NAMED = r'"[^"\\]*"\s*:\s*'  # an entry of an object, and its plain value
+_ENTRY = _NAMED + r'(?:"[^"\\]*"|[-+.\deE]+|true|false|null|\{[^{}]*\}|\[[^][{}]*\])'
+WRAPPED = re.compile(rf"\s*\{{\s*(?:{_ENTRY}\s*,\s*){{0,50}}{_NAMED}\[(?=\s*\{{)")  # {"n": 2, "flows": [{...}, ...]}
+_BEHIND = re.compile(rf"(?:{_ENTRY}\s*,?\s*){{1,50}}\}}\s*")  # what may stand behind the array
 
 
 def end_of_object(
@@ -278,6 +281,10 @@ def whole_objects(
         if not (opened or opening or is_last): continue
         at, lines, whole, opened = opening.end() if opening else 0, [], True, True
         while (at := _BETWEEN.match(text, at).end()) < len(text):
+            if wrapped and text[at] == '"':  # entries behind the array
+                if not is_last and len(text) - at < _MOST_OBJECT: break
+                if _BEHIND.fullmatch(text, at): at = len(text)
+                if at == len(text): break
             if before is None: before = _before_objects(text, at)
             end = end_of_object(text, at) if text[at] == "{" else -1
             if end < 0 and not is_last and len(text) - at < _MOST_OBJECT: break

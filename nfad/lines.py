@@ -10,6 +10,7 @@ import csv
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from fastcore.basics import patch
 
-from .dialects import Dialect, flat, is_flow_event, split_line
+from .dialects import Dialect, bare, flat, inner, is_flow_event, split_line
 
 # %% ../nbs/01b_lines.ipynb #8b32628e
 BATCH = 65_536  # rows in work at a time
@@ -444,13 +445,20 @@ def _joined(parts: Sequence[_Rows], positions: Sequence[int]) -> _Rows:
     return _Rows(columns, lines, faults, sum(part.n_remarks for part in parts))
 
 # %% ../nbs/01b_lines.ipynb #60af5e05
+def _parsed(line: bytes | str) -> Any:
+    "What a line of JSON holds, also one that was cut out of a list."
+    read = partial(json.loads, parse_constant=lambda word: None)
+    try: return read(line)
+    except ValueError: return read(bare(line if isinstance(line, str) else line.decode("utf-8", "replace")))
+
+
 def load_object(
     line: bytes | str,  # one line
 ) -> tuple[dict[str, Any], str | None]:  # the object, {} if there is none; and why it is no record
     "One JSON line, whatever it holds."
     if len(line) > _LONGEST: return {}, "line too long"
     if not line.strip(): return {}, "empty line"
-    try: record = json.loads(line, parse_constant=lambda word: None)
+    try: record = inner(_parsed(line))
     except RecursionError: return {}, "nested too deep"
     except ValueError: return {}, "no JSON"
     if not isinstance(record, dict): return {}, "no JSON object"

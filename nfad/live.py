@@ -101,13 +101,15 @@ class Stream(NamedTuple):
     netflow: str = ""     # HOST:PORT to listen on; "": lines of standard input
     expose: bool = False  # whether other machines may reach that port
     exporters: str = ""   # addresses that are heard, separated by commas; "": all
+    pcap: bool = False    # packets on standard input instead of lines
 
 
-def _from_lines(scorer: Any, stream: Stream, alerts_only: bool) -> Said:
+def _from_lines(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -> Said:
     "Scores lines of standard input."
     from nfad.core import require_choice
     from nfad.streams import CONVERTERS, read_lines, score_lines
     from nfad.vocabulary import find_vocabulary
+    scorer = ready()
     require_choice(stream.sensor, list(CONVERTERS), "sensor")
     own = find_vocabulary([feature.column for feature in scorer.recipe])
     convert = CONVERTERS["none" if own == stream.sensor else stream.sensor]  # none: its own records
@@ -115,17 +117,38 @@ def _from_lines(scorer: Any, stream: Stream, alerts_only: bool) -> Said:
     answers = score_lines(scorer, lines, convert, tuple(names_of(stream.header)))
     return tell_answers(answers, alerts_only)
 
-
-def _from_routers(scorer: Any, stream: Stream, alerts_only: bool) -> Said:
+# %% ../nbs/11k_live.ipynb #8e1c752d
+def _from_routers(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -> Said:
     "Scores what exporters send."
     from nfad.listen import Listener, speaks_nfdump
     from nfad.streams import answer_records
+    scorer = ready()
     own = speaks_nfdump(feature.column for feature in scorer.recipe)
     with heard(), Listener(stream.netflow, stream.expose, names_of(stream.exporters), own) as port:
         say("listening on {}:{}".format(*port.address))
         return tell_answers(answer_records(scorer, port.bursts()), alerts_only, port.account)
 
 
+def _from_packets(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -> Said:
+    "Scores flows of a capture on standard input as they end; packets are taken before the model is ready."
+    from pathlib import Path
+    from nfad.pcaps import exporter_for
+    from nfad.pipe import PacketQueue, answer_flows, flows_of_pipe
+    from nfad.wire import FlowMeter
+    packets = PacketQueue(sys.stdin.buffer)
+    scorer = ready()
+    dialect = exporter_for(scorer.recipe, "capture", Path("standard input"))
+    meter = FlowMeter(dialect, reorder=0.2)
+    flows = flows_of_pipe(packets, meter)
+    frames = packets.report
+    def account():
+        said = {"packets": frames.packets, "flows": meter.report.flows}
+        said |= {f"frames left out: {why}": n for why, n in frames.left_out.items()}
+        return said | ({f"damage: {frames.damage}": 1} if frames.damage else {})
+    answers = answer_flows(scorer, flows, alerts_only)
+    with heard(): return tell_answers(answers, alerts_only, account)
+
+# %% ../nbs/11k_live.ipynb #32822cb1
 def score_stream(
     model: str,         # path of a model file
     fpr: float | None,  # false-alarm rate of the threshold; None: as in the model
@@ -135,9 +158,10 @@ def score_stream(
     "Scores a stream to standard output."
     if (stream.expose or stream.exporters) and not stream.netflow:
         raise ValueError("expose and exporters need netflow: HOST:PORT to listen on")
+    if stream.netflow and stream.pcap: raise ValueError("give netflow or pcap, not both")
     from nfad.streams import Scorer
-    way = _from_routers if stream.netflow else _from_lines
-    return way(Scorer(model, fpr), stream, alerts_only)
+    way = _from_routers if stream.netflow else _from_packets if stream.pcap else _from_lines
+    return way(lambda: Scorer(model, fpr), stream, alerts_only)
 
 # %% ../nbs/11k_live.ipynb #a27391df
 @command("collect")
