@@ -24,13 +24,15 @@ from .core import atomic_path, require_between, require_columns, require_positiv
 from .text import html_table, html_text
 from .files import find_sources, read_scored
 from .journal import number_of, utc
+from .incidents import Incidents, find_incidents
+from .page import incidents_html
 from .reasons import Explanation, explain_records
 from .report import html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .suppression import Suppressed, read_rules, suppressed
 from .contents import on_disk
-from .outputs import require_free, write_table
+from .outputs import clear_leftovers, require_free, write_table
 from .lines import BATCH
 from .recipes import Feature
 from .tables import RESULT, open_table
@@ -166,7 +168,7 @@ def keep_highest(
     return both.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)[:top]
 
 # %% ../nbs/11c_alerts.ipynb #a86f1250
-OWN = ("rank", "file", "row", "passes_fdr", "surprising", "first_reason")  # columns that the list adds
+OWN = ("rank", "file", "row", "passes_fdr", "surprising", "first_reason", "incident")  # columns that the list adds
 
 # %% ../nbs/11c_alerts.ipynb #d2fb515f
 def rows_of_file(
@@ -219,6 +221,8 @@ class Alerts(NamedTuple):
     explanation: Explanation | None = None  # of the records of the table, once they were explained
     hidden: pd.DataFrame | None = None  # records that rules leave out, and `suppressed_by`; None: no rules
     suppressed: Suppressed | None = None  # what the rules do
+    incidents: Incidents | None = None  # the table put together, once its records were looked at
+    explained: tuple[int, ...] = ()       # positions of the records of `explanation`
 
     def __str__(self) -> str: return "\n".join(filter(None, (counted(self), missing_calibration(self), left_out(self))))
 
@@ -457,6 +461,45 @@ def files_without_scores(
     others = {name: path for name, path in find_sources(source).items() if name not in files}
     return tuple(name for name, path in others.items() if not read_scored(path))
 
+# %% ../nbs/11c_alerts.ipynb #6648ad2b
+def put_together(
+    detector: Any,                     # a fitted FlowDetector
+    alerts: Alerts,                    # from `find_alerts`
+    records: pd.DataFrame,             # (n, d) of its table
+    benign: pd.DataFrame | None,       # (m, d) benign records; None: the middle of those of training
+) -> Incidents:                        # of the table
+    "Alerts of one cause as one incident."
+    places = detector.transform_.transform(records)
+    calm = np.zeros((1, places.shape[1]))
+    if benign is not None: calm = detector.transform_.transform(summarize_background(benign, 1000))
+    night = alerts.n_records, alerts.n_calibration, alerts.fdr
+    return find_incidents(alerts.table, places, calm, *night)
+
+
+def credits_of(
+    told: Explanation,   # of some alerts
+    own: Sequence[int],  # their positions
+    n: int,              # alerts of the table
+) -> pd.DataFrame:       # (n, d) `attribution: ...`; NaN where an alert was not explained
+    "Attributions beside the table."
+    values = np.full((n, len(told.attributions.names)), np.nan)
+    values[list(own)] = told.attributions.values
+    return pd.DataFrame(values, columns=told.attributions.names).add_prefix("attribution: ")
+
+# %% ../nbs/11c_alerts.ipynb #acd03cc6
+def sound_records(
+    model: LoadedModel, alerts: Alerts, source: str | Path, header: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The records that were scored, and which of their cells were empty."
+    cells = alert_records(alerts, source, model.recipe, header, fill=False)
+    records = cells.fillna({feature.name: feature.fill for feature in model.recipe})
+    known = alerts.table["anomaly_score"].to_numpy()
+    finite = np.isfinite(records).all(axis=None)
+    if finite and np.allclose(model.detector.anomaly_score(records), known, rtol=1e-3, atol=1e-3):
+        return records, cells.isna()
+    changed = f"the records in {source} are not those that were scored"
+    raise ValueError(f"{changed}: scores differ; score them again")
+
 # %% ../nbs/11c_alerts.ipynb #1e985e57
 def explain_alerts(
     model: LoadedModel,                      # the model that scored
@@ -466,36 +509,37 @@ def explain_alerts(
     n_background: int = 1000,                # of them in use
     progress: bool = False,                  # show bars
     header: Sequence[str] = (),              # names of the columns, for texts without a header
-) -> Alerts:                                 # with `surprising`, `first_reason`, `value: ...`, `attribution: ...`
+    most: int = 100,   # records to explain: all if there are no more, else one of each incident
+) -> Alerts:                                 # with reasons, `value: ...`, `attribution: ...`
     "Says of each listed record what is strange about it."
     detector, names = model.detector, model.features
+    if background is not None: require_columns(background, names, "the background of attributions")
     if alerts.model != model.identity:
         raise ValueError(f"model must be the one that scored, {alerts.model}; got {model.identity}")
     alerts = alerts._replace(missing=files_without_scores(source, alerts.files))
     if alerts.hidden is not None:
         only = alerts._replace(table=alerts.hidden, hidden=None)
-        alerts = alerts._replace(hidden=explain_alerts(model, only, source, header=header).table)
+        hidden = explain_alerts(model, only, source, header=header).table
+        alerts = alerts._replace(hidden=hidden.assign(incident=0))
     if alerts.table.empty: return alerts
-    told = None
-    cells = alert_records(alerts, source, model.recipe, header, fill=False)
-    empty, records = cells.isna(), cells.fillna({feature.name: feature.fill for feature in model.recipe})
-    known = alerts.table["anomaly_score"].to_numpy()
-    finite = np.isfinite(records).all(axis=None)
-    if not finite or not np.allclose(detector.anomaly_score(records), known, rtol=1e-3, atol=1e-3):
-        changed = f"the records in {source} are not those that were scored"
-        raise ValueError(f"{changed}: scores differ; score them again")
+    if background is not None: background = background[names]
+    records, empty = sound_records(model, alerts, source, header)
     table = alerts.table.assign(surprising=surprising_features(detector, records))
-    values = records.add_prefix("value: ")
+    found = put_together(detector, alerts, records, background)
+    table["incident"] = found.of
+    values, own = records.add_prefix("value: "), found.explained(most)
+    told = None
     if background is not None:
-        require_columns(background, names, "the background of attributions")
-        benign = Background(detector.anomaly_score, summarize_background(background[names], n_background))
+        benign = Background(detector.anomaly_score, summarize_background(background, n_background))
         records.index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
-        told = explain_records(benign, records, detector.calibration_scores_, n_alerts=len(records),
-                               progress=progress, threshold=alerts.threshold, missing=empty)
-        told = as_listed(told, table, records.index)
-        table.insert(table.columns.get_loc("surprising"), "first_reason", [str(own[0]) for own in told.reasons])
-        table[[f"attribution: {name}" for name in names]] = told.attributions.values
-    return alerts._replace(table=pd.concat([table, values], axis=1), explanation=told)
+        told = explain_records(benign, records.iloc[own], detector.calibration_scores_, n_alerts=len(own),
+            missing=empty.iloc[own], threshold=alerts.threshold, progress=progress)
+        told = as_listed(told, table.iloc[own], records.index[own])
+        reasons = found.reason_of_each(own, [str(reasons[0]) for reasons in told.reasons])
+        table.insert(table.columns.get_loc("surprising"), "first_reason", reasons)
+        table = pd.concat([table, credits_of(told, own, len(table))], axis=1)
+    table = pd.concat([table, values], axis=1)
+    return alerts._replace(table=table, explanation=told, incidents=found, explained=tuple(own))
 
 # %% ../nbs/11c_alerts.ipynb #b0f3518d
 VERDICTS = {  # (above the threshold, passes the false discovery rate) -> what to say
@@ -537,6 +581,9 @@ def shown_table(
     return shown.assign(**{"largest attributions (nats)": told})
 
 
+_SHOWN = 100  # alerts in the table of a page
+
+
 def alerts_html(
     alerts: Alerts,         # from `find_alerts` or `explain_alerts`
     title: str = "Alerts",  # heading
@@ -547,11 +594,16 @@ def alerts_html(
     if warning: parts.append(f"<p><b>{html_text(warning)}</b></p>")
     if alerts.table.empty: return html_page(title, *parts)
     parts.append(f"<p><small>{html_text(two_rules(alerts.fdr))}</small></p>")
+    if alerts.incidents is not None:
+        about = alerts.explanation, alerts.explained, verdicts(alerts.table)
+        parts.append(incidents_html(alerts.table, alerts.incidents, *about))
     words = {"is_anomaly": "above the threshold", "passes_fdr": "passes the false discovery rate"}
     yes_no = dict.fromkeys(words.values(), {True: "yes", False: "no"}.get)
-    shown = shown_table(alerts).rename(columns=words)
-    parts.append(html_table(shown, formatters=yes_no, float_format="{:.4g}".format))
-    if alerts.explanation:
+    shown = shown_table(alerts).head(_SHOWN).rename(columns=words)
+    parts.append(f"<h2>Alerts</h2><p>The first {len(shown):,} of {len(alerts.table):,} listed.</p>")
+    listed = html_table(shown, formatters=yes_no, float_format="{:.4g}".format)
+    parts.append(f'<div class="scroll" tabindex="0">{listed}</div>')
+    if alerts.explanation and alerts.incidents is None:
         parts.append(sections_html(alerts.explanation, name="Rank", verdicts=verdicts(alerts.table)))
     return html_page(title, *parts)
 
@@ -577,6 +629,7 @@ def write_alerts(
     "Writes alerts as a page and as Parquet."
     table, page = Path(folder) / "alerts.parquet", Path(folder) / "alerts.html"
     require_free({table: "alerts", page: "report"}, reads, force)
+    clear_leftovers(folder)
     rows = every_row(alerts)
     mixed = rows.columns[rows.dtypes == object]  # columns of files of several kinds
     plain = rows.astype({name: "str" for name in mixed})

@@ -21,7 +21,7 @@ from fastcore.basics import patch
 
 from .core import require_choice, require_columns
 from .data import row_ids
-from .journal import (NamedLine, append_lines, entries_of, line_of, number_of, numbered_lines,
+from .journal import (NamedLine, append_lines, line_of, number_of, read_journals,
                           require_cells, require_entries, require_text, some, utc)
 from .outputs import kind_of
 from .text import printable
@@ -120,20 +120,11 @@ def read_verdicts(
 ) -> Answers:                                  # the same for any order of the files
     "Reads what people said."
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    found, places, named, n_lines = [], [], [], 0
-    for path in map(Path, paths):
-        if not path.is_file():
-            hint = "make it with: nfad verdict ALERTS RANKS VERDICT"
-            raise FileNotFoundError(f"{path} does not exist; {hint}")
-        for number, line in numbered_lines(path):
-            n_lines += 1
-            try: found.append(checked(entries_of(line, "verdict")))
-            except ValueError as error: named.append(NamedLine(str(path), number, str(error)))
-            else: places.append((str(path), number))
-    wrong = _wrong_fingerprints(found)
-    named += [NamedLine(*places[i], "values are not those of the fingerprint") for i in wrong]
-    every = _in_order([verdict for i, verdict in enumerate(found) if i not in wrong])
-    return Answers(tuple(every), tuple(sorted(named)), n_lines, tuple(sorted(map(str, paths))))
+    read = read_journals(paths, "verdict", checked, "nfad verdict ALERTS RANKS VERDICT")
+    wrong = _wrong_fingerprints(read.found)
+    forged = [NamedLine(*read.places[i], "values are not those of the fingerprint") for i in wrong]
+    every = _in_order([verdict for i, verdict in enumerate(read.found) if i not in wrong])
+    return Answers(tuple(every), tuple(sorted(read.named + forged)), read.n_lines, tuple(sorted(map(str, paths))))
 
 # %% ../nbs/06a_answers.ipynb #5ff5b020
 @patch
@@ -261,8 +252,8 @@ def answered(
                     n_others=sum(verdict.model not in own for verdict in chosen))
 
 # %% ../nbs/06a_answers.ipynb #7d3acaf1
-_LISTED = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising", "first_reason",
-          "suppressed_by")
+_LISTED = ("rank", "file", "row", "anomaly_score", "p_value", "is_anomaly", "passes_fdr", "surprising",
+           "first_reason", "incident", "suppressed_by")
 _WIDE = ("value: ", "attribution: ")  # how the names of further columns begin
 
 

@@ -273,6 +273,16 @@ def _require_calm(model: str, path: str) -> Path:
     wanted = "calibration.parquet beside the model, or a table named with --background or --calibration"
     raise FileNotFoundError(f"benign records that nobody chose are needed: {wanted}")
 
+# %% ../nbs/13_cli.ipynb #fd91ea92
+def first_alerts(
+    table: Any,     # of `Alerts`
+    n: int = 10,    # to show
+) -> str:           # lines, "" without an alert
+    "The first alerts of a list, for a terminal."
+    names = "rank file row anomaly_score p_value is_anomaly passes_fdr incident first_reason surprising"
+    shown = table[[name for name in names.split() if name in table]].head(n)
+    return shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
+
 # %% ../nbs/13_cli.ipynb #0f2e739a
 @command("explain")
 def _explain(
@@ -288,12 +298,14 @@ def _explain(
     suppress: str = "",     # files of rules (nfad suppress), separated by commas; what they hide is counted
     ask: int = 0,           # list so many records to ask a person about, not the highest scores
     answered: str = "",     # files of nfad verdict, separated by commas: not to be asked again
+    format: str = "",       # further files for other tools, separated by commas: ecs, eve (alerts.ecs.jsonl, ...)
     quick: bool = False,    # no attributions: features are named by their conditional surprise only
     force: bool = False,    # write over files that nfad did not write, or that are read
     quiet: bool = False,    # no progress and no summary
 ) -> Said:                  # where the page is, and the first records
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
     from nfad.alerts import explain_alerts, find_alerts, find_shown, write_alerts
+    from nfad.ecs import write_lines
     from nfad.serving import benign_records, load_model
     loaded = load_model(model)
     beside = None if quick else _benign_path(model, background)
@@ -309,10 +321,8 @@ def _explain(
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
     reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
-    columns = "rank file row anomaly_score p_value is_anomaly passes_fdr surprising".split()
-    shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
-    listed = shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
-    text = "\n".join(filter(None, (str(alerts), listed, str(page))))
+    for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
+    text = "\n".join(filter(None, (str(alerts), first_alerts(alerts.table), str(page))))
     return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #042f304a
@@ -423,7 +433,7 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     "Metrics on the held-out records of a run, which also go to its score.json."
     from nfad.core import read_json, write_json
     from nfad.metrics import run_facts
-    from nfad.outputs import require_free
+    from nfad.outputs import clear_leftovers, require_free
     from nfad.runs import read_run
     from nfad.score import evaluate
     path = folder / "score.json"
@@ -433,6 +443,7 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
+    clear_leftovers(folder)
     write_json(path, result, force=True)  # asked above
     return result
 

@@ -110,16 +110,16 @@ class Reason:
     group: str               # of features, in words
     feature: str             # the member that is farthest out
     value: float             # original units
-    low: float               # typical range among benign records like this one
-    high: float
+    low: float               # typical range among benign records like this one: its lower end
+    high: float              # and its upper end
     unit: str                # as in `feature_table`
     beyond: int              # benign records with such a value, of `n`
     n: int                   # benign records that were asked; those like this one, or all
     is_like: bool            # True: those like this one
     credit: float            # of the group, nats
     partner: str = ""        # of a combination: the other feature
-    partner_value: float = np.nan
-    partner_unit: str = ""
+    partner_value: float = np.nan  # its value, original units
+    partner_unit: str = ""   # as `unit`
     is_missing: bool = False  # the cell was empty; `value` stands in for it
 
     @property

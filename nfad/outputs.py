@@ -26,6 +26,8 @@ _MARKS = {       # how a marked file begins -> its kind; "": the first group say
     rb'(?is)<!doctype html>.*<meta name="generator" content="nfad (\w+)">': "",
     rb"(?s)\x89PNG.*tEXtSoftware\x00nfad (\w+)": "",
     rb"(?s).{0,8}\x12\x04nfad": "onnx",
+    rb'\{"@timestamp": "[^"]+", "ecs": \{[^}]*\}, "observer": \{"vendor": "nfad"': "ecs",
+    rb'\{"timestamp": "[^"]+", "event_type": "alert", "nfad": ': "eve",
     rb"dataset,feature_set,seed,status\b": "grid",
     rb"promise,shape,m,runs\b": "promises"}
 

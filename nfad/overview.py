@@ -21,6 +21,7 @@ from .text import html_block, html_table, html_text, printable
 from .vocabulary import canonical_columns, class_name
 from .dialects import is_nothing
 from .roles import column_roles
+from .lines import Wanted, base_unit
 from .tables import ReadReport, Table
 from .catalog import locate
 from .columns import Plan, make_plan, sample_of
@@ -85,6 +86,17 @@ def _what_is_done(name: str, plan: Plan, share: float) -> str:
     if name in plan.features: return f"feature{marked}{left_out}"
     return "passed through to the scores"
 
+# %% ../nbs/01e_overview.ipynb #6edfcbb3
+def _base_units(table: Table, rows: int = 200) -> dict[str, str]:
+    "Canonical name -> base unit, of columns whose cells have units."
+    names = dict(enumerate(canonical_columns(table.names)))
+    is_text = lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    as_text = [i for i, kind in enumerate(table.types) if is_text(kind)]
+    batch = next(table.read(Wanted((), tuple(as_text), rows)), None)
+    if batch is None: return {}
+    units = {names[i]: base_unit(batch.texts[i]) for i in as_text}
+    return {name: unit for name, unit in units.items() if unit}
+
 # %% ../nbs/01e_overview.ipynb #e9d1cdfa
 def _shown(number: float) -> str: return f"{number:.4g}" if abs(number) < 1e5 else f"{number:.3g}"
 
@@ -101,13 +113,13 @@ def _describe(
     sample: pd.DataFrame,         # first rows, under canonical names
     plan: Plan,                   # what training would do
     counted: dict[str, _Column],  # canonical name -> what was counted
-    raw: Sequence[str],           # names as they stand in the file
+    table: Table,                 # the first one
 ) -> pd.DataFrame:                # one row per column
     "What is said of each column of the first table."
     roles = column_roles(sample, plan.vocabulary)
-    why_not = dict(plan.skipped)
+    why_not, units = dict(plan.skipped), _base_units(table)
     rows = []
-    for name, own in zip(sample.columns, raw, strict=True):
+    for name, own in zip(sample.columns, table.names, strict=True):
         column = counted.get(name)
         share = column.n_missing / max(column.n, 1) if column else sample[name].isna().mean() if len(sample) else 0.0
         done = _what_is_done(name, plan, share)
@@ -116,7 +128,8 @@ def _describe(
         said = own if own == name else f"{own} ({name})"
         values = _range(column, sample[name])
         role = roles[name]
-        rows.append((said, role.role, role.unit, share, values, done, role.why))
+        unit = units.get(name, role.unit)
+        rows.append((said, role.role, unit, share, values, done, role.why))
     return pd.DataFrame(rows, columns=["column", "role", "unit", "missing", "values", "use", "why"])
 
 # %% ../nbs/01e_overview.ipynb #6e6e6f94
@@ -166,7 +179,7 @@ def look_at(
         doubts.append("no column of labels was found: "
                       "name one with --label-column, or pass --label-column none")
     counted = _pass_over(tables, plan)
-    columns = _describe(sample[canonical_columns(tables[0].names)], plan, counted, tables[0].names)
+    columns = _describe(sample[canonical_columns(tables[0].names)], plan, counted, tables[0])
     label = plan.labels[0]
     labels = counted[label].words if label in counted else Counter()
     doubts += _doubts(columns, labels, plan.vocabulary, report.rows_read)

@@ -209,6 +209,16 @@ class Role(NamedTuple):
     why: str   # the reason, in words
 
 # %% ../nbs/01b_roles.ipynb #eb44dbb3
+def _is_calendar(
+    whole: np.ndarray,  # (n,) whole numbers
+) -> bool:              # True for 20260314, 202603140930 and 20260314093000
+    "Whether numbers are dates written as digits."
+    if not len(whole) or whole.min() < 19950101 or whole.max() >= 2040e10: return False
+    day = r"(199[5-9]|20[0-3]\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+    texts = pd.Series(whole[:2000].astype("int64")).astype("str")
+    return bool(texts.str.fullmatch(day + r"(([01]\d|2[0-3])[0-5]\d([0-5]\d)?)?").mean() >= 0.99)
+
+
 def _role_of_numbers(
     name: str,            # of the column
     numbers: np.ndarray,  # (n,) with NaN
@@ -225,6 +235,9 @@ def _role_of_numbers(
     if words & {"proto", "protocol"} or {"icmp", "type"} <= words:
         return Role("code", "", "its name")
     if words & _PLACES and words <= _PLACES | _DIRECTIONS: return Role("identifier", "", "its name")
+    if words & _PLACES and not words & set(_UNITS) and len(whole) and np.median(whole) >= 2**24:
+        return Role("identifier", "", "its name, and numbers as large as addresses")
+    if _is_calendar(whole): return Role("time", "date", "dates written as digits")
     if unit := _clock_unit(told): return Role("time", unit, f"times in {unit} since 1970")
     if last in _ROW_NAMES and differ > 0.95:
         return Role("counter", "", "its name, and values that differ")

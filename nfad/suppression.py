@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .answers import Listed, plain_cell
-from .journal import (NamedLine, append_lines, entries_of, line_of, number_of, numbered_lines,
+from .journal import (NamedLine, append_lines, line_of, number_of, read_journals,
                           require_cells, require_entries, require_text, short, utc)
 from .text import printable
 
@@ -104,18 +104,10 @@ def read_rules(
     paths: str | Path | Sequence[str | Path],  # one file of rules, or several
 ) -> Rules:                                    # the same for any order of the files
     "Reads rules."
-    found, named, n_lines = [], [], 0
-    for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
-        if not path.is_file():
-            hint = "make it with: nfad suppress ALERTS RANK --by COLUMNS --until WHEN"
-            raise FileNotFoundError(f"{path} does not exist; {hint}")
-        for number, line in numbered_lines(path):
-            n_lines += 1
-            try: found.append(_checked(entries_of(line, "rule")))
-            except ValueError as error: named.append(NamedLine(str(path), number, str(error)))
-    found.sort(key=lambda said: (said.when, line_of(said._asdict(), "rule")))
+    read = read_journals(paths, "rule", _checked, "nfad suppress ALERTS RANK --by COLUMNS --until WHEN")
+    found = sorted(read.found, key=lambda said: (said.when, line_of(said._asdict(), "rule")))
     kinds = [tuple(said for said in found if isinstance(said, kind)) for kind in (Rule, Withdrawal)]
-    return Rules(*kinds, tuple(sorted(named)), n_lines)
+    return Rules(*kinds, tuple(sorted(read.named)), read.n_lines)
 
 # %% ../nbs/06a_suppression.ipynb #c8443e2a
 class Suppressed(NamedTuple):

@@ -466,3 +466,10 @@ def test_negative_durations_are_named(tmp_path):
     own = frame.rename(columns={"Flow Duration": "dur"})[["dur", "Label"]].assign(size=range(60)[::-1])
     own.to_csv(tmp_path / "b.csv", index=False)
     assert any("negative 'dur'" in note for note in load_dataset(tmp_path / "b.csv", cache=False).report.notes)
+
+
+def test_inspect_shows_the_base_unit_of_cells_with_units(tmp_path):
+    frame = flows().assign(rate=[f"{i + 1}.5 Kbps" for i in range(60)], wait=[f"{i} ms" for i in range(60)])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    columns = look_at(tmp_path / "a.csv").columns.set_index("column")
+    assert columns.loc[["rate", "wait"], "unit"].tolist() == ["bps", "s"] and columns.loc["rate", "values"] == "1500 to 6.05e+04"

@@ -316,3 +316,15 @@ def test_features_of_the_public_sets_stay_features(data_dir, name):
     label = next(column for column in ("Label", "class1", "label") if column in sample)
     telling = telling_columns(sample, sample[label].map(class_name).to_numpy() != "benign", tool)
     assert label in telling and all(found[column].role == "label" for column in telling)
+
+
+# ---------------------------------------------------------------- dates and addresses written as numbers
+
+def test_dates_written_as_digits_and_addresses_as_numbers_are_no_features():
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2026-03-01", periods=60, freq="7h")
+    shuffled = rng.permutation(60)
+    frame = pd.DataFrame({"began": days.strftime("%Y%m%d").astype(int)[shuffled], "ended": days.strftime("%Y%m%d%H%M%S").astype("int64")[shuffled],
+                          "src_ip_int": rng.integers(2**27, 2**31, 60) // 2**16 * 2**16, "ip_bytes": rng.integers(2**25, 2**26, 60), "size": rng.integers(19950101, 20391231, 60)})
+    assert [role.role for role in column_roles(frame, "own").values()] == ["time", "time", "identifier", "feature", "feature"]
+    assert column_roles(frame.assign(began=frame["began"] + 60), "own")["began"].role == "feature"  # months of 61 days and more

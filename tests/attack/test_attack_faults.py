@@ -329,3 +329,16 @@ def test_killed_learning_goes_on(listed, patient):
         assert found.keys() == wanted.keys() and all(np.array_equal(found[key], wanted[key], equal_nan=True) for key in wanted), "other bits"
         return n_killed
     run_attacks("killed, learn", case, share=KILLS)
+
+
+@pytest.mark.parametrize("name", ["score", "one", "recalibrate", "explain", "train"])
+def test_leftovers_of_a_killed_command_go(home, capsys, name):
+    "Whatever was killed while it wrote, the same command clears up after it."
+    words, disk = commands(home, home / "disk")[name], home / "disk"
+    assert run(words, capsys)[0] == 0
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    written = [path for path in disk.rglob("*") if path.is_file() and path.name != "cell.json"]
+    for path in written: path.with_name(f".{path.stem}.{gone.pid}.tmp{path.suffix}").write_bytes(b"half")
+    assert written and run(words, capsys)[0] == 0
+    all_is_whole(disk)
