@@ -24,7 +24,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test attack promises check rules readme notebooks results detectors studies benchmark rivals verdicts dirt captures export lab clean
+.PHONY: help venv demo test attack promises check rules readme incident notebooks results detectors studies benchmark rivals verdicts dirt captures export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -82,6 +82,9 @@ notebooks: venv  ## run notebooks and store their outputs: all, or NB="03_train 
 
 readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 	$(BIN)/python tests/notebooks.py readme
+
+incident: venv  ## draw the first incident of `nfad demo` for the README (needs chromium)
+	$(BIN)/python tests/notebooks.py incident
 
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results

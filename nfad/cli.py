@@ -117,12 +117,13 @@ def split_sizes(
 
 # %% ../nbs/13_cli.ipynb #6b919fcf
 def _own_file(
-    label_column: str, benign_label: str, missing: str, header: str, sensor: str,
+    label_column: str, benign_label: str, missing: str, header: str, sensor: str, dialect: str = "nfad",
 ) -> dict[str, Any]:
     "What the command line says of a user's own file, for `prepare`."
     return {"label_column": label_column or None,
             "benign_label": benign_label.split(",") if benign_label else None,
-            "missing": missing, "header": names_of(header), "sensor": sensor}
+            "missing": missing, "header": names_of(header), "sensor": sensor,
+            **({"dialect": dialect} if dialect != "nfad" else {})}
 
 
 def _features(feature_set: str, feature_indexes: str) -> str:

@@ -580,7 +580,7 @@ def save(
     header = {"score": SCORE_VERSION, "parameters": self.get_params(), "transform": transform,
               "versions": package_versions(), "n_train": self.n_train_, "offset": self.offset_,
               "constant_cost": self.constant_cost_, "history": asdict(self.history_)}
-    if not is_plain(self.recipe_) or self.recipe_[0].exporter: header["recipe"] = recipe_to_plain(self.recipe_)
+    if not is_plain(self.recipe_, "any"): header["recipe"] = recipe_to_plain(self.recipe_)
     return write_model(path, arrays, header, FILE_FORMAT)
 
 # %% ../nbs/02d_detector.ipynb #c73ee56f

@@ -3,6 +3,7 @@
 test     runs `nbdev_test` and makes sure that it ran every notebook: on a mistyped path it tests nothing and succeeds
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
+incident draws the first incident of `nfad demo` by chromium, figures/incident.png
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
 studies  judges statistics (or what STUDY names) by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
@@ -12,8 +13,10 @@ rivals   measures the flows and whole detectors that a user would take instead, 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -123,6 +126,24 @@ def readme() -> int:
         (ROOT / "figures" / name).write_bytes(data)
     (ROOT / "README.md").write_text(text, encoding="utf-8")
     print(f"README.md ({len(text.splitlines())} lines, {len(figures)} figures)")
+    return 0
+
+
+def incident() -> int:
+    "Draws the first incident of `nfad demo` as figures/incident.png, by a browser (chromium)."
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not browser: sys.exit("incident needs chromium; nothing was written")
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", "from nfad.cli import main; raise SystemExit(main())", "demo", "--out-dir", folder, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+        page = next(Path(folder).rglob("alerts.html")).read_text(encoding="utf-8")
+        head = page[:page.index("<body>")]
+        card = re.search(r'<section class="incident" id="incident-1">.*?</section>', page, flags=re.S)[0]
+        alone = Path(folder) / "card.html"
+        alone.write_text(f'{head}<body><div class="nfad">{card}</div></body></html>', encoding="utf-8")
+        words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1040,820",
+                 f"--user-data-dir={folder}/profile", f"--screenshot={ROOT / 'figures' / 'incident.png'}", alone.as_uri()]
+        subprocess.run(words, check=True, capture_output=True, timeout=120)
+    print("figures/incident.png")
     return 0
 
 
@@ -369,6 +390,6 @@ def dirt(names: list[str]) -> int: return played("07e_dirt", "dirt", DIRT_ON, na
 
 
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))
