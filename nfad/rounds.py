@@ -113,7 +113,10 @@ class Scores(NamedTuple):
     others: np.ndarray       # (k,)
 
 
-def scores_of(night: Night, score: Callable) -> Scores:
+def scores_of(
+    night: Night,
+    score: Callable,  # records -> scores
+) -> Scores:          # of the night's calibration records, and of the others
     "Scores by one function."
     return Scores(score(night.calibration), score(night.others))
 

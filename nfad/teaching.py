@@ -25,7 +25,7 @@ def benign_beside(
 def require_benign(
     model: str,  # path of a model file
     path: str,   # of benign records, if they are named
-) -> Path:
+) -> Path:     # of benign records
     "Benign records named or beside the model, or what to do."
     found = benign_beside(model, path)
     if found: return found
