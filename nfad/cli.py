@@ -165,13 +165,14 @@ def _train(
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
     from nfad.runs import prepare, train_run
-    settings = {"dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
-                "split": split, "sizes": split_sizes(train_size, val_size, test_size, preset), "seed": seed,
-                **_own_file("none" if benign_path else label_column, benign_label, missing, header, sensor)}
-    settings |= {"dialect": dialect} if dialect != "nfad" else {}
+    sizes = split_sizes(train_size, val_size, test_size, preset)
+    label = "none" if benign_path else label_column
+    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | {
+        "dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
+        "split": split, "sizes": sizes, "seed": seed}
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
-    detector = FlowDetector.preset(preset, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer,
-                                   transform=transform, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
+    given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
+    detector = FlowDetector.preset(preset, **given, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
     return _trained(train_run(prepared, detector, settings, force), prepared)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
