@@ -165,11 +165,10 @@ def _train(
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
     from nfad.runs import prepare, train_run
-    sizes = split_sizes(train_size, val_size, test_size, preset)
     label = "none" if benign_path else label_column
-    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | {
-        "dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
-        "split": split, "sizes": sizes, "seed": seed}
+    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | dict(
+        dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
+        split=split, sizes=split_sizes(train_size, val_size, test_size, preset), seed=seed)
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
     detector = FlowDetector.preset(preset, **given, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
