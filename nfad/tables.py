@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from .core import require_choice, suggest
+from .capture import CAPTURE_MAGIC
 from .outputs import kind_of
 from .sensors import HEADERLESS
 from .vocabulary import (
@@ -379,7 +380,12 @@ _KINDS = {  # first bytes -> what a file is
 
 def _open_capture(path: Path, report: ReadReport) -> Table:
     "A capture as a table of its flows."
-    read = partial(capture_batches, path, report.notes)
+    noted = []
+    def read(wanted):
+        notes = Counter()
+        yield from capture_batches(path, notes, wanted)
+        if not noted: report.notes.update(notes)  # however often it is read
+        noted.append(path)
     return Table(path, *capture_columns(), report, read, "capture", "capture")
 
 
