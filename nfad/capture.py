@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAPTURE_MAGIC', 'CaptureReport', 'Frames', 'read_frames']
 
-# %% ../nbs/00e_capture.ipynb #0ddd5b8c
+# %% ../nbs/00e_capture.ipynb #c5c831ee
 import bz2
 import gzip
 import io
@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from fastcore.basics import patch
 
-# %% ../nbs/00e_capture.ipynb #37e4a904
+# %% ../nbs/00e_capture.ipynb #1bf89a04
 @dataclass
 class CaptureReport:
     "What was read of captures: each frame is a packet, or left out for a reason."
@@ -43,7 +43,7 @@ def lines(
     said += [f"  {n:,} times: {note}" for note, n in self.notes.most_common()]
     return said + [f"damaged: {self.damage}"] * bool(self.damage)
 
-# %% ../nbs/00e_capture.ipynb #56211fe5
+# %% ../nbs/00e_capture.ipynb #e1c50d90
 class Frames(NamedTuple):
     "Frames of a capture, and where they are."
     data: np.ndarray      # (m,) uint8, bytes of the capture
@@ -53,11 +53,11 @@ class Frames(NamedTuple):
     time: np.ndarray      # (n,) int64, microseconds since 1970
     link: np.ndarray      # (n,) int64, link type
 
-# %% ../nbs/00e_capture.ipynb #fb84c5c2
-_LONGEST = 1 << 20                # bytes of a frame; more is damage (the format's usual limit is 256 KiB)
+# %% ../nbs/00e_capture.ipynb #2a081b4f
+_LONGEST = 1 << 20  # bytes of a frame; more is damage (the usual limit is 256 KiB)
 _FULL, _DAMAGED, _BLOCK, _SKIP = 0, 1, 2, 3  # why a kernel stopped
 _kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
-_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)  # a part of kernels
+_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 
 
 @_inlined
@@ -73,10 +73,10 @@ def _u32(data, at, big):
     low, high = (at + 2, at) if big else (at, at + 2)
     return _u16(data, high, big) << 16 | _u16(data, low, big)
 
-# %% ../nbs/00e_capture.ipynb #57595af7
+# %% ../nbs/00e_capture.ipynb #eeeae68c
 @_kernel
 def _pcap_records(data, at, end, big, per_micro, header, index):
-    "Fills `index` (n, 4) with the records from `at` on; returns their number, where it stopped, and why."
+    "Fills `index` (n, 4) with records from `at` on; returns how many, where it stopped, and why."
     n = 0
     while n < len(index) and at + header <= end:
         captured = _u32(data, at + 8, big)
@@ -90,7 +90,7 @@ def _pcap_records(data, at, end, big, per_micro, header, index):
         at += header + captured
     return n, at, _FULL
 
-# %% ../nbs/00e_capture.ipynb #253d480f
+# %% ../nbs/00e_capture.ipynb #e9eb4b85
 _SECTION, _INTERFACE, _OLD, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6  # kinds of blocks
 
 
@@ -107,10 +107,10 @@ def _micros(ticks, unit):
     else: micros = ticks // np.uint64(10) ** np.uint64(unit[1] - 6)
     return min(max(np.int64(micros) + unit[2] * 1_000_000, 0), 1 << 55)
 
-# %% ../nbs/00e_capture.ipynb #f239831c
+# %% ../nbs/00e_capture.ipynb #d4c24ac2
 @_inlined
 def _ng_packet(data, at, total, kind, big, interfaces, n_interfaces, before, row):
-    "Reads one block with a frame into row (offset, captured, length, time, link); False if it is damaged."
+    "Reads a block into row (offset, captured, length, time, link); False if it is damaged."
     simple = kind == _SIMPLE
     if total < (16 if simple else 32): return False
     number = 0 if simple else _u32(data, at + 8, big) if kind == _ENHANCED else _u16(data, at + 8, big)
@@ -126,10 +126,10 @@ def _ng_packet(data, at, total, kind, big, interfaces, n_interfaces, before, row
     row[4] = what[0]
     return True
 
-# %% ../nbs/00e_capture.ipynb #1399e19a
+# %% ../nbs/00e_capture.ipynb #d89b1a6b
 @_kernel
 def _ng_blocks(data, at, end, big, interfaces, n_interfaces, before, index):
-    "Fills `index` (n, 5) with the frames from `at` on; returns their number, where it stopped, and why."
+    "Fills `index` (n, 5) with frames from `at` on; returns how many, where it stopped, and why."
     n = 0
     while n < len(index) and at + 12 <= end:
         kind, total = _u32(data, at, big), _u32(data, at + 4, big)
@@ -146,7 +146,7 @@ def _ng_blocks(data, at, end, big, interfaces, n_interfaces, before, index):
         at += total
     return n, at, _FULL
 
-# %% ../nbs/00e_capture.ipynb #658e934d
+# %% ../nbs/00e_capture.ipynb #5547e9c3
 def _interface(
     body: bytes,  # of the block that describes it, without kind and lengths
     order: str,   # of bytes, for `struct`
@@ -166,11 +166,12 @@ def _interface(
         raise ValueError(f"an interface has no clock: exponent {power}, offset {since} s")
     return link, binary, power, since, most
 
-# %% ../nbs/00e_capture.ipynb #0fc4dca8
+# %% ../nbs/00e_capture.ipynb #b8aec6f0
 _CHUNK = 1 << 22  # bytes to hold at a time
-_PCAP = {b"\xd4\xc3\xb2\xa1": (False, 1, 16), b"\xa1\xb2\xc3\xd4": (True, 1, 16),          # microseconds
-         b"\x4d\x3c\xb2\xa1": (False, 1000, 16), b"\xa1\xb2\x3c\x4d": (True, 1000, 16),    # nanoseconds
-         b"\x34\xcd\xb2\xa1": (False, 1, 24), b"\xa1\xb2\xcd\x34": (True, 1, 24)}          # Kuznetzov's
+_PCAP = {  # first bytes -> highest byte first, units per microsecond, bytes before each frame
+    b"\xd4\xc3\xb2\xa1": (False, 1, 16), b"\xa1\xb2\xc3\xd4": (True, 1, 16),        # microseconds
+    b"\x4d\x3c\xb2\xa1": (False, 1000, 16), b"\xa1\xb2\x3c\x4d": (True, 1000, 16),  # nanoseconds
+    b"\x34\xcd\xb2\xa1": (False, 1, 24), b"\xa1\xb2\xcd\x34": (True, 1, 24)}        # Kuznetzov's
 CAPTURE_MAGIC = (*_PCAP, b"\x0a\x0d\x0d\x0a")  # first bytes of captures
 
 
@@ -209,7 +210,7 @@ class _Buffer:
         self.at += size
         return self.data[self.at - size:self.at].tobytes()
 
-# %% ../nbs/00e_capture.ipynb #3d525be1
+# %% ../nbs/00e_capture.ipynb #6a3d33f7
 def _skip(buffer: _Buffer, size: int) -> bool:
     "Passes over bytes without holding them; False if the stream ends before."
     while size > len(buffer):
@@ -232,12 +233,13 @@ def _pcap_frames(buffer: _Buffer, report: CaptureReport, name: str) -> Iterator[
         buffer.at = at
         if n: yield Frames(buffer.data, *index[:n].T, np.full(n, link))
         if why == _DAMAGED:
-            report.damage = f"{name} announces a frame of more than {_LONGEST:,} bytes at byte {buffer.total - len(buffer):,}"
+            at = buffer.total - len(buffer)
+            report.damage = f"{name} announces a frame of more than {_LONGEST:,} bytes at byte {at:,}"
             return
         if n < len(index) and not buffer.more(): break
     if len(buffer): report.left_out["cut off by the end of the file"] += 1
 
-# %% ../nbs/00e_capture.ipynb #efa05c37
+# %% ../nbs/00e_capture.ipynb #2254ad5b
 class _Section:
     "What the blocks of a pcapng stream mean, from one section header to the next."
     def __init__(self):
@@ -248,7 +250,8 @@ class _Section:
         "Reads the header of a section; says what is wrong with it."
         if not buffer.need(12): return "cut off"
         mark = buffer.data[buffer.at + 8:buffer.at + 12].tobytes()
-        if mark not in (b"\x4d\x3c\x2b\x1a", b"\x1a\x2b\x3c\x4d"): return "a section without an order of bytes"
+        orders = b"\x4d\x3c\x2b\x1a", b"\x1a\x2b\x3c\x4d"
+        if mark not in orders: return "a section without an order of bytes"
         self.big = mark[0] == 0x1A
         self.interfaces = self.interfaces[:0]
         total = struct.unpack_from(">I" if self.big else "<I", buffer.data, buffer.at + 4)[0]
@@ -259,7 +262,7 @@ class _Section:
         "Reads the description of an interface; says what is wrong with it."
         order = ">" if self.big else "<"
         total = struct.unpack_from(order + "I", buffer.data, buffer.at + 4)[0]
-        if total < 20 or total % 4 or total > _LONGEST: return f"a description of an interface of {total} bytes"
+        if total < 20 or total % 4 or total > _LONGEST: return f"an interface of {total} bytes"
         if len(self.interfaces) >= 1 << 16: return "more than 65,536 interfaces"
         if not buffer.need(total): return "cut off"
         try: found = _interface(buffer.take(total)[8:-4], order)
@@ -267,7 +270,7 @@ class _Section:
         self.interfaces = np.vstack([self.interfaces, [found]])
         return ""
 
-# %% ../nbs/00e_capture.ipynb #ca983ffc
+# %% ../nbs/00e_capture.ipynb #9d5e3300
 def _ng_step(buffer: _Buffer, section: _Section, why: int) -> str:
     "Passes the block at which the kernel stopped; says what is wrong with it."
     kind, total = (_u32(buffer.data, buffer.at + 4 * i, section.big) for i in range(2))
@@ -295,7 +298,7 @@ def _ng_frames(buffer: _Buffer, report: CaptureReport, name: str) -> Iterator[Fr
     if wrong == "cut off": report.left_out["cut off by the end of the file"] += 1
     elif wrong: report.damage = f"{name} holds {wrong}, at byte {buffer.total - len(buffer):,}"
 
-# %% ../nbs/00e_capture.ipynb #fb9200cc
+# %% ../nbs/00e_capture.ipynb #bcc515d1
 # what may go wrong while a packed stream is read
 _UNPACKING = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
@@ -333,7 +336,7 @@ def _unpacked(file: BinaryIO, again: bool = False) -> tuple[bytes, BinaryIO]:
         opened = io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(whole, "r"), "zstd"))
     return _unpacked(opened, True) if opened else (first, whole)
 
-# %% ../nbs/00e_capture.ipynb #b3fd118b
+# %% ../nbs/00e_capture.ipynb #dc9fc38c
 def read_frames(
     source: str | Path | BinaryIO,         # a capture, packed or not: a path, or a stream
     report: CaptureReport | None = None,   # account to go on with; None: a new one
