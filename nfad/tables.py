@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from .core import require_choice, suggest
-from .capture import CAPTURE_MAGIC
 from .outputs import kind_of
 from .sensors import HEADERLESS
 from .vocabulary import (
