@@ -23,7 +23,8 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .core import (
-    atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns, require_positive_int)
+    atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns,
+    require_positive_int)
 from nfad.vocabulary import (
     BENIGN_LABELS, MARKS, canonical_columns, class_name, column_key, is_attempted, is_background,
     label_of_file)
@@ -244,7 +245,8 @@ READER_VERSION = 4  # goes up whenever a reader gives another result
 
 def _cache_path(tables: Sequence[Table], plan: Plan) -> Path:
     "Where the Parquet copy of text files is or will be: `<name>-<what is read>-<state>.parquet`."
-    what = json.dumps([[(str(table.path.resolve()), table.names, table.exporter) for table in tables], asdict(plan)])
+    of = [(str(table.path.resolve()), table.names, table.exporter) for table in tables]
+    what = json.dumps([of, asdict(plan)])
     held = [on_disk(table.path).stat() for table in tables]
     state = json.dumps([READER_VERSION, [(file.st_size, file.st_mtime_ns) for file in held]])
     keys = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (what, state)]
@@ -589,14 +591,16 @@ def _clean(
     groups, day = known(frame["_group"]), known(frame["_day"])
     return Dataset(request.name, records, is_attack, attack, groups, day, loaded, copies, recipe)
 
-# %% ../nbs/01c_data.ipynb #7ffddb64
+# %% ../nbs/01c_data.ipynb #c3d8f0a7
 def _one_exporter(tables: Sequence[Table]) -> str:
     "Who made the records of all tables, where that is known."
     made = {table.exporter for table in tables}
-    if len(made - {""}) > 1: raise ValueError(f"records of {sorted(made - {''})} differ; train on those of one exporter")
+    known = sorted(made - {""})
+    if len(known) > 1:
+        raise ValueError(f"records of {known} differ; train on those of one exporter")
     return made.pop() if len(made) == 1 else ""
 
-
+# %% ../nbs/01c_data.ipynb #7ffddb64
 def load_dataset(
     name_or_path: str | Path,              # a name of `DATASETS`, or a table, or a folder of tables
     columns: Sequence[str] | None = None,  # canonical names wanted, in order; None: all features but identifiers

@@ -5,22 +5,21 @@
 # %% auto #0
 __all__ = ['is_capture', 'capture_columns', 'capture_batches', 'exporter_for']
 
-# %% ../nbs/01b_pcaps.ipynb #e6aacf7a
+# %% ../nbs/01b_pcaps.ipynb #4ae3ab15
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .capture import CAPTURE_MAGIC, CaptureReport
 from .contents import DAMAGE, open_contents
 from .lines import Batch, Wanted
 from .recipes import Feature
-from .vocabulary import FLOW_FEATURES
+from .vocabulary import CAPTURE_MAGIC, FLOW_FEATURES
 
-# %% ../nbs/01b_pcaps.ipynb #ee6226ff
+# %% ../nbs/01b_pcaps.ipynb #c099fdbb
 def is_capture(
     path: str | Path,  # a file, packed or not, or a member of a zip archive
 ) -> bool:             # False also for what cannot be read
@@ -29,20 +28,22 @@ def is_capture(
         with open_contents(path) as contents: return contents.file.read(4) in CAPTURE_MAGIC
     except (ValueError, *DAMAGE): return False
 
-# %% ../nbs/01b_pcaps.ipynb #6a0b0f67
+# %% ../nbs/01b_pcaps.ipynb #b25e576e
 def capture_columns() -> tuple[tuple[str, ...], tuple[pa.DataType, ...]]:  # names, and what they hold
     "The columns of every capture: who talked, then the features."
     from nfad.wire import IDENTITY
-    of_text = ("Source IP", "Destination IP", "VLAN Tags", "Community ID")
-    kinds = [pa.string() if name in of_text else pa.int64() if "Port" in name else pa.float64() for name in IDENTITY]
+    kinds = {"Source IP": pa.string(), "Destination IP": pa.string(), "VLAN Tags": pa.string(),
+             "Community ID": pa.string(), "Source Port": pa.int64(), "Destination Port": pa.int64()}
+    kinds = [kinds.get(name, pa.float64()) for name in IDENTITY]
     return (*IDENTITY, *FLOW_FEATURES), (*kinds, *[pa.float64()] * len(FLOW_FEATURES))
 
 
-def _counted(frames: CaptureReport, meter: "FlowMeter", notes: Counter) -> None:
+def _counted(frames: Any, meter: Any, notes: Counter) -> None:
     "Adds what was left out to the notes of a table."
     for why, n in frames.left_out.items(): notes[f"frames of captures left out: {why}"] += n
     if frames.damage: notes[f"captures not read to their end: {frames.damage}"] += 1
-    if meter.report.evicted: notes["flows ended early: more are open than the table holds"] += meter.report.evicted
+    evicted = meter.report.evicted
+    if evicted: notes["flows ended early: more are open than the table holds"] += evicted
 
 
 def capture_batches(
@@ -51,6 +52,7 @@ def capture_batches(
     wanted: Wanted,       # columns, and the dialect
 ) -> Iterator[Batch]:     # of flow records, as the flows end
     "The flow records of a capture."
+    from nfad.capture import CaptureReport
     from nfad.wire import FlowMeter, flow_batches
     names, types = capture_columns()
     frames, meter = CaptureReport(), FlowMeter(wanted.exporter or "nfad")
@@ -67,7 +69,7 @@ def capture_batches(
                 yield Batch(numbers, texts, lines, np.full(len(part), None, object), contents.share())
     _counted(frames, meter, notes)
 
-# %% ../nbs/01b_pcaps.ipynb #6bce6178
+# %% ../nbs/01b_pcaps.ipynb #8f0dbe09
 def exporter_for(
     recipe: Sequence[str | Feature],  # of a model, or names of features
     exporter: str,                    # that made the table: a name, "capture" for any, "" unknown
@@ -79,10 +81,12 @@ def exporter_for(
     if exporter != "capture":
         if not exporter or not known or exporter in known: return ""
         raise ValueError(
-            f"{path} holds records in the dialect {exporter}, and the model learnt those of {known[0]}, which differ; "
-            f"make them again: nfad flows CAPTURE {path.name} --dialect {known[0]}")
+            f"{path} holds records in the dialect {exporter}, and the model learnt those of "
+            f"{known[0]}, which differ; make them again: "
+            f"nfad flows CAPTURE {path.name} --dialect {known[0]}")
     if known: return known[0]
     raise ValueError(
-        f"{path} is a capture, and the model does not say which exporter made the records that it learnt; train it on "
-        "captures, or make records as its exporter does (cicflowmeter for CIC's data sets), and score those: "
+        f"{path} is a capture, and the model does not say which exporter made the records that it "
+        "learnt; train it on captures, or make records as its exporter does (cicflowmeter for "
+        "CIC's data sets), and score those: "
         f"nfad flows {path.name} flows.parquet --dialect cicflowmeter")

@@ -44,8 +44,10 @@ def plain_recipe(
 # %% ../nbs/01b_recipes.ipynb #577fe211
 def is_plain(
     recipe: Sequence[Feature],  # of a model
+    exporter: str = "",         # "any": a known exporter says more, too
 ) -> bool:                      # True: each number is a cell as it is, and none is filled
     "Whether a recipe says nothing that names do not say."
+    if exporter and any(feature.exporter for feature in recipe): return False
     as_it_is = lambda feature: feature[:4] == (feature.name, feature.name, "number", "")
     return all(as_it_is(feature) and np.isnan(feature.fill) for feature in recipe)
 

@@ -24,16 +24,17 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from .core import require_choice, suggest
+from .capture import CAPTURE_MAGIC
 from .outputs import kind_of
 from .sensors import HEADERLESS
 from .vocabulary import (
-    canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
+    CAPTURE_MAGIC, canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
 from .contents import (
     DAMAGE, archive_members, is_pipe, on_disk, open_contents, plain_ending, whole_lines,
     whole_objects)
 from .dialects import Dialect, find_dialect
 from .lines import BATCH, Batch, Wanted, read_numbers, text_batches
-from .pcaps import CAPTURE_MAGIC, capture_batches, capture_columns, exporter_for, is_capture
+from .pcaps import capture_batches, capture_columns, exporter_for, is_capture
 from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns, plain_recipe
 
 # %% ../nbs/01b_tables.ipynb #e7c8d701
@@ -379,7 +380,12 @@ _KINDS = {  # first bytes -> what a file is
 
 def _open_capture(path: Path, report: ReadReport) -> Table:
     "A capture as a table of its flows."
-    read = partial(capture_batches, path, report.notes)
+    noted = []
+    def read(wanted):
+        notes = Counter()
+        yield from capture_batches(path, notes, wanted)
+        if not noted: report.notes.update(notes)  # however often it is read
+        noted.append(path)
     return Table(path, *capture_columns(), report, read, "capture", "capture")
 
 

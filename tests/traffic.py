@@ -77,3 +77,45 @@ def a_request(i: int, start: int = 1_700_000_000_000) -> dict:
     "One of many small network flows, in the names of NetFlow, times in ms."
     return {"Source IP": f"10.0.0.{i % 200 + 1}", "Destination IP": "192.0.2.53", "Source Port": 40000 + i % 20000, "Destination Port": 53, "Protocol": 17, "TCP_FLAGS": 0,
             "IN_BYTES": 60 + i % 40, "IN_PKTS": 1 + i % 3, "Timestamp": start + 9 * i, "FLOW_END_MILLISECONDS": start + 9 * i + i % 7}
+
+
+def ng_block(kind, body, order="<"):
+    "A block of pcapng."
+    body += bytes(-len(body) % 4)
+    return struct.pack(order + "II", kind, 12 + len(body)) + body + struct.pack(order + "I", 12 + len(body))
+
+
+def ng_section(order="<"): return ng_block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1), order)
+
+
+def ng_interface(order="<", link=1, resolution=6, offset=0):
+    options = struct.pack(order + "HHB3x", 9, 1, resolution) + struct.pack(order + "HHq", 14, 8, offset) + bytes(4)
+    return ng_block(1, struct.pack(order + "HHI", link, 0, 0) + options, order)
+
+
+def ng_packet(micros, frame, order="<", interface=0, per_second=10**6, length=None):
+    ticks = micros * per_second // 10**6
+    body = struct.pack(order + "IIIII", interface, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), length or len(frame)) + frame
+    return ng_block(6, body, order)
+
+
+def random_packets(seed, n=600):
+    "Packets (of `PACKET`) of a few pairs with every flag and pause, in order of time; ICMP among them."
+    from nfad.headers import PACKET
+    rng = np.random.default_rng(seed)
+    packets = np.zeros(n, PACKET)
+    gaps = rng.choice([0, 10, 1000, 400_000, 1_500_000, 7_000_000, 130_000_000, 700_000_000], n, p=[.1, .2, .2, .2, .15, .1, .04, .01])
+    packets["time"] = 1_600_000_000_000_000 + np.cumsum(gaps)
+    pair, up = rng.integers(0, 6, n), rng.random(n) < 0.6
+    for side, mine in (("source", up), ("destination", ~up)):
+        packets[f"{side}_low"] = np.where(mine, 0x0A000001, 0x0A000002 + pair % 2)
+        packets[f"{side}_port"] = np.where(mine, 4000 + pair, 80)
+    packets["version"] = 4
+    packets["protocol"] = np.where(pair == 5, 17, 6)
+    packets["size"] = rng.choice([0, 0, 1, 100, 1460], n)
+    packets["length"] = packets["size"] + 54
+    packets["header_bytes"] = rng.choice([20, 32], n)
+    is_tcp = packets["protocol"] == 6
+    packets["flags"] = np.where(is_tcp, rng.choice([2, 18, 16, 24, 17, 4, 1, 0x52, 255], n, p=[.15, .1, .3, .15, .1, .05, .05, .05, .05]), 0)
+    packets["window"] = np.where(is_tcp, rng.integers(0, 65536, n), -1)
+    return packets
