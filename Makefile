@@ -24,7 +24,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test attack promises check rules readme incident notebooks results detectors studies benchmark rivals verdicts captures export lab clean
+.PHONY: help venv demo test attack promises check rules readme incident notebooks results detectors studies benchmark rivals verdicts dirt captures export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -106,6 +106,9 @@ rivals: venv  ## measure FlowJAX, zuko, scikit-learn and PyOD beside nfad, into 
 verdicts: venv  ## play rounds of answers on every data set in NFAD_DATA (or on DATA="tor2016"), nfad and its rivals over 5 seeds, into figures/verdicts.csv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
 	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py verdicts $(DATA)
+
+dirt: venv  ## play rounds of answers with 1 % attacks in training on two data sets (or on DATA="tor2016"), into figures/dirt.csv
+	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py dirt $(DATA)
 
 captures: venv  ## train on captures of devices in NFAD_DATA, and say what is found in attacks and in a device never seen, into figures/captures.csv (minutes)
 	$(BIN)/papermill nbs/07e_captures.ipynb runs/captures.ipynb -p dataset "$${NFAD_DATA:-data}/captures" -p n_splits 8 -p epochs 0 -p table_path figures/captures.csv -p figure_path figures/captures.png

@@ -20,6 +20,7 @@ from typing import Any, Iterator, Sequence
 
 from . import answering, live, metering
 from .commands import COMMANDS, Said, add_options, command, names_of
+from .teaching import benign_beside, found_below, require_benign
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
@@ -108,10 +109,11 @@ def split_sizes(
     train_size: int,        # benign training records; 0: the usual number, here and below
     val_size: int,          # benign calibration records
     test_size: int,         # benign and attack records of the test
-) -> dict[str, int] | None: # part of a split -> size; None: the usual ones
+    preset: str,            # paper has sizes of its own
+) -> dict[str, int] | str:  # part of a split -> size; or the name of the usual ones
     "Sizes of a split by the names of the released scripts."
     given = {"train": train_size, "calibration": val_size, "test": test_size, "attack": test_size}
-    return {part: n for part, n in given.items() if n} or None
+    return {part: n for part, n in given.items() if n} or ("paper" if preset == "paper" else "default")
 
 # %% ../nbs/13_cli.ipynb #6b919fcf
 def _own_file(
@@ -135,8 +137,8 @@ def _features(feature_set: str, feature_indexes: str) -> str:
 def _train(
     # argument: a registered name (see `nfad datasets`), a table of any kind, or a folder of tables
     dataset: str = "demo",
-    benign_path: str = "",        # table or folder of benign records without labels, instead of a data set
-    feature_set: str = "default", # a named set, names or indices, or a JSON file; default: its own
+    benign_path: str = "",        # table or folder of benign records, instead of a data set
+    feature_set: str = "default", # named set, names or indices with commas, JSON file
     feature_indexes: str = "",    # positions, such as 31,13,35; instead of --feature-set
     preset: str = "default",      # default, fast, paper (the released protocol) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
@@ -147,12 +149,13 @@ def _train(
     learning_rate: float | None = None,  # peak learning rate; as in the preset
     optimizer: str | None = None, # adam or sgd; as in the preset
     transform: str | None = None, # standard, robust, log, quantile or none; as in the preset
+    caution: int = 1,             # crowds to ask; 3 where attacks may be among the benign
     fpr: float = 0.01,            # false-alarm rate that the threshold promises
     seed: int = 0,                # of the split, the initial weights and the batches
     label_column: str = "",       # of an own file; well-known names are tried; none: all benign
-    benign_label: str = "",       # of it, several separated by commas; BENIGN, Normal, ... are known
-    missing: str = "auto",        # rows without a number: drop; indicate: they stay, marked; or auto
-    header: str = "",             # names of columns, separated by commas, of a text without a header
+    benign_label: str = "",       # of it, several with commas; BENIGN, Normal, ... are known
+    missing: str = "auto",        # rows without a number: drop, indicate (stay, marked) or auto
+    header: str = "",             # names of columns, with commas, of a text without a header
     sensor: str = "",             # of a folder with files of several: one of them, or largest
     dialect: str = "nfad",        # of captures: nfad; or cicflowmeter, with its errors
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
@@ -162,14 +165,13 @@ def _train(
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
     from nfad.runs import prepare, train_run
-    sizes = split_sizes(train_size, val_size, test_size) or ("paper" if preset == "paper" else "default")
     label = "none" if benign_path else label_column
-    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | {
-        "dataset": benign_path or dataset, "feature_set": _features(feature_set, feature_indexes),
-        "split": split, "sizes": sizes, "seed": seed}
+    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | dict(
+        dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
+        split=split, sizes=split_sizes(train_size, val_size, test_size, preset), seed=seed)
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
-    detector = FlowDetector.preset(preset, **given, fpr=fpr, seed=seed, progress=not quiet)
+    detector = FlowDetector.preset(preset, **given, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
     return _trained(train_run(prepared, detector, settings, force), prepared)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
@@ -186,12 +188,6 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
         if record[warning]: text += f"\nWARNING: {{{warning}}}"
     lines = [text.format(**said), *prepared.dataset.report.lines()]
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
-
-# %% ../nbs/13_cli.ipynb #ddc36334
-def _benign_path(model: str, path: str) -> Path | None:
-    "The named file of benign records, else the one beside the model; None if there is none."
-    beside = Path(model).parent / "calibration.parquet"
-    return Path(path) if path else beside if beside.is_file() else None
 
 # %% ../nbs/13_cli.ipynb #c9a18c0c
 @command("score")
@@ -229,7 +225,7 @@ def _score(
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
     from nfad.serving import load_model
-    loaded = load_model(model, fpr, _benign_path(model, reference))
+    loaded = load_model(model, fpr, benign_beside(model, reference))
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
                          names_of(header), force)
@@ -254,22 +250,6 @@ def _scored(report: Any) -> Said:
         "failed_files": failed[["file", "error"]].to_dict("records"),
         "left_out": report.left_out, "doubts": list(report.doubts)}
     return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
-
-# %% ../nbs/13_cli.ipynb #35616d08
-def found_below(
-    path: str,      # of a file, or of a folder of tables
-) -> list[Path]:    # files on disk
-    "All files of a folder."
-    place = Path(path)
-    return [found for found in place.rglob("*") if found.is_file()] if place.is_dir() else [place]
-
-
-def _require_calm(model: str, path: str) -> Path:
-    "Benign records named or beside the model, or what to do."
-    found = _benign_path(model, path)
-    if found: return found
-    wanted = "calibration.parquet beside the model, or a table named with --background or --calibration"
-    raise FileNotFoundError(f"benign records that nobody chose are needed: {wanted}")
 
 # %% ../nbs/13_cli.ipynb #fd91ea92
 def first_alerts(
@@ -306,14 +286,14 @@ def _explain(
     from nfad.ecs import write_lines
     from nfad.serving import benign_records, load_model
     loaded = load_model(model)
-    beside = None if quick else _benign_path(model, background)
+    beside = None if quick else benign_beside(model, background)
     benign = benign_records(beside, loaded.recipe) if beside else None
     rules = names_of(suppress)
-    if ask and rules: raise ValueError("ask and suppress cannot be given together: rules hide alerts, not questions")
+    if ask and rules: raise ValueError("ask and suppress exclude each other: rules hide alerts, not questions")
     if ask:
         from nfad.questions import answered_records, find_questions
         known = answered_records(loaded, names_of(answered))
-        calm = benign_records(_require_calm(model, background), loaded.recipe)
+        calm = benign_records(require_benign(model, background), loaded.recipe)
         found = find_questions(loaded, source, target, calm, ask, known, fdr, names_of(header))
     else: found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
@@ -322,30 +302,6 @@ def _explain(
     for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
     text = "\n".join(filter(None, (str(alerts), first_alerts(alerts.table), str(page))))
     return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
-
-# %% ../nbs/13_cli.ipynb #042f304a
-@command("learn")
-def _learn(
-    model: str,             # path of a model file
-    verdicts: list[str],    # files that nfad verdict wrote
-    target: str,            # path of the new model file
-    # table of benign records that nobody chose; calibration.parquet beside the model is found
-    calibration: str = "",
-    source: str = "",       # records, such as the night, to count what disappears and appears
-    other_models: bool = False,  # use verdicts on the lists of other models, too
-    header: str = "",       # names of columns, separated by commas, of texts without a header
-    force: bool = False,    # write over a file that is no model of nfad, or that is read
-) -> Said:                  # the account
-    "Makes a new model that knows what people said: attacks are lifted, the promise is made anew."
-    from nfad.learning import learn_files
-    calm = _require_calm(model, calibration)
-    account = learn_files(model, verdicts, target, calm, source, other_models, names_of(header), force)
-    same = ("fpr", "n_calibration", "n_above", "left_out")
-    content = {"model": target, "answers": len(account.answers.records),
-               "attacks": int(account.answers.attack.sum()), "attacks_above": account.attacks,
-               "benign_above": account.benign, "night": account.night and account.night._asdict(),
-               **{name: getattr(account, name) for name in same}}
-    return Said(content, f"{account}\n{target}")
 
 # %% ../nbs/13_cli.ipynb #19079393
 @command("recalibrate")

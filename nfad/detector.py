@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from .core import (allowed_alarms, package_versions, read_model, reading_model, require_between,
                        require_choice, require_finite, require_positive_int, write_model)
+from .draws import hold_out
 from .recipes import is_plain, plain_recipe, recipe_from_plain, recipe_to_plain
 from .prep import TRANSFORMS, Transform
 from .tail import Tail
@@ -27,6 +28,7 @@ from .architectures import ARCHITECTURES, build_flow, flow_shapes, terms_functio
 from .training import (OPTIMIZERS, ArraySource, History, ParquetRecords, ParquetSource,
                            history_from_plain, train_flow, train_pzflow)
 from .statistics import PARTS, ProfileStatistic
+from .wary import wary_parts
 
 # %% ../nbs/02d_detector.ipynb #8419e17e
 class FlowDetector:
@@ -42,6 +44,7 @@ class FlowDetector:
         latent_df: float = 5.0,                # degrees of freedom of the Student t latent
         statistic: str = "profile",            # profile, or log_prob: the plain -log p
         n_points: int | None = None,           # to compare with; None: `usual_points` of `02_nearest`
+        caution: int = 1,                      # crowds to ask; 3: attacks may be in training
         n_members: int = 1,                    # flows with seeds from seed on; terms are their mean
         noise: float | str = 0.02,             # training noise, scaled units; or "resolution"
         epochs: int = 60,                      # at most
@@ -59,6 +62,7 @@ class FlowDetector:
         self.n_layers, self.hidden, self.n_bins = n_layers, hidden, n_bins
         self.latent_df = latent_df
         self.statistic, self.n_points = statistic, n_points
+        self.caution = caution
         self.n_members, self.noise = n_members, noise
         self.epochs, self.batch_size, self.patience = epochs, batch_size, patience
         self.learning_rate, self.optimizer = learning_rate, optimizer
@@ -151,6 +155,9 @@ def _check_settings(self: FlowDetector) -> None:
     require_between(self.validation_fraction, 0, 1, "validation_fraction")
     require_between(self.fpr, 0, 1, "fpr")
     require_between(self.n_members, 0, 101, "n_members")
+    require_between(require_positive_int(self.caution, "caution"), 0, 101, "caution")
+    if self.caution > 1 and self.statistic != "profile":
+        raise ValueError(f"caution must be 1 for statistic {self.statistic!r}, got {self.caution}")
     if masked: return
     here = f"for architecture {self.architecture!r}"
     if self.statistic == "profile":
@@ -171,17 +178,6 @@ def _require_table(X: Any) -> Any:
     given = f"{type(X).__name__} of shape {table.shape}"
     raise ValueError(f"X must be a DataFrame or an array of shape (n, d), got {given}")
 
-
-def hold_out(
-    X: pd.DataFrame | np.ndarray,  # (n, d) records
-    fraction: float,               # share to cut off, in (0, 1)
-    seed: int,                     # of the draw
-) -> tuple[Any, Any]:              # the rest, and at least two records cut off
-    "Cuts a random part off."
-    rows = np.random.default_rng(seed).permutation(len(X))
-    n = max(int(fraction * len(X)), 2)
-    take = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
-    return take(rows[n:]), take(rows[:n])
 
 # %% ../nbs/02d_detector.ipynb #84a9a214
 def _feature_order(order: Sequence[str] | str | None, names: Sequence[str], seed: int) -> list[int]:
@@ -237,8 +233,9 @@ def _fit_statistic(self: FlowDetector, Z: np.ndarray, Z_validation: np.ndarray) 
     scores = np.concatenate([S, S_validation]).sum(axis=1)
     n_parts = 1
     if self.statistic == "profile":
-        self.statistic_ = ProfileStatistic(self.n_points).fit(Z, S, Z_validation, S_validation)
-        scores = self.statistic_.score(Z_validation, S_validation)
+        statistic = ProfileStatistic(self.n_points, questions=wary_parts(PARTS, self.caution))
+        self.statistic_ = statistic.fit(Z, S, Z_validation, S_validation)
+        scores = statistic.score(Z_validation, S_validation)
         n_parts = len(PARTS)
     beyond = n_parts * np.log(self.n_train_ + 2)  # one in n for each part
     self.constant_cost_ = float(max(scores.max() - np.median(scores), beyond))
@@ -275,8 +272,9 @@ def fit(
     elif validation is None: train, held = hold_out(X, self.validation_fraction, self.seed)
     else: train, held = X, validation
     validation = held if validation is None else validation
-    if len(train) < 8: raise ValueError(f"X must hold at least 8 benign records, got {len(train)}")
-    needed = 2 if self.statistic == "profile" else 1
+    least = f"at least {8 * self.caution} benign records"
+    if len(train) < 8 * self.caution: raise ValueError(f"X must hold {least}, got {len(train)}")
+    needed = 2 * self.caution if self.statistic == "profile" else 1
     if len(validation) < needed:
         raise ValueError(f"validation must hold at least {needed} benign records, got {len(validation)}")
     self._set_transform(Transform(self.transform).fit(train))
@@ -341,7 +339,8 @@ def member_log_prob(
     "log p(x) in scaled units under each member of the ensemble."
     members = [(terms_function(flow), flow._params) for flow in getattr(self, "flows_", [])]
     def each(Z, terms, u):
-        found = [in_blocks(lambda rows: of_member(params, rows)[:1], Z)[0] for of_member, params in members]
+        found = [in_blocks(lambda rows: of_member(params, rows)[:1], Z)[0]
+                 for of_member, params in members]
         return np.stack([terms.sum(axis=1) for terms in found], axis=1)
     return self._in_chunks(X, each)
 
@@ -512,20 +511,21 @@ def statistic_arrays(
     statistic.require_parts()
     settings = np.array([statistic.n_points or 0, statistic.low, statistic.high], dtype=np.float64)
     arrays = {"settings": settings, "center": statistic.center_}
-    for part in PARTS: arrays |= part.state(statistic.models_[part.name])
-    return arrays | {"held_out": np.stack([statistic.tails_[part.name].scores for part in PARTS])}
+    for part in statistic.questions: arrays |= part.state(statistic.models_[part.name])
+    return arrays | {"held_out": np.stack([tail.scores for tail in statistic.tails_.values()])}
 
 
 def _widths(statistic: ProfileStatistic) -> dict[str, set[int]]:
     "Columns that records and profiles must have: one number each, if all parts agree."
     widths = {"records": set(), "profiles": {statistic.center_.size}}
-    for part in PARTS: widths[part.of].add(statistic.models_[part.name].width)
+    for part in statistic.questions: widths[part.of].add(statistic.models_[part.name].width)
     return widths
 
 
 # %% ../nbs/02d_detector.ipynb #17f46f51
 def restore_statistic(
     arrays: dict[str, np.ndarray],  # as `statistic_arrays` gives them
+    caution: int = 1,               # crowds that were asked
 ) -> ProfileStatistic:              # scores exactly like the saved one
     "A fitted statistic from its arrays."
     for name, array in arrays.items():
@@ -535,15 +535,15 @@ def restore_statistic(
         for name in ("settings", "center"):
             if arrays[name].ndim != 1: raise ValueError(f"{name} must be a list, got shape {arrays[name].shape}")
         n_points, low, high = arrays["settings"]
-        statistic = ProfileStatistic(int(n_points) or None, low, high)
+        statistic = ProfileStatistic(int(n_points) or None, low, high, wary_parts(PARTS, caution))
         statistic.center_ = arrays["center"]
         held_out = arrays["held_out"]
-        statistic.models_ = {part.name: part.restore(arrays) for part in PARTS}
+        statistic.models_ = {part.name: part.restore(arrays) for part in statistic.questions}
     except KeyError as error:
         raise ValueError(f"the state of a statistic must hold {error}") from error
     if len(held_out) != len(PARTS):
         raise ValueError(f"held_out must be scores of {list(statistic.models_)}, got shape {held_out.shape}")
-    statistic.tails_ = {part.name: Tail(scores) for part, scores in zip(PARTS, held_out, strict=True)}
+    statistic.tails_ = dict(zip(statistic.models_, map(Tail, held_out), strict=True))
     unknown = sorted(set(arrays) - set(statistic_arrays(statistic)))
     if unknown: raise ValueError(f"no part of the score knows the array {unknown[0]!r}")
     if any(len(widths) != 1 for widths in _widths(statistic).values()):
@@ -623,7 +623,7 @@ def _restore(self: FlowDetector, arrays: dict[str, np.ndarray], header: dict[str
     if bounds.shape != (2, k) or (bounds[0] > bounds[1]).any():
         raise ValueError(f"bounds must be least and largest values of {k} features, got {bounds.shape}")
     if self.statistic == "profile":
-        self.statistic_ = restore_statistic(_under("statistic.", arrays))
+        self.statistic_ = restore_statistic(_under("statistic.", arrays), self.caution)
         if _widths(self.statistic_) != {"records": {k}, "profiles": {k}}:
             raise ValueError("the statistic has another number of features than the transform")
     scores = require_finite(arrays["calibration_scores"], "calibration_scores")

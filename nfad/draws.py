@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['split_units', 'part_sizes', 'take_units', 'pick_labelled', 'later_days', 'fit_sizes', 'draw_rows', 'account_for',
-           'stratified_units']
+           'stratified_units', 'hold_out']
 
 # %% ../nbs/01d_draws.ipynb #f38ed5b7
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 import pandas as pd
@@ -212,3 +212,15 @@ def stratified_units(
         middle = (np.arange(len(units)) + 0.5) / len(units)
         part[units] = np.searchsorted(np.cumsum(shares)[:-1], middle)
     return [np.flatnonzero(part[unit] == k) for k in range(len(shares))]
+
+# %% ../nbs/01d_draws.ipynb #1bba722f
+def hold_out(
+    X: pd.DataFrame | np.ndarray,  # (n, d) records
+    fraction: float,               # share to cut off, in (0, 1)
+    seed: int,                     # of the draw
+) -> tuple[Any, Any]:              # the rest, and at least two records cut off
+    "Cuts a random part off."
+    rows = np.random.default_rng(seed).permutation(len(X))
+    n = max(int(fraction * len(X)), 2)
+    take = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
+    return take(rows[n:]), take(rows[:n])

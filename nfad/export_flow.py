@@ -203,6 +203,8 @@ def flow_to_onnx(
     require_choice(detector.architecture, ["autoregressive"], "the architecture of an exported flow")
     if getattr(detector, "forest_", None) is not None:
         raise ValueError("detector must not have learned from answers: an exported score would lack its forest")
+    if detector.caution > 1:
+        raise ValueError(f"detector must have caution 1 to become ONNX, got {detector.caution}")
     choices = ["log_prob", detector.statistic]
     statistic = require_choice(statistic or detector.statistic, choices, "statistic")
     g = Graph()

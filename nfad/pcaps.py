@@ -8,17 +8,16 @@ __all__ = ['is_capture', 'capture_columns', 'capture_batches', 'exporter_for']
 # %% ../nbs/01b_pcaps.ipynb #4ae3ab15
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .capture import CAPTURE_MAGIC, CaptureReport
 from .contents import DAMAGE, open_contents
 from .lines import Batch, Wanted
 from .recipes import Feature
-from .vocabulary import FLOW_FEATURES
+from .vocabulary import CAPTURE_MAGIC, FLOW_FEATURES
 
 # %% ../nbs/01b_pcaps.ipynb #c099fdbb
 def is_capture(
@@ -39,7 +38,7 @@ def capture_columns() -> tuple[tuple[str, ...], tuple[pa.DataType, ...]]:  # nam
     return (*IDENTITY, *FLOW_FEATURES), (*kinds, *[pa.float64()] * len(FLOW_FEATURES))
 
 
-def _counted(frames: CaptureReport, meter: "FlowMeter", notes: Counter) -> None:
+def _counted(frames: Any, meter: Any, notes: Counter) -> None:
     "Adds what was left out to the notes of a table."
     for why, n in frames.left_out.items(): notes[f"frames of captures left out: {why}"] += n
     if frames.damage: notes[f"captures not read to their end: {frames.damage}"] += 1
@@ -53,6 +52,7 @@ def capture_batches(
     wanted: Wanted,       # columns, and the dialect
 ) -> Iterator[Batch]:     # of flow records, as the flows end
     "The flow records of a capture."
+    from nfad.capture import CaptureReport
     from nfad.wire import FlowMeter, flow_batches
     names, types = capture_columns()
     frames, meter = CaptureReport(), FlowMeter(wanted.exporter or "nfad")

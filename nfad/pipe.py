@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from .capture import CaptureReport
 from .headers import PACKET, read_capture
 from .serving import frame_numbers, score_rows
-from .streams import Answer, Scorer
+from .streams import Scorer
 from .wire import IDENTITY, FlowMeter
 
 # %% ../nbs/11i_pipe.ipynb #e67b8216
@@ -102,9 +102,8 @@ def answer_flows(
         told = np.equal(scored["is_anomaly"], True) if alerts_only else np.ones(len(frame), bool)
         told = told.astype(bool)
         records = iter(frame[told].to_dict("records"))
-        answers = map(Answer, *(column.tolist() for column in scored.values()))
-        for is_told, answer in zip(told, answers, strict=True):
+        for is_told, *values in zip(told, *(column.tolist() for column in scored.values()), strict=True):
             number += 1
-            if answer.reason: answer = Answer(None, None, None, answer.reason)
+            if values[-1]: values[:-1] = None, None, None  # a reason instead of a score
             record = next(records) if is_told else {}
-            yield record | {"nfad": {"line": number, **answer._asdict()}}
+            yield record | {"nfad": {"line": number, **dict(zip(scored, values, strict=True))}}

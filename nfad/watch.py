@@ -6,7 +6,6 @@
 __all__ = ['Watch']
 
 # %% ../nbs/11j_watch.ipynb #06b3fcbc
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,15 +15,15 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import atomic_path
+from .core import read_model, write_model
 from .capture import CaptureReport
-from .headers import read_capture
+from .headers import PACKET, read_capture
 from .outputs import kind_of, require_free, write_table
 from .pcaps import exporter_for, is_capture
+from .running import FLOW
 from .wire import FlowMeter, FlowReport
 from .serving import LoadedModel
-from .files import FAILURES, Job, score_file, target_name
-from .drift import WINDOW
+from .files import score_files
 
 # %% ../nbs/11j_watch.ipynb #082c57b7
 class Folder:
@@ -57,13 +56,18 @@ class Folder:
         return [(name, path) for _, name, path in sorted(settled)], n_growing
 
 # %% ../nbs/11j_watch.ipynb #aaa87429
-_STATE = ".nfad-watch.npz"
+_STATE, _FORMAT = ".nfad-watch.safetensors", "nfad-watch-1"
 
 
 class State(NamedTuple):
     "What a watch knows."
     done: dict[str, list[int]]  # name -> size and time of change
     meter: FlowMeter | None     # None: no capture yet
+
+
+def _plain(held: np.ndarray) -> np.ndarray:
+    "Structures as bytes, numbers as they are."
+    return held.view(np.uint8) if held.dtype.names else held
 
 
 def write_state(
@@ -74,19 +78,17 @@ def write_state(
     "Writes a state, whole or not at all."
     meter, arrays, said = state.meter, {}, {"model": model, "done": state.done}
     if meter:
-        arrays = {f"table.{name}": held for name, held in meter.table._asdict().items()}
-        arrays |= {f"waiting.{name}": getattr(meter.waiting, name) for name in ("packets", "keys")}
+        arrays = {f"table.{name}": _plain(held) for name, held in meter.table._asdict().items()}
+        arrays |= {name: _plain(getattr(meter.waiting, name)) for name in ("packets", "keys")}
         said |= {"dialect": meter.dialect, "newest": int(meter.waiting.newest),
-                 "late": int(meter.waiting.late), "report": asdict(meter.report)}
-    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, said=text, **arrays)
+                 "late": int(meter.waiting.late), "report": asdict(meter.report),
+                 "layout": f"{FLOW} {PACKET}"}
+    write_model(path, arrays, said, _FORMAT)
 
 # %% ../nbs/11j_watch.ipynb #e2bf85c2
 def _like(held: np.ndarray, own: np.ndarray) -> np.ndarray:
-    "An array of a file as kernels want it; files forget how structures are aligned."
-    if held.dtype != own.dtype: raise ValueError("it was written by another version of nfad")
-    return held.view(own.dtype)
+    "An array of a file as kernels want it."
+    return held.copy().view(own.dtype) if own.dtype.names else held.copy()
 
 
 def read_state(
@@ -95,22 +97,18 @@ def read_state(
 ) -> State:            # an empty one if there is no file
     "Reads a state that `write_state` wrote."
     if not Path(path).is_file(): return State({}, None)
-    try:
-        with np.load(path, allow_pickle=False) as file: arrays = dict(file)
-        said = json.loads(arrays.pop("said").tobytes())
-        if said["model"] != model:
-            raise ValueError("it was scored by another model; name another folder for results")
-        if "dialect" not in said: return State(said["done"], None)
-        meter = FlowMeter(said["dialect"])
-        own = meter.table._asdict()
-        table = {name: _like(arrays[f"table.{name}"], held) for name, held in own.items()}
-        meter.table = meter.table._replace(**table)
-        meter.waiting.packets = _like(arrays["waiting.packets"], meter.waiting.packets)
-        meter.waiting.keys = _like(arrays["waiting.keys"], meter.waiting.keys)
-        meter.waiting.newest, meter.waiting.late = said["newest"], said["late"]
-        meter.report = FlowReport(**said["report"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be gone on with: {error}") from None
+    arrays, said = read_model(path, _FORMAT)
+    if said["model"] != model:
+        raise ValueError(f"{path} is of another model; name another folder for results")
+    if "dialect" not in said: return State(said["done"], None)
+    if said["layout"] != f"{FLOW} {PACKET}": raise ValueError(f"{path} is of another version of nfad")
+    meter = FlowMeter(said["dialect"])
+    table = {name: _like(arrays[f"table.{name}"], held) for name, held in meter.table._asdict().items()}
+    meter.table = meter.table._replace(**table)
+    meter.waiting.packets = _like(arrays["packets"], meter.waiting.packets)
+    meter.waiting.keys = arrays["keys"].copy()
+    meter.waiting.newest, meter.waiting.late = said["newest"], said["late"]
+    meter.report = FlowReport(**said["report"])
     return State(said["done"], meter)
 
 # %% ../nbs/11j_watch.ipynb #20f33ddd
@@ -134,38 +132,44 @@ class Watch:
 
 
 @patch
-def keep(self: Watch, state: State) -> None:
+def _keep(self: Watch, state: State) -> None:
     "Goes on from a state, and writes it."
     self.state = state
     write_state(self.out / _STATE, state, self.model.identity)
 
 # %% ../nbs/11j_watch.ipynb #e0831c9c
 _NOTHING = {"rows": 0, "bad": 0, "alarms": 0}
+_FAILURES = (OSError, ValueError, KeyError, TypeError, MemoryError)  # what a file may do wrong
+
+
+def _parquet(name: str) -> str:
+    "What a file of results is called."
+    return name if name.lower().endswith(".parquet") else f"{name}.parquet"
 
 
 @patch
-def score(self: Watch, source: Path, name: str) -> dict[str, Any]:
+def _score(self: Watch, source: Path, name: str) -> dict[str, Any]:
     "Scores a file of records."
-    target = self.out / "scores" / target_name(name)
-    require_free({target: "scores"}, [source], self.force)
-    return score_file(self.model, Job(str(source), str(target), name, "identifiers", WINDOW))
+    target = self.out / "scores" / _parquet(name)
+    report = score_files(self.model, source, target, strict=True, progress=False, force=self.force)
+    return report.files.iloc[0].to_dict() | {"file": name}
 
 
 @patch
-def score_flows(
+def _score_flows(
     self: Watch, frames: list[pd.DataFrame], meter: FlowMeter, name: str,
 ) -> dict[str, Any]:
     "Writes flow records, and scores them."
     records = pd.concat(frames, ignore_index=True) if frames else FlowMeter(meter.dialect).flush()
-    path = self.out / "flows" / target_name(name)
+    path = self.out / "flows" / _parquet(name)
     require_free({path: "records"}, force=self.force)
     write_table(records, path, "records", exporter=meter.dialect)
     if not len(records): return _NOTHING | {"file": name, "status": "scored"}
-    return self.score(path, target_name(name))
+    return self._score(path, _parquet(name)) | {"file": name}
 
-
+# %% ../nbs/11j_watch.ipynb #32afa57d
 @patch
-def take(self: Watch, name: str, path: Path) -> dict[str, Any]:
+def _take(self: Watch, name: str, path: Path) -> dict[str, Any]:
     "Scores one file, and remembers that; what went wrong is in `error`."
     state = path.stat()
     done = self.state.done | {name: [state.st_size, state.st_mtime_ns]}
@@ -177,12 +181,12 @@ def take(self: Watch, name: str, path: Path) -> dict[str, Any]:
             dialect = exporter_for(self.model.recipe, "capture", path)
             meter, frames, report = meter or FlowMeter(dialect), [], CaptureReport()
             for packets in read_capture(path, report=report): frames.append(meter.update(packets))
-            said = self.score_flows([frame for frame in frames if len(frame)], meter, name)
+            said = self._score_flows([frame for frame in frames if len(frame)], meter, name)
             said |= {"open": int(meter.table.ends[:2, 2].sum()), "damage": report.damage}
-        else: said = self.score(path, name)
-    except FAILURES as error:
+        else: said = self._score(path, name)
+    except _FAILURES as error:
         said = _NOTHING | {"file": name, "status": "failed", "error": str(error)}
-    self.keep(State(done, meter))
+    self._keep(State(done, meter))
     return said
 
 # %% ../nbs/11j_watch.ipynb #c558caf7
@@ -196,12 +200,12 @@ def run(
     "Scores files as they get complete."
     while True:
         settled, n_growing = self.folder.look(self.state.done)
-        for name, path in settled: yield self.take(name, path)
+        for name, path in settled: yield self._take(name, path)
         if once and not n_growing and not settled: break
         if not settled: time.sleep(every)
     if not finish or not self.state.meter: return
     meter = self.state.meter
     rest = [records for records in [meter.flush()] if len(records)]
     last = max(self.state.done, key=lambda name: self.state.done[name][1])
-    if rest: yield self.score_flows(rest, meter, f"{last}.open")
-    self.keep(State(self.state.done, None))
+    if rest: yield self._score_flows(rest, meter, f"{last}.open")
+    self._keep(State(self.state.done, None))

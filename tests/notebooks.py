@@ -350,38 +350,46 @@ ROUNDS_SEED = 10  # splits that nothing was chosen on
 ROUNDS_ON = ("cicids2017", "csecicids2018", "cicddos2019", "cicids2017_improved", "ciciot2023", "tor2016_15s", "iot23", "unswnb15")
 
 
-def run_rounds(dataset: str, players: str) -> str:
-    "Runs 07d_rounds on one data set; '' or the error that ended it."
+DIRT_ON = ("cicids2017_improved", "csecicids2018")
+
+
+def run_rounds(dataset: str, notebook: str) -> str:
+    "Runs 07d_rounds or 07e_dirt on one data set; '' or the error that ended it."
     from papermill import PapermillExecutionError, execute_notebook
-    report = ROOT / "runs" / dataset / "07d_rounds.ipynb"
+    report = ROOT / "runs" / dataset / f"{notebook}.ipynb"
     report.parent.mkdir(parents=True, exist_ok=True)
-    parameters = {"dataset": dataset, "players": players, "seed": ROUNDS_SEED, "n_seeds": SEEDS}
-    try: execute_notebook(NBS / "07d_rounds.ipynb", report, parameters, cwd=ROOT, progress_bar=False)
+    parameters = {"dataset": dataset, "seed": ROUNDS_SEED, "n_seeds": SEEDS} | ({"players": "all"} if notebook == "07d_rounds" else {})
+    try: execute_notebook(NBS / f"{notebook}.ipynb", report, parameters, cwd=ROOT, progress_bar=False)
     except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
     return ""
 
 
-def verdicts(names: list[str], run=run_rounds, out_dir: str | Path = "runs", folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
-    "Plays rounds of answers on the named data sets, JOBS=2 at a time, and writes figures/verdicts.csv from all that were played; exit status."
+def played(notebook: str, record: str, usual: tuple[str, ...], names: list[str], run=run_rounds, out_dir: str | Path = "runs",
+           folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
+    "Plays rounds of answers on the named data sets, JOBS=2 at a time, and writes a table of figures/ from all that were played; exit status."
     from nfad.catalog import list_datasets
     from nfad.core import require_choice
     from nfad.rounds import collect_rounds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = there.loc[there["found"], "name"].tolist()
-    wanted = [require_choice(name, there, "a data set") for name in names] or [name for name in ROUNDS_ON if name in there]
-    if not wanted: sys.exit("verdicts needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
+    wanted = [require_choice(name, there, "a data set") for name in names] or [name for name in usual if name in there]
+    if not wanted: sys.exit(f"{record} needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     failed = []
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
-        for dataset, error in zip(wanted, workers.map(run, wanted, ["all"] * len(wanted))):
+        for dataset, error in zip(wanted, workers.map(run, wanted, [notebook] * len(wanted))):
             print(f"{dataset}: {error or 'done'}", flush=True)
             if error: failed.append(dataset)
-    collected = collect_rounds(out_dir)
-    collected[collected["dataset"] != "demo"].round(4).to_csv(folder / "verdicts.csv", index=False)
+    collected = collect_rounds(out_dir, f"{record}.json")
+    collected[collected["dataset"] != "demo"].round(4).to_csv(folder / f"{record}.csv", index=False)
     return int(bool(failed))
 
 
+def verdicts(names: list[str]) -> int: return played("07d_rounds", "verdicts", ROUNDS_ON, names)
+def dirt(names: list[str]) -> int: return played("07e_dirt", "dirt", DIRT_ON, names)
+
+
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -40,7 +40,7 @@ def test_scikit_learn_contract():
     d = FlowDetector(hidden=24, fpr=0.05, feature_order=["a", "b"])
     copy = clone(d)
     assert copy is not d and copy.get_params() == d.get_params() and set(d.get_params()) == set(PRESETS["paper"]) | {
-        "feature_order", "n_layers", "hidden", "n_bins", "n_points", "latent_df", "n_members", "validation_fraction", "patience", "fpr", "seed", "progress"}
+        "feature_order", "n_layers", "hidden", "n_bins", "n_points", "latent_df", "caution", "n_members", "validation_fraction", "patience", "fpr", "seed", "progress"}
     assert d.set_params(epochs=3).epochs == 3 and copy.epochs == FlowDetector().epochs
     with pytest.raises(ValueError, match="depth"): d.set_params(depth=3)
     with pytest.raises(TypeError): FlowDetector(depth=3)
@@ -202,7 +202,7 @@ def test_not_fitted_is_said(method):
 
 
 BAD = {"architecture": ["mlp", None, "Autoregressive"], "statistic": ["nll", None, 1], "transform": ["minmax", None], "optimizer": ["lbfgs", 3], "n_layers": [0, 1.5, True],
-       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6], "n_points": [1, 0, 2.5, "few"],
+       "hidden": [0, -3, "64"], "epochs": [0, 2.0, None], "n_members": [0, 2.5, None], "caution": [0, 1.5, None, 101], "batch_size": [0, -1], "patience": [0, None], "n_bins": [1, 0, 1000, 10**6], "n_points": [1, 0, 2.5, "few"],
        "seed": [-1, 0.5, None, "a"], "learning_rate": [0, -1, 10, np.nan, "fast", None], "latent_df": [0, -2, np.inf, np.nan],
        "noise": [-0.1, 1, np.nan, None, "gaps"], "validation_fraction": [0, 1, None], "fpr": [0, 1, -0.1, np.nan, "1%"]}
 

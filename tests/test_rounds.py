@@ -19,7 +19,7 @@ def made_up(seed=0):
     kinds = np.repeat(["benign", "x", "y"], [200, 8, 2])
     records = pd.concat([part(200, 0), part(8, 3), part(2, [0, 6, 0])], ignore_index=True)
     others = pd.concat([part(400, 0), part(50, 3), part(20, [0, 6, 0])], ignore_index=True)
-    return Night(Score(), part(300, 0), part(200, 0), records, kinds != "benign", kinds, others,
+    return Night(Score(), part(300, 0), part(50, 0), part(200, 0), records, kinds != "benign", kinds, others,
                  np.repeat(["benign", "x", "y"], [400, 50, 20]), {"x": 500, "y": 20})
 
 

@@ -18,6 +18,7 @@ from nfad import tables
 from nfad.contents import whole_lines
 from nfad.data import load_dataset
 from nfad.tables import ReadReport, frame_table, number_matrix, open_table, pickled_frame, plan_columns
+from flows import run_child
 
 NAMES = ["Flow Duration", "Total Fwd Packets", "Flow IAT Mean", "Idle Max"]
 fuzz = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -387,3 +388,8 @@ def test_memory_is_flat_in_the_file_size(tmp_path, monkeypatch):
     small, large = (write(tmp_path / f"{n}.csv", ["1,2,3,4.5"] * n) for n in (40_000, 320_000))
     assert peak_of_reading(large, 5_000, False) < 2.5 * peak_of_reading(small, 5_000, False)  # Arrow's threads differ
     assert peak_of_reading(large, 5_000, True) > 5 * peak_of_reading(small, 5_000, True), "the law cannot fail"
+
+
+def test_whoever_reads_tables_does_not_load_what_reads_packets():
+    "numba takes 60 MB and a third of a second."
+    run_child("import sys, nfad.tables, nfad.files; assert 'numba' not in sys.modules, 'numba is loaded'")

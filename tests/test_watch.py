@@ -103,10 +103,10 @@ def test_law_killed(model, tmp_path, monkeypatch, step):
 
 def test_law_killed_catches_a_state_that_comes_too_early(model, tmp_path, monkeypatch):
     def early(self, name, path):
-        self.keep(watch.State(self.state.done | {name: [path.stat().st_size, path.stat().st_mtime_ns]}, self.state.meter))
+        self._keep(watch.State(self.state.done | {name: [path.stat().st_size, path.stat().st_mtime_ns]}, self.state.meter))
         return inner(self, name, path)
-    inner = Watch.take
-    monkeypatch.setattr(Watch, "take", early)
+    inner = Watch._take
+    monkeypatch.setattr(Watch, "_take", early)
     with pytest.raises(AssertionError): law_killed(model, cut(write_talks(tmp_path / "whole.pcap", 30), tmp_path / "in", 4), tmp_path, monkeypatch, 5)
 
 
@@ -146,8 +146,8 @@ def test_nothing_of_others_is_written_over(model, tmp_path):
 def test_a_broken_state_is_an_error(model, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".nfad-watch.npz").write_bytes(b"PK broken")
-    with pytest.raises(ValueError, match="cannot be gone on with"): Watch(model, tmp_path / "in", tmp_path / "out")
+    (tmp_path / "out" / ".nfad-watch.safetensors").write_bytes(b"PK broken")
+    with pytest.raises(ValueError, match="nfad-watch"): Watch(model, tmp_path / "in", tmp_path / "out")
 
 
 def test_the_command_ends_by_a_signal_and_goes_on(model_path, tmp_path, capsys):
