@@ -224,8 +224,6 @@ class Alerts(NamedTuple):
     incidents: Incidents | None = None  # the table put together, once its records were looked at
     explained: tuple[int, ...] = ()       # positions of the records of `explanation`
 
-    def __str__(self) -> str: return "\n".join(filter(None, (counted(self), missing_calibration(self), left_out(self))))
-
 # %% ../nbs/11c_alerts.ipynb #c073c067
 def find_alerts(
     target: str | Path,  # file or folder of scores
@@ -339,8 +337,8 @@ def left_out(
 def __str__(self: Alerts) -> str:
     "Sentences, one a line."
     files = without_score(len(self.missing), "file", list(self.missing))
-    rules = str(self.suppressed or "")
-    return "\n".join(filter(None, (counted(self), rules, missing_calibration(self), left_out(self), files)))
+    said = counted(self), str(self.suppressed or ""), missing_calibration(self), left_out(self), files
+    return "\n".join(filter(None, said))
 
 # %% ../nbs/11c_alerts.ipynb #78132119
 def hide(

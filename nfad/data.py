@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -610,7 +610,7 @@ def load_dataset(
     missing: str = "auto",                 # rows without a number: "drop", "indicate"; "auto": see `make_plan`
     header: Sequence[str] = (),            # names of the columns, for a text without a header
     sensor: str = "",                      # of a folder with files of several, see `one_sensor`
-    dialect: str = "nfad",                 # of captures: nfad or cicflowmeter, see `01b_pcaps`
+    dialect: str = "nfad",                 # of captures: nfad or cicflowmeter, see `01b_recordings`
     folder: str | Path | None = None,      # data folder; None: `data_dir()`
     allow_pickle: bool = False,            # True runs the code inside pickle files
     cache: bool = True,                    # text files are parsed once, into the cache folder

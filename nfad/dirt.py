@@ -11,7 +11,6 @@ from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from .asking import questions
 from .verdicts import VerdictModel

@@ -15,7 +15,6 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .core import require_between, require_positive_int
-from .nearest import NearestPoints
 from .roles import times_of
 from .vocabulary import column_key
 

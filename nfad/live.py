@@ -132,7 +132,7 @@ def _from_routers(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -
 def _from_packets(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -> Said:
     "Scores flows of a capture on standard input as they end; packets are taken before the model is ready."
     from pathlib import Path
-    from nfad.pcaps import exporter_for
+    from nfad.recordings import exporter_for
     from nfad.pipe import PacketQueue, answer_flows, flows_of_pipe
     from nfad.wire import FlowMeter
     packets = PacketQueue(sys.stdin.buffer)

@@ -26,7 +26,7 @@ def find_captures(
     places: Sequence[str | Path],  # captures, packed or not, and folders that hold some
 ) -> list[Path]:                   # in the order of their first packets
     "Captures to be read as one stream."
-    from nfad.pcaps import is_capture
+    from nfad.recordings import is_capture
     found = []
     for place in map(Path, places):
         if not place.exists():

@@ -33,7 +33,7 @@ from .contents import (
     whole_objects)
 from .dialects import Dialect, find_dialect
 from .lines import BATCH, Batch, Wanted, read_numbers, text_batches
-from .pcaps import capture_batches, capture_columns, exporter_for, is_capture
+from .recordings import capture_batches, capture_columns, exporter_for, is_capture
 from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns, plain_recipe
 
 # %% ../nbs/01b_tables.ipynb #e7c8d701

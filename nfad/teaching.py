@@ -7,7 +7,6 @@ __all__ = ['benign_beside', 'require_benign', 'found_below']
 
 # %% ../nbs/11l_teaching.ipynb #91d43aac
 from pathlib import Path
-from typing import Any
 
 from .commands import Said, command, names_of
 from .text import printable

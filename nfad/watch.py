@@ -19,7 +19,7 @@ from .core import read_model, write_model
 from .capture import CaptureReport
 from .headers import PACKET, read_capture
 from .outputs import kind_of, require_free, write_table
-from .pcaps import exporter_for, is_capture
+from .recordings import exporter_for, is_capture
 from .running import FLOW
 from .wire import FlowMeter, FlowReport
 from .serving import LoadedModel

@@ -1,4 +1,4 @@
-"""Laws of nfad.pcaps and nfad.metering: a capture is a table in the dialect of the model, and a file of flows says whose it is."""
+"""Laws of nfad.recordings and nfad.metering: a capture is a table in the dialect of the model, and a file of flows says whose it is."""
 import gzip
 import json
 import zipfile
@@ -14,7 +14,7 @@ from nfad.data import load_dataset
 from nfad.flowmeter import ACK, FIN, SYN, TCP
 from nfad.metering import find_captures, write_flows
 from nfad.outputs import kind_of
-from nfad.pcaps import exporter_for, is_capture
+from nfad.recordings import exporter_for, is_capture
 from nfad.recipes import plain_recipe, recipe_from_plain, recipe_to_plain
 from nfad.serving import load_model
 from nfad.tables import find_tables, open_table
