@@ -99,18 +99,19 @@ def card_html(
 ) -> str:
     "The card of one incident."
     passes = "passes" if row.passes_fdr else "does not pass"
-    facts = [f"evidence {row.evidence:.3g} (p = {row.p_value:.2g}): as an incident it {passes} "
-             "the false discovery rate over incidents",
-             f"{row.n_above:,} of {row.n_alerts:,} above the threshold, "
-             f"highest score {row.highest_score:.1f}, spread {row.spread:.2g}"]
+    facts = [f"{row.n_above:,} of {row.n_alerts:,} above the threshold, "
+             f"highest score {row.highest_score:.1f}, spread {row.spread:.2g}",
+             f"taken together it {passes} the false discovery rate over incidents "
+             f"(evidence {row.evidence:.3g}, p = {row.p_value:.2g})"]
     ends = (("source", "from"), ("target", "to"), ("port", "ports"), ("protocol", "protocols"))
     for what, name in ends:
         told = getattr(row, what)
         if told: facts.append(f"{name}: {told}")
     items = "".join(f"<li>{html_text(fact)}</li>" for fact in facts)
     about = inner or (f"<p>{html_text(reason)}</p>" if reason else "")
+    title = "; ".join(filter(None, (reason.split(";")[0], row.title)))
     return (f'<section class="incident" id="incident-{row.incident}"><h2>Incident {row.incident}: '
-            f'{html_text(row.title)}</h2><ul>{items}</ul>{about}</section>')
+            f'{html_text(title)}</h2><ul>{items}</ul>{about}</section>')
 
 # %% ../nbs/10c_page.ipynb #0accc396
 def incidents_html(

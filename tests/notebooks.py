@@ -245,6 +245,7 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
 
     Two run at a time, on one thread each, so that the CPU seconds of detectors mean something; the environment variable JOBS says another number.
     """
+    import pandas as pd
     from nfad.core import require_choice
     from nfad.catalog import list_datasets
     from nfad.detectors import collect_detectors
@@ -264,6 +265,9 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
             if error: failed.append(tasks[task])
     collected = collect_detectors(out_dir, SEEDS)
     if "demo" not in names: collected = collected[collected["dataset"] != "demo"]
+    if names and (folder / "detectors.csv").is_file():  # rows of other data sets stay
+        known = pd.read_csv(folder / "detectors.csv")
+        collected = pd.concat([known[~known["dataset"].isin(collected["dataset"])], collected], ignore_index=True)
     collected.sort_values(["split", "dataset", "detector"]).round(5).to_csv(folder / "detectors.csv", index=False)
     detector_figures(collected, folder)
     print(f"{folder / 'detectors.csv'}: {len(collected)} rows; {len(failed)} runs failed{': ' + '; '.join(sorted(failed)) if failed else ''}", flush=True)
