@@ -79,6 +79,7 @@ def write_state(
     meter, arrays, said = state.meter, {}, {"model": model, "done": state.done}
     if meter:
         arrays = {f"table.{name}": _plain(held) for name, held in meter.table._asdict().items()}
+        meter.waiting.gather()
         arrays |= {name: _plain(getattr(meter.waiting, name)) for name in ("packets", "keys")}
         said |= {"dialect": meter.dialect, "newest": int(meter.waiting.newest),
                  "late": int(meter.waiting.late), "report": asdict(meter.report),
@@ -107,6 +108,7 @@ def read_state(
     meter.table = meter.table._replace(**table)
     meter.waiting.packets = _like(arrays["packets"], meter.waiting.packets)
     meter.waiting.keys = arrays["keys"].copy()
+    meter.waiting.gather()
     meter.waiting.newest, meter.waiting.late = said["newest"], said["late"]
     meter.report = FlowReport(**said["report"])
     return State(said["done"], meter)

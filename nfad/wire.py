@@ -357,11 +357,15 @@ class _Waiting:
         self.parts = []       # packets and keys that came since
         self.oldest = 1 << 60
 
-    def ready(self, until: int) -> np.ndarray:
-        "Hands out what is not younger than `until`, in order."
+    def gather(self) -> None:
+        "Puts what came since to what was there."
         whole = zip((self.packets, self.keys), *self.parts, strict=True)
         if self.parts: self.packets, self.keys = map(np.concatenate, whole)
-        self.parts = []
+        self.parts, self.oldest = [], int(self.keys.min(initial=1 << 60))
+
+    def ready(self, until: int) -> np.ndarray:
+        "Hands out what is not younger than `until`, in order."
+        self.gather()
         if (np.diff(self.keys) < 0).any():
             order = np.argsort(self.keys, kind="stable")
             self.keys, self.packets = self.keys[order], self.packets[order]

@@ -163,7 +163,7 @@ def test_law_comment_above_catches():
 
 def test_the_commands_say_what_stands_above():
     from nfad import cli
-    assert "reference : table of benign records to compare the stream with; calibration.parquet beside the model is found" in cli._score.__doc__
+    assert "reference : table of benign records to compare with; calibration.parquet beside the model is found" in cli._score.__doc__
 
 
 # ---------------------------------------------------------------- the hook

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from nfad import architectures, core, export, lines, nearest, prep, tables
+from nfad import architectures, core, export, lines, listen, nearest, netflow, prep, tables
 from nfad.cli import main
 from nfad.core import read_header, read_model
 from nfad.detector import FILE_FORMAT, FlowDetector
@@ -304,6 +304,8 @@ def test_the_limits_that_security_md_states():
     assert said == {"model file, ONNX graph": f"{core.MAX_MODEL >> 20} MB", "header of a model file": f"{core.MAX_HEADER >> 20} MB",
                     "features of a model; of architecture `pzflow`": f"{prep._MAX_FEATURES:,}; {architectures._MOST_COUPLED}",
                     "points that records are compared with; flows of an ensemble": f"{nearest.MAX_POINTS:,}; 100", "classes of a network; letters of a name": "10,000; 200",
-                    "line of a stream": f"{lines._LONGEST >> 20} MB", "columns of a table": f"{tables._MAX_COLUMNS:,}"}
+                    "line of a stream": f"{lines._LONGEST >> 20} MB", "columns of a table": f"{tables._MAX_COLUMNS:,}",
+                    "NetFlow: templates; fields of one; datagrams that wait for a template, for the scorer":
+                        f"{netflow._MOST_TEMPLATES:,}; {netflow._MOST_FIELDS}; {netflow._MOST_HELD}, {listen._MOST_WAITING:,}"}
     assert export._LARGEST == core.MAX_MODEL
     for name in (FILE_FORMAT, NETWORK_FORMAT, CHECKPOINT_FORMAT): assert f"`{name}`" in page
