@@ -116,19 +116,22 @@ def without_condemned(
 def strangeness(
     detector: FlowDetector,  # fitted, with the default statistic
     train: pd.DataFrame,     # (n, d) that it was fitted on
-    held_out: pd.DataFrame,  # (m, d) benign records that it was not trained on
+    held_out: pd.DataFrame | None = None,  # (m, d) for the tails, not trained on; None: a seventh of the others
     n_folds: int = 4,        # parts of the training records
     caution: int = 3,        # crowds of each statistic
     seed: int = 0,           # of folds
 ) -> np.ndarray:             # (n,) nats
     "How strange each training record is to the others."
     Z, S = _seen(detector, train)
-    held = _seen(detector, held_out)
-    fold = np.random.default_rng(seed).permutation(len(Z)) % require_positive_int(n_folds, "n_folds", minimum=2)
+    aside = None if held_out is None else _seen(detector, held_out)
+    rng = np.random.default_rng(seed)
+    fold = rng.permutation(len(Z)) % require_positive_int(n_folds, "n_folds", minimum=2)
     scores = np.empty(len(Z))
     for k in range(n_folds):
-        mine = fold == k
-        scores[mine] = _statistic(detector, caution, (Z[~mine], S[~mine]), held).score(Z[mine], S[mine])
+        mine, others = fold == k, rng.permutation(np.flatnonzero(fold != k))
+        rest, tail = (others, others[:0]) if aside else (others[len(others) // 7:], others[:len(others) // 7])
+        statistic = _statistic(detector, caution, (Z[rest], S[rest]), aside or (Z[tail], S[tail]))
+        scores[mine] = statistic.score(Z[mine], S[mine])
     return scores
 
 

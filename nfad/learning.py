@@ -119,6 +119,7 @@ def _cleaned(
     if not answers.attack.any(): return model.detector, None
     named = answers.records[answers.attack]
     detector, told = without_condemned(model.detector, trained, named, calm)
+    if detector is model.detector: return detector, None  # too few would remain
     return detector, (int((told > LEVEL).sum()), len(trained))
 
 

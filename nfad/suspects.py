@@ -16,7 +16,6 @@ import pandas as pd
 from .answers import answered, read_verdicts
 from .dirty import accusations, strangeness, suspects
 from .files import score_files
-from .draws import hold_out
 from .serving import LoadedModel
 from .alerts import Alerts, alert_records, find_alerts, listed_rows, scored_batches, scored_files
 from .learning import trained_records
@@ -58,7 +57,7 @@ def find_suspects(
     records = alert_records(found, source, model.recipe, header)
     train = trained_records(model, records)
     rows = np.flatnonzero(model.seen.was_trained_on(records.to_numpy()))
-    strange = strangeness(model.detector, train, hold_out(train, 0.1, 0)[1])
+    strange = strangeness(model.detector, train)
     place = model.detector.transform_.transform
     told = np.zeros(len(train))
     said = read_verdicts(verdicts).every if verdicts else []

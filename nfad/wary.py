@@ -34,7 +34,7 @@ def _middle(distances: np.ndarray) -> np.ndarray:
     "(n,) middle answers of (n, crowds) distances."
     return np.sort(distances, axis=1)[:, distances.shape[1] // 2]
 
-
+# %% ../nbs/02c_wary.ipynb #a42cfdfc
 class WaryPart:
     "A part that asks several crowds; it does what a `Part` of `nfad.statistics` does."
     def __init__(
