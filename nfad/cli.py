@@ -166,8 +166,8 @@ def _train(
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
     from nfad.runs import prepare
-    settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor, dialect) | dict(
-        dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
+    settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor,
+        dialect) | dict(dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
         split=split, sizes=split_sizes(train_size, val_size, test_size, preset), seed=seed)
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}

@@ -143,7 +143,7 @@ def passed_through(
     named = zip(table.names, canonical_columns(table.names), strict=True)
     return [own for own, name in named if roles[name].role not in measures and own not in RESULT]
 
-
+# %% ../nbs/11_files.ipynb #351b4341
 def score_file(
     model: LoadedModel,           # from `load_model`
     job: Job,                     # what to read and to write
