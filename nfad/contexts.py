@@ -17,7 +17,6 @@ from .context import HostMemory, host_cells, host_columns
 from .core import data_dir
 from .data import open_all, row_ids
 from .dialects import flat
-from .runs import Prepared, weak_promise
 from .serving import LoadedModel, score_rows
 from .tables import ReadReport, Records, Table, plan_columns
 from .views import HostView, Verdicts, stretches
@@ -78,14 +77,14 @@ class ViewFit(NamedTuple):
     weak_promise: str  # what so few of them can promise; "" if they are enough
 
 
-def _tables(prepared: Prepared, dataset: Any, header: Sequence[str], sensor: str, dialect: str) -> list[Table]:
+def _tables(dataset: Any, header: Sequence[str], sensor: str, dialect: str) -> list[Table]:
     "The tables that a data set was read from, once more."
     source, paths, _ = locate(dataset, data_dir())
     tables, _ = open_all(source, paths, ReadReport(), header=header, sensor=sensor)
     return [table.made_by(dialect) for table in tables]
 
 
-def _benign_rows(prepared: Prepared, X: np.ndarray) -> np.ndarray:
+def _benign_rows(prepared: Any, X: np.ndarray) -> np.ndarray:
     "(n,) 2: benign, not used for weights; 1: benign training record; 0: anything else."
     ids = lambda part: row_ids(pd.DataFrame(prepared.part(part).to_numpy(np.float64)))
     own = row_ids(pd.DataFrame(X))
@@ -99,7 +98,7 @@ _SHARES = (0.4, 0.2, 0.4)  # of the hours: contexts, tails, calibration
 
 
 def fit_view(
-    prepared: Prepared,          # that a detector was trained on
+    prepared: Any,               # `Prepared`, that a detector was trained on
     detector: Any,               # the detector
     dataset: Any,                # name or path that `prepare` was given
     header: Sequence[str] = (),  # see `prepare`, and the two below
@@ -108,10 +107,11 @@ def fit_view(
     seed: int = 0,               # of the draw of hours
 ) -> ViewFit:
     "What is usual for the hosts of a data set."
+    from nfad.runs import weak_promise  # brings jax
     view = HostView(fpr=detector.fpr)
     recipe = [feature for feature in prepared.dataset.recipe if feature.name in set(prepared.features)]
     X, C = [], []
-    for table in _tables(prepared, dataset, header, sensor, dialect):
+    for table in _tables(dataset, header, sensor, dialect):
         for batch, context in with_contexts(table, recipe, Hosts(view.memory())):
             X.append(batch.X)
             C.append(context)
