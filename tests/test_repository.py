@@ -625,13 +625,40 @@ def test_modules_load_without_extras_or_name_theirs():
     assert {name for name, text in said.items() if 'pip install "nfad[onnx]"' in text} == said.keys() == {"export", "export_flow", "quantize"}
 
 
-def test_extras_are_handed_to_pip():
-    run = subprocess.run([sys.executable, "-c", "import setuptools; setuptools.setup = lambda **words: print(__import__('json').dumps(words['extras_require']))\n"
-                          "exec(open('setup.py').read(), {'__file__': 'setup.py'})"], capture_output=True, text=True, cwd=ROOT, check=True)
-    extras = json.loads(run.stdout)
+@pytest.fixture(scope="module")
+def package() -> dict:
+    "What setup.py tells setuptools."
+    report = ("import json, sys, types\nsys.modules['setuptools'] = types.SimpleNamespace(setup=lambda **words: print(json.dumps(words)))\n"
+              "exec(open('setup.py', encoding='utf-8').read(), {'__file__': 'setup.py'})")
+    return json.loads(subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True).stdout)
+
+
+def test_extras_are_handed_to_pip(package):
+    extras = package["extras_require"]
     named = {node for path in LIBRARY for source in code(read(path)) for node in re.findall(r'with extra\("(\w+)"\)', source)}
     assert named <= extras.keys() and {"all", "dev", "triage"} <= extras.keys()
     assert set(extras["dev"]) >= set(extras["all"]) >= {"shap", "onnx", "papermill"} and "torch" not in " ".join(extras["all"])
+
+
+def not_packed(files: list[str], patterns: list[str]) -> list[str]:
+    "Files of the package's folder that a wheel would not hold."
+    return [name for name in files if not name.endswith(".py") and not any(Path(name).match(pattern) for pattern in patterns)]
+
+
+def test_a_wheel_holds_all_of_the_package(package, tracked):
+    inside = [name.removeprefix("nfad/") for name in tracked if name.startswith("nfad/")]
+    patterns = package["package_data"]["nfad"]
+    assert package["packages"] == ["nfad"] and "py.typed" in inside and not_packed(inside, patterns) == []
+    assert not_packed(["core.py", "page.css", "model.bin", "py.typed"], patterns) == ["model.bin"]
+
+
+def test_the_package_says_what_it_is(package):
+    pythons = [text.rpartition(" ")[2] for text in package["classifiers"] if re.search(r":: 3\.\d+$", text)]
+    top = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[0]
+    assert pythons == re.findall(r"3\.\d+", top) and package["python_requires"] == f">={pythons[0]}"
+    assert "](nbs/" not in package["long_description"] and "](figures/" not in package["long_description"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {nfad.__version__}\n" in citation and f"\"{package['url']}\"" in citation
 
 
 def unpinned(requirements: list[str], constraints: str) -> list[str]:
