@@ -461,15 +461,12 @@ def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsy
         write_json(tmp_path / "runs" / dataset / "all" / f"study_{study}.json", {"candidate": ["a", "b"], "criterion": [0.9, 0.8]})
         return ""
 
-    def command(names): return notebooks.studies(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
+    def command(names, study="statistics"): return notebooks.studies(study, names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
 
     assert command([]) == 1 and "bad: ValueError: no such column" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "statistics.csv").to_dict("list") == {"dataset": ["good"] * 2, "candidate": ["a", "b"], "criterion": [0.9, 0.8]}
-    monkeypatch.setenv("STUDY", "preparation")
-    assert command(["good"]) == 0 and (tmp_path / "preparation.csv").read_text() == (tmp_path / "statistics.csv").read_text()
-    monkeypatch.setenv("STUDY", "sizes")
-    with pytest.raises(ValueError, match="STUDY must be one of"): command(["good"])
-    monkeypatch.delenv("STUDY")
+    assert command(["good"], "preparation") == 0 and (tmp_path / "preparation.csv").read_text() == (tmp_path / "statistics.csv").read_text()
+    with pytest.raises(ValueError, match="study must be one of"): command(["good"], "sizes")
     assert command(["good"]) == 0
     with pytest.raises(ValueError, match="data set"): command(["demo"])
     monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["demo"], "found": [True]}))
