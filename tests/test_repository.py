@@ -625,7 +625,9 @@ def test_modules_load_without_extras_or_name_theirs():
 @pytest.fixture(scope="module")
 def package() -> dict:
     "What setup.py tells setuptools."
-    report = ("import json, sys, types\nsys.modules['setuptools'] = types.SimpleNamespace(setup=lambda **words: print(json.dumps(words)))\n"
+    report = ("import json, sys\nfrom unittest.mock import Mock\n"
+              "tools = Mock(setup=lambda **words: print(json.dumps(words, default=str)))\ntools.build_py = object\n"
+              "sys.modules |= dict.fromkeys(['setuptools', 'setuptools.command', 'setuptools.command.build_py'], tools)\n"
               "exec(open('setup.py', encoding='utf-8').read(), {'__file__': 'setup.py'})")
     return json.loads(subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True).stdout)
 
