@@ -30,7 +30,7 @@ def rank_alike(
     return np.clip(np.abs(ranks.T @ ranks), 0, 1)
 
 # %% ../nbs/04c_groups.ipynb #79e2af03
-_KINDS = {  # of the vocabulary -> in words; the others are words
+KINDS = {  # of the vocabulary -> in words; the others are words
     "size": "packet sizes", "count": "packet counts", "timing": "durations and pauses", "rate": "rates",
     "header": "headers", "bulk": "bulks", "subflow": "subflows", "window": "TCP windows",
     "activity": "active and idle times", "protocol": "protocols", "other": "further columns"}
@@ -48,7 +48,7 @@ def name_of_group(
     "A group in words."
     if len(members) == 1: return members[0]
     counts = Counter(feature_table(members)["group"])
-    kinds = [_KINDS.get(group, group) for group, _ in counts.most_common(2)]
+    kinds = [KINDS.get(group, group) for group, _ in counts.most_common(2)]
     ways = {_direction(name) for name in members}
     return " and ".join(kinds) + (f", {ways.pop()}" if len(ways) == 1 and ways != {""} else "")
 
