@@ -9,6 +9,10 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
 
+groups = {key.removesuffix("_requirements"): text.split() for key, text in settings.items() if key.endswith("_requirements")}
+groups["all"] = sorted({name for group, names in groups.items() if group not in ("dev", "peers", "site") for name in names})
+groups["dev"] += groups["all"]
+
 setup(
     name=settings["lib_name"],
     version=settings["version"],
@@ -22,5 +26,5 @@ setup(
     packages=[settings["lib_name"]],
     install_requires=settings["requirements"].split(),
     entry_points={"console_scripts": settings["console_scripts"].split()},
-    extras_require={"dev": settings["dev_requirements"].split(), "peers": settings["peers_requirements"].split()},
+    extras_require=groups,
 )
