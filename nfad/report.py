@@ -253,7 +253,7 @@ def explained_columns(
     explanation: Explanation,  # of some alerts
     own: Sequence[int],        # (k,) their positions in a table of alerts
     n: int,                    # alerts of the table
-) -> pd.DataFrame:             # (n, 3 d + 5) `attribution: ...`, `typical low: ...`, `typical high: ...`, `reason: 1` to 5
+) -> pd.DataFrame:  # (n, 3 d + 5) `attribution: `, `typical low: `, `typical high: `, `reason: 1` to 5
     "What is known of explained alerts, as columns of a table."
     names = explanation.attributions.names
     parts = {"attribution: ": explanation.attributions.values}

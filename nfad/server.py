@@ -13,30 +13,36 @@ from importlib.resources import files
 from threading import Thread
 from typing import Iterator
 
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from tornado.web import Application, HTTPError, RequestHandler
-
 from .desk import Desk
+from .extras import extra
+
+with extra("triage"):
+    from tornado.httpserver import HTTPServer
+    from tornado.netutil import bind_sockets
+    from tornado.web import Application, HTTPError, RequestHandler
 
 # %% ../nbs/11n_server.ipynb #797fdb17
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-                               "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin"}
+    "Content-Security-Policy":
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin"}
 
 
 class _Door(RequestHandler):
     "What every request passes."
-    def initialize(self, desk: Desk, token: str, port: int): self.desk, self.token, self.port = desk, token, port
+    def initialize(self, desk: Desk, token: str, port: int):
+        self.desk, self.token, self.port = desk, token, port
 
     def set_default_headers(self):
         for name, value in _HEADERS.items(): self.set_header(name, value)
         self.clear_header("Server")
 
     def prepare(self):
-        if self.request.host.lower() not in (f"127.0.0.1:{self.port}", f"localhost:{self.port}"): raise HTTPError(403)
+        own = [f"{name}:{self.port}" for name in ("127.0.0.1", "localhost")]
+        if self.request.host.lower() not in own: raise HTTPError(403)
         given = self.path_args[0].encode()
         if not hmac.compare_digest(given, self.token.encode()): raise HTTPError(403)
 
@@ -54,7 +60,8 @@ _PAGE = """<!DOCTYPE html>
 <body class="nfad-page"><main></main><script type="module" src="widget_page.js"></script></body>
 </html>
 """
-_KINDS = {"widget.js": "text/javascript", "widget_page.js": "text/javascript", "widget.css": "text/css"}
+_KINDS = {"widget.js": "text/javascript", "widget_page.js": "text/javascript",
+          "widget.css": "text/css"}
 
 
 class _Page(_Door):
@@ -71,11 +78,13 @@ class _Ask(_Door):
         headers = self.request.headers
         if headers.get("Origin", own := f"http://{self.request.host}") != own: raise HTTPError(403)
         if headers.get("Sec-Fetch-Site", "same-origin") != "same-origin": raise HTTPError(403)
-        if headers.get("Content-Type", "").partition(";")[0].strip() != "application/json": raise HTTPError(415)
+        kind = headers.get("Content-Type", "").partition(";")[0].strip()
+        if kind != "application/json": raise HTTPError(415)
         try: question = json.loads(self.request.body)
         except (ValueError, RecursionError): raise HTTPError(400) from None
         if isinstance(question, dict) and question.get("ask") == "learn":
-            answer = await asyncio.get_running_loop().run_in_executor(None, self.desk.answer, question)
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(None, self.desk.answer, question)
         else: answer = self.desk.answer(question)
         self.finish(json.dumps(answer, allow_nan=False))
 
@@ -87,7 +96,8 @@ class _Loop(Thread):
         self.sockets = bind_sockets(port, "127.0.0.1")
         self.token, self.port = secrets.token_urlsafe(24), self.sockets[0].getsockname()[1]
         about = {"desk": desk, "token": self.token, "port": self.port}
-        rules = [(r"/([^/]{1,200})/ask", _Ask, about), (r"/([^/]{1,200})/([\w.]{0,40})", _Page, about)]
+        token = "/([^/]{1,200})"
+        rules = [(token + "/ask", _Ask, about), (token + r"/([\w.]{0,40})", _Page, about)]
         self.app = Application(rules, log_function=lambda handler: None)
         self.loop = asyncio.new_event_loop()
 

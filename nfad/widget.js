@@ -3,12 +3,21 @@
 // Jupyter (through anywidget) and the page of `nfad triage` load this one file. All that somebody else
 // chose, such as a host or a file name, becomes text by `textContent`; nothing here makes HTML of a string.
 
-const ROW = 52;          // height of a row of the list, pixels
-const MARGIN = 6;        // rows drawn above and below what is seen
-const SHOWN = 8;         // features on a card; the others unfold
+const ROW = 52; // height of a row of the list, pixels
+const MARGIN = 6; // rows drawn above and below what is seen
+const SHOWN = 8; // features on a card; the others unfold
 const ANSWERS = { a: "attack", b: "benign", u: "unsure", "-": "open", m: "mixed" };
-const HELP = [["j k", "next, previous"], ["a", "attack"], ["b", "benign"], ["u", "unsure"], ["z", "take back"],
-              ["o", "alerts of the incident"], ["Esc", "back"], ["/", "search"], ["n", "note"]];
+const HELP = [
+  ["j k", "next, previous"],
+  ["a", "attack"],
+  ["b", "benign"],
+  ["u", "unsure"],
+  ["z", "take back"],
+  ["o", "alerts of the incident"],
+  ["Esc", "back"],
+  ["/", "search"],
+  ["n", "note"],
+];
 
 // ---------------------------------------------------------------- small tools
 
@@ -49,13 +58,17 @@ export function askKernel(model, patience = 20000) {
     waiting.delete(reply.id);
   };
   model.on("msg:custom", hear);
-  const ask = (question) => new Promise((resolve, reject) => {
-    const id = `${own}-${++count}`;
-    const late = () => reject(new Error("No kernel answers: run this cell again."));
-    const timer = question.ask === "learn" ? 0 : setTimeout(late, patience);
-    waiting.set(id, (answer) => { clearTimeout(timer); resolve(answer); });
-    model.send({ id, question });
-  });
+  const ask = (question) =>
+    new Promise((resolve, reject) => {
+      const id = `${own}-${++count}`;
+      const late = () => reject(new Error("No kernel answers: run this cell again."));
+      const timer = question.ask === "learn" ? 0 : setTimeout(late, patience);
+      waiting.set(id, (answer) => {
+        clearTimeout(timer);
+        resolve(answer);
+      });
+      model.send({ id, question });
+    });
   return { ask, close: () => model.off("msg:custom", hear) };
 }
 
@@ -63,7 +76,9 @@ export function askKernel(model, patience = 20000) {
 export function askServer() {
   const ask = async (question) => {
     const head = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
-    const reply = await fetch("ask", head).catch(() => { throw new Error("The server does not answer: is nfad triage still running?"); });
+    const reply = await fetch("ask", head).catch(() => {
+      throw new Error("The server does not answer: is nfad triage still running?");
+    });
     if (!reply.ok) throw new Error(`The server refuses: ${reply.status}`);
     return reply.json();
   };
@@ -79,6 +94,7 @@ export class List {
     this.alerts = told.alerts;
     this.n = told.alerts.rank.length;
     this.gone = "";
+    this.marks = []; // answers on their way
     this.members = new Map(); // incident -> positions of its alerts
     this.alerts.incident.forEach((incident, i) => {
       if (!this.members.has(incident)) this.members.set(incident, []);
@@ -87,32 +103,64 @@ export class List {
     this.place = new Map(this.alerts.rank.map((rank, i) => [rank, i]));
     const named = ["reason", "source", "target", "port", "file"].filter((name) => this.alerts[name]);
     this.searched = Array.from({ length: this.n }, (_, i) =>
-      [...named.map((name) => this.word(name, i)), `#${this.alerts.rank[i]}`].join(" ").toLowerCase());
+      [...named.map((name) => this.word(name, i)), `#${this.alerts.rank[i]}`].join(" ").toLowerCase(),
+    );
     this.hear(told.state);
   }
 
   /** A text of an alert, by its number among the words. */
-  word(name, i) { return this.alerts[name] ? this.told.words[this.alerts[name][i]] : ""; }
+  word(name, i) {
+    return this.alerts[name] ? this.told.words[this.alerts[name][i]] : "";
+  }
 
   /** What is said now. */
   hear(state) {
-    this.signs = state.signs;
+    this.heard = state.signs;
+    this.overlay();
     this.steps = state.steps;
     this.replaced = state.replaced;
+  }
+
+  /** What is being said of some alerts, until the desk has heard it. */
+  mark(positions, sign) {
+    const mark = { positions, sign };
+    this.marks.push(mark);
+    this.overlay();
+    return mark;
+  }
+
+  settle(mark) {
+    this.marks = this.marks.filter((other) => other !== mark);
+    this.overlay();
+  }
+
+  overlay() {
+    const signs = [...this.heard];
+    for (const { positions, sign } of this.marks) for (const i of positions) signs[i] = sign;
+    this.signs = signs.join("");
   }
 
   /** All texts of a column, the most frequent first. */
   all(...names) {
     const counts = new Map();
-    for (const name of names) for (const word of this.alerts[name] || []) if (word) counts.set(word, (counts.get(word) || 0) + 1);
+    for (const name of names)
+      for (const word of this.alerts[name] || []) if (word) counts.set(word, (counts.get(word) || 0) + 1);
     return [...counts].sort((one, other) => other[1] - one[1]).map(([word]) => this.told.words[word]);
   }
 
   /** Whether an alert passes the filters. */
   passes(i, wanted) {
-    const { text, host, kind, answer, from, to, incident } = wanted, time = this.alerts.time[i];
+    const { text, host, kind, answer, from, to, incident } = wanted,
+      time = this.alerts.time[i];
     if (incident && this.alerts.incident[i] !== incident) return false;
-    if (text && !text.toLowerCase().split(/\s+/).every((part) => this.searched[i].includes(part))) return false;
+    if (
+      text &&
+      !text
+        .toLowerCase()
+        .split(/\s+/)
+        .every((part) => this.searched[i].includes(part))
+    )
+      return false;
     if (host && !["source", "target"].some((end) => this.word(end, i).includes(host))) return false;
     if (kind && this.word("kind", i) !== kind) return false;
     if (answer === "gone" ? this.gone[i] !== "1" : answer && this.signs[i] !== answer) return false;
@@ -143,7 +191,11 @@ export class Rows {
     this.items = [];
     this.at = 0;
     this.inner = make("div", { role: "presentation", class: "rows" });
-    this.outer = make("div", { role: "listbox", tabindex: "0", "aria-label": label, class: "list", onscroll: () => this.show() }, this.inner);
+    this.outer = make(
+      "div",
+      { role: "listbox", tabindex: "0", "aria-label": label, class: "list", onscroll: () => this.show() },
+      this.inner,
+    );
     this.id = `nfad-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
   }
 
@@ -160,7 +212,8 @@ export class Rows {
   /** Chooses another item, and scrolls to it. */
   move(by, to = this.at + by) {
     this.at = Math.max(0, Math.min(this.items.length - 1, to));
-    const top = this.at * ROW, seen = this.outer.clientHeight || 10 * ROW;
+    const top = this.at * ROW,
+      seen = this.outer.clientHeight || 10 * ROW;
     if (top < this.outer.scrollTop) this.outer.scrollTop = top;
     if (top + ROW > this.outer.scrollTop + seen) this.outer.scrollTop = top + ROW - seen;
     this.show();
@@ -174,9 +227,19 @@ export class Rows {
     const last = Math.min(this.items.length, Math.ceil((this.outer.scrollTop + seen) / ROW) + MARGIN);
     const rows = [];
     for (let i = first; i < last; i++) {
-      const row = make("div", { role: "option", id: `${this.id}-${i}`, class: "row", "aria-selected": String(i === this.at),
-                                "aria-setsize": this.items.length, "aria-posinset": i + 1, onclick: () => this.move(0, i) },
-                       ...this.draw(this.items[i]));
+      const row = make(
+        "div",
+        {
+          role: "option",
+          id: `${this.id}-${i}`,
+          class: "row",
+          "aria-selected": String(i === this.at),
+          "aria-setsize": this.items.length,
+          "aria-posinset": i + 1,
+          onclick: () => this.move(0, i),
+        },
+        ...this.draw(this.items[i]),
+      );
       row.style.top = `${i * ROW}px`;
       rows.push(row);
     }
@@ -191,9 +254,13 @@ export class Rows {
 /** A bar to the right (raised the score) or to the left (lowered it). */
 function bar(credit, largest) {
   const fill = make("i", { class: credit < 0 ? "down" : "up" });
-  fill.style.width = `${50 * Math.abs(credit) / (largest || 1)}%`;
-  return make("td", { class: "credit" }, make("span", { class: "bar", "aria-hidden": "true" }, fill),
-              make("span", { class: "n" }, `${credit >= 0 ? "+" : "\u2212"}${Math.abs(credit).toFixed(1)}`));
+  fill.style.width = `${(50 * Math.abs(credit)) / (largest || 1)}%`;
+  return make(
+    "td",
+    { class: "credit" },
+    make("span", { class: "bar", "aria-hidden": "true" }, fill),
+    make("span", { class: "n" }, `${credit >= 0 ? "+" : "\u2212"}${Math.abs(credit).toFixed(1)}`),
+  );
 }
 
 /** Values beside what is typical. */
@@ -201,22 +268,41 @@ function valuesTable(features) {
   const credited = features.some((feature) => feature.credit !== null);
   const ranged = features.some((feature) => feature.typical);
   const largest = Math.max(...features.map((feature) => Math.abs(feature.credit || 0)));
-  const heads = ["feature", "value", ranged && "typical, like this one", credited && "raised the score (nats)"].filter(Boolean);
-  const rows = features.map((feature) => make("tr", {}, make("th", { scope: "row" }, feature.name),
-    make("td", { class: feature.outside ? "outside" : "" }, feature.value, feature.outside ? make("small", {}, " outside") : ""),
-    ranged ? make("td", {}, feature.typical) : "", credited ? bar(feature.credit || 0, largest) : ""));
+  const heads = ["feature", "value", ranged && "typical, like this one", credited && "raised the score (nats)"].filter(
+    Boolean,
+  );
+  const rows = features.map((feature) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, feature.name),
+      make(
+        "td",
+        { class: feature.outside ? "outside" : "" },
+        feature.value,
+        feature.outside ? make("small", {}, " outside") : "",
+      ),
+      ranged ? make("td", {}, feature.typical) : "",
+      credited ? bar(feature.credit || 0, largest) : "",
+    ),
+  );
   const head = make("thead", {}, make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name))));
   const table = (some) => make("table", {}, head.cloneNode(true), make("tbody", {}, ...some));
   const rest = rows.splice(SHOWN);
-  return [table(rows), rest.length ? make("details", {}, make("summary", {}, `${rest.length} more features`), table(rest)) : ""];
+  return [
+    table(rows),
+    rest.length ? make("details", {}, make("summary", {}, `${rest.length} more features`), table(rest)) : "",
+  ];
 }
 
 /** Reasons, where and when, values. */
 function drawCard(told, title) {
   const [first, ...others] = told.reasons;
   const facts = [["score", told.score.toFixed(1)], ["p-value", told.p.toPrecision(2)], ...told.facts];
-  const marks = [told.above ? "above the threshold" : "below the threshold",
-                 told.passes ? "passes the false discovery rate" : "does not pass the false discovery rate"];
+  const marks = [
+    told.above ? "above the threshold" : "below the threshold",
+    told.passes ? "passes the false discovery rate" : "does not pass the false discovery rate",
+  ];
   return [
     make("h2", {}, title),
     make("p", { class: "marks" }, ...marks.map((text) => make("span", {}, text))),
@@ -225,7 +311,8 @@ function drawCard(told, title) {
     told.said ? make("p", { class: "said" }, told.note ? `${told.said}: ${told.note}` : told.said) : "",
     make("dl", {}, ...facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)))),
     told.of > 1 ? make("p", { class: "quiet" }, `Values of its representative, rank ${told.rank}.`) : "",
-    ...valuesTable(told.features)];
+    ...valuesTable(told.features),
+  ];
 }
 
 // ---------------------------------------------------------------- the desk
@@ -237,7 +324,11 @@ class Desk {
     this.wanted = {};
     this.byIncident = true;
     this.asked = 0; // the number of the last card that was asked for: late ones are dropped
-    this.root = make("div", { class: "nfad-triage", "data-lm-suppress-shortcuts": "true", onkeydown: (event) => this.key(event) });
+    this.root = make("div", {
+      class: "nfad-triage",
+      "data-lm-suppress-shortcuts": "true",
+      onkeydown: (event) => this.key(event),
+    });
     this.status = make("p", { role: "status", class: "status" });
     this.root.append(make("p", { class: "status" }, "Opening the list ..."));
     element.append(this.root);
@@ -247,7 +338,9 @@ class Desk {
     this.scheme.addEventListener("change", this.paint);
     this.watcher = new MutationObserver(this.paint);
     this.watcher.observe(document.body, { attributes: true });
-    this.wake = () => { if (document.visibilityState === "visible" && this.list) this.tell({ ask: "news" }); };
+    this.wake = () => {
+      if (document.visibilityState === "visible" && this.list) this.tell({ ask: "news" });
+    };
     document.addEventListener("visibilitychange", this.wake);
     window.addEventListener("focus", this.wake);
     this.open();
@@ -267,7 +360,9 @@ class Desk {
       const answer = await this.line.ask(question);
       if (!answer.error) return answer;
       this.say(answer.error, true);
-    } catch (error) { this.say(error.message, true); }
+    } catch (error) {
+      this.say(error.message, true);
+    }
     return null;
   }
 
@@ -282,7 +377,11 @@ class Desk {
     if (!told) return;
     this.list = new List(told);
     this.byIncident = told.incidents.length < this.list.n;
-    this.rows = new Rows("incidents or alerts", (item) => this.row(item), (item) => this.card(item));
+    this.rows = new Rows(
+      "incidents or alerts",
+      (item) => this.row(item),
+      (item) => this.card(item),
+    );
     this.cardPlace = make("div", { class: "card", role: "region", "aria-label": "what is strange", tabindex: "0" });
     this.said = make("span", { class: "counts" });
     this.notice = make("p", { class: "notice", hidden: true });
@@ -302,38 +401,122 @@ class Desk {
   head(told) {
     const words = `${number(told.incidents.length)} incidents, ${number(this.list.n)} alerts`;
     const hidden = told.hidden ? `, ${number(told.hidden)} hidden by rules` : "";
-    const learn = make("button", { type: "button", class: "learn", disabled: !told.learns, onclick: () => this.learn(),
-                                   title: told.learns ? "makes a model that knows the answers" : "give the model that scored" }, "Learn");
-    return make("header", {}, make("h1", {}, told.title || "Alerts"), make("span", { class: "quiet" }, words + hidden), this.said, learn);
+    const learn = make(
+      "button",
+      {
+        type: "button",
+        class: "learn",
+        disabled: !told.learns,
+        onclick: () => this.learn(),
+        title: told.learns ? "makes a model that knows the answers" : "give the model that scored",
+      },
+      "Learn",
+    );
+    return make(
+      "header",
+      {},
+      make("h1", {}, told.title || "Alerts"),
+      make("span", { class: "quiet" }, words + hidden),
+      this.said,
+      learn,
+    );
   }
 
   filters() {
-    const set = (name, value) => { this.wanted[name] = value; this.refresh(); };
-    const choice = (label, name, options) => options.length < 2 ? "" : make("label", {}, make("span", {}, label),
-      make("select", { onchange: (event) => set(name, event.target.value) }, make("option", { value: "" }, "any"),
-           ...options.map(([value, text]) => make("option", { value }, text))));
-    const moment = (label, name) => make("label", {}, make("span", {}, label),
-      make("input", { type: "datetime-local", step: "1", onchange: (event) => set(name, Date.parse(`${event.target.value}Z`) / 1000 || 0) }));
+    const set = (name, value) => {
+      this.wanted[name] = value;
+      this.refresh();
+    };
+    const choice = (label, name, options) =>
+      options.length < 2
+        ? ""
+        : make(
+            "label",
+            {},
+            make("span", {}, label),
+            make(
+              "select",
+              { "aria-label": label, onchange: (event) => set(name, event.target.value) },
+              make("option", { value: "" }, "any"),
+              ...options.map(([value, text]) => make("option", { value }, text)),
+            ),
+          );
+    const moment = (label, name) =>
+      make(
+        "label",
+        {},
+        make("span", {}, label),
+        make("input", {
+          type: "datetime-local",
+          "aria-label": label,
+          step: "1",
+          onchange: (event) => set(name, Date.parse(`${event.target.value}Z`) / 1000 || 0),
+        }),
+      );
     const hosts = this.list.all("source", "target").slice(0, 500);
     const listId = `${this.rows.id}-hosts`;
-    const host = make("label", {}, make("span", {}, "host"),
-      make("input", { type: "text", list: listId, spellcheck: "false", oninput: (event) => set("host", event.target.value.trim()) }),
-      make("datalist", { id: listId }, ...hosts.map((name) => make("option", { value: name }))));
-    this.search = make("input", { type: "search", placeholder: "/", spellcheck: "false", oninput: (event) => set("text", event.target.value.trim()) });
+    const host = make(
+      "label",
+      {},
+      make("span", {}, "host"),
+      make("input", {
+        type: "text",
+        list: listId,
+        spellcheck: "false",
+        oninput: (event) => set("host", event.target.value.trim()),
+      }),
+      make("datalist", { id: listId }, ...hosts.map((name) => make("option", { value: name }))),
+    );
+    this.search = make("input", {
+      type: "search",
+      placeholder: "/",
+      spellcheck: "false",
+      oninput: (event) => set("text", event.target.value.trim()),
+    });
     this.answers = Object.entries(ANSWERS).filter(([sign]) => sign !== "m");
     const timed = this.list.alerts.time.some((time) => time !== null);
     this.toggle = make("button", { type: "button", class: "toggle", onclick: () => this.switch(!this.byIncident) });
-    return make("div", { class: "filters", role: "search" }, this.toggle, make("label", {}, make("span", {}, "search"), this.search),
-      hosts.length ? host : "", choice("reason", "kind", this.list.all("kind").map((kind) => [kind, kind])),
-      choice("answer", "answer", [...this.answers, ["gone", "gone after learning"]]), ...(timed ? [moment("from", "from"), moment("to", "to")] : []));
+    return make(
+      "div",
+      { class: "filters", role: "search" },
+      this.toggle,
+      make("label", {}, make("span", {}, "search"), this.search),
+      hosts.length ? host : "",
+      choice(
+        "reason",
+        "kind",
+        this.list.all("kind").map((kind) => [kind, kind]),
+      ),
+      choice("answer", "answer", [...this.answers, ["gone", "gone after learning"]]),
+      ...(timed ? [moment("from", "from"), moment("to", "to")] : []),
+    );
   }
 
   buttons() {
-    const answer = (sign) => make("button", { type: "button", class: `answer ${ANSWERS[sign]}`, onclick: () => this.give(sign) },
-                                  ANSWERS[sign], make("kbd", { "aria-hidden": "true" }, sign));
-    this.back = make("button", { type: "button", class: "answer", onclick: () => this.undo() }, "take back", make("kbd", { "aria-hidden": "true" }, "z"));
+    const answer = (sign) =>
+      make(
+        "button",
+        { type: "button", class: `answer ${ANSWERS[sign]}`, onclick: () => this.give(sign) },
+        ANSWERS[sign],
+        make("kbd", { "aria-hidden": "true" }, sign),
+      );
+    this.back = make(
+      "button",
+      { type: "button", class: "answer", onclick: () => this.undo() },
+      "take back",
+      make("kbd", { "aria-hidden": "true" }, "z"),
+    );
     this.about = make("span", { class: "about" });
-    return make("div", { class: "buttons", role: "group", "aria-label": "answer" }, answer("a"), answer("b"), answer("u"), this.back, this.about, this.note);
+    return make(
+      "div",
+      { class: "buttons", role: "group", "aria-label": "your answer" },
+      answer("a"),
+      answer("b"),
+      answer("u"),
+      this.back,
+      this.about,
+      this.note,
+    );
   }
 
   foot() {
@@ -344,33 +527,60 @@ class Desk {
   // -------------------------------------------------------------- drawing
 
   row(item) {
-    const list = this.list, i = this.byIncident ? list.place.get(item.rank) : item;
+    const list = this.list,
+      i = this.byIncident ? list.place.get(item.rank) : item;
     const sign = this.byIncident ? list.sign(item.number) : list.signs[item];
-    const ends = ["source", "target"].map((end) => list.word(end, i)).filter(Boolean).join(" \u2192 ");
+    const ends = ["source", "target"]
+      .map((end) => list.word(end, i))
+      .filter(Boolean)
+      .join(" \u2192 ");
     const time = list.alerts.time[i] === null ? "" : clock(list.alerts.time[i]);
     const place = ends || `${list.word("file", i)} row ${number(list.alerts.row[i])}`;
     const title = this.byIncident ? item.title : [place, time].filter(Boolean).join(", ");
-    const gone = this.byIncident ? list.members.get(item.number).every((k) => list.gone[k] === "1") : list.gone[i] === "1";
-    const marks = [gone ? make("span", { class: "chip gone" }, "gone") : "",
-                   sign === "-" ? "" : make("span", { class: `chip ${ANSWERS[sign]}` }, ANSWERS[sign])];
-    return [make("span", { class: "number" }, String(this.byIncident ? item.number : list.alerts.rank[i])),
-            make("span", { class: "what" }, make("b", {}, title), make("span", { class: "why" }, list.word("reason", i))),
-            make("span", { class: "side" }, make("span", { class: "score" }, (list.alerts.score[i] ?? 0).toFixed(1)), ...marks)];
+    const gone = this.byIncident
+      ? list.members.get(item.number).every((k) => list.gone[k] === "1")
+      : list.gone[i] === "1";
+    const marks = [
+      gone ? make("span", { class: "chip gone" }, "gone") : "",
+      sign === "-" ? "" : make("span", { class: `chip ${ANSWERS[sign]}` }, ANSWERS[sign]),
+    ];
+    return [
+      make("span", { class: "number" }, String(this.byIncident ? item.number : list.alerts.rank[i])),
+      make("span", { class: "what" }, make("b", {}, title), make("span", { class: "why" }, list.word("reason", i))),
+      make(
+        "span",
+        { class: "side" },
+        make("span", { class: "score" }, (list.alerts.score[i] ?? 0).toFixed(1)),
+        ...marks,
+      ),
+    ];
   }
 
   /** What the chosen item is called in a question. */
-  naming(item) { return this.byIncident ? { incident: item.number } : { rank: this.list.alerts.rank[item] }; }
+  naming(item) {
+    return this.byIncident ? { incident: item.number } : { rank: this.list.alerts.rank[item] };
+  }
 
   async card(item) {
     const asked = ++this.asked;
     this.about.textContent = "";
-    if (item === undefined) return this.cardPlace.replaceChildren(make("p", { class: "quiet" }, this.list.n ? "Nothing passes these filters." : "This list has no alerts."));
+    if (item === undefined)
+      return this.cardPlace.replaceChildren(
+        make("p", { class: "quiet" }, this.list.n ? "Nothing passes these filters." : "This list has no alerts."),
+      );
     const n = this.byIncident ? this.list.members.get(item.number).length : 1;
     const title = this.byIncident ? `Incident ${item.number}: ${item.title}` : `Alert ${this.list.alerts.rank[item]}`;
     this.about.textContent = n > 1 ? `all ${number(n)} records of incident ${item.number}` : "this record";
     const told = await this.ask({ ask: "card", ...this.naming(item) });
     if (!told || asked !== this.asked) return;
-    const more = n > 1 ? make("button", { type: "button", class: "more", onclick: () => this.within(item.number) }, `show its ${number(n)} alerts (o)`) : "";
+    const more =
+      n > 1
+        ? make(
+            "button",
+            { type: "button", class: "more", onclick: () => this.within(item.number) },
+            `show its ${number(n)} alerts (o)`,
+          )
+        : "";
     this.cardPlace.replaceChildren(...drawCard(told, title), more);
     this.cardPlace.scrollTop = 0;
   }
@@ -380,16 +590,22 @@ class Desk {
     this.rows.set(this.list.listed(this.wanted, this.byIncident), same);
     const within = this.wanted.incident ? `incident ${this.wanted.incident} \u2715` : "";
     this.toggle.textContent = within || (this.byIncident ? "incidents" : "alerts");
-    this.toggle.setAttribute("aria-label", within ? `leave incident ${this.wanted.incident}` : `showing ${this.byIncident ? "incidents" : "alerts"}; switch`);
+    this.toggle.setAttribute(
+      "aria-label",
+      within ? `leave incident ${this.wanted.incident}` : `showing ${this.byIncident ? "incidents" : "alerts"}; switch`,
+    );
     this.count();
   }
 
   count() {
-    const { list } = this, done = [...list.signs].filter((sign) => sign !== "-").length;
+    const { list } = this,
+      done = [...list.heard].filter((sign) => sign !== "-").length;
     this.said.textContent = `${number(done)} of ${number(list.n)} answered`;
     this.back.disabled = !list.steps;
     this.notice.hidden = !list.replaced;
-    this.notice.textContent = list.replaced ? "The list on disk is another now: open it again to see that one. Answers given here stay right." : "";
+    this.notice.textContent = list.replaced
+      ? "The list on disk is another now: open it again to see that one. Answers given here stay right."
+      : "";
   }
 
   switch(byIncident) {
@@ -409,9 +625,10 @@ class Desk {
 
   // -------------------------------------------------------------- answering
 
-  /** Asks something that changes what is said; true if it was done. */
-  async tell(question) {
+  /** Asks something that changes what is said; false if it was not done. */
+  async tell(question, mark = null) {
     const state = await this.ask(question);
+    this.list.settle(mark);
     if (!state) return false;
     this.list.hear(state);
     if (state.text && question.ask !== "learn") this.say(state.text);
@@ -420,20 +637,32 @@ class Desk {
     return state;
   }
 
-  async give(sign) {
-    const item = this.rows.items[this.rows.at];
-    if (item === undefined || this.busy) return;
-    this.busy = true;
-    const said = await this.tell({ ask: "say", verdict: ANSWERS[sign], note: this.note.value.trim(), ...this.naming(item) });
-    this.busy = false;
-    if (!said) return;
+  /** One question after the other: whoever presses keys fast is answered in their order. */
+  inTurn(action) {
+    this.turn = (this.turn || Promise.resolve()).then(action);
+  }
+
+  /** Gives an answer to what is chosen, and goes on; the file is written meanwhile. */
+  give(sign) {
+    const item = this.rows.items[this.rows.at],
+      note = this.note.value.trim();
+    if (item === undefined) return;
+    const question = { ask: "say", verdict: ANSWERS[sign], note, ...this.naming(item) };
+    const mark = this.list.mark(this.byIncident ? this.list.members.get(item.number) : [item], sign);
     this.note.value = "";
     if (this.wanted.answer) this.refresh();
     else this.rows.move(1);
+    this.inTurn(async () => {
+      if (await this.tell(question, mark)) return;
+      this.note.value = this.note.value || note; // it failed: the status says why
+      this.refresh();
+    });
   }
 
-  async undo() {
-    if (await this.tell({ ask: "undo" })) this.refresh();
+  undo() {
+    this.inTurn(async () => {
+      if (await this.tell({ ask: "undo" })) this.refresh();
+    });
   }
 
   async learn() {
@@ -445,7 +674,10 @@ class Desk {
     const n = [...told.gone].filter((one) => one === "1").length;
     this.say(`${number(n)} of ${number(this.list.n)} listed alerts would be none for the new model`);
     this.account.hidden = false;
-    this.account.replaceChildren(make("h2", {}, "What learning changed"), ...told.text.split("\n").map((line) => make("p", {}, line)));
+    this.account.replaceChildren(
+      make("h2", {}, "What learning changed"),
+      ...told.text.split("\n").map((line) => make("p", {}, line)),
+    );
     this.refresh();
   }
 
@@ -455,13 +687,31 @@ class Desk {
     if (!this.rows || event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.closest("input, textarea, select");
     if (typing && event.key !== "Escape") return event.stopPropagation();
-    const page = Math.max(1, Math.floor(this.rows.outer.clientHeight / ROW) - 1), inCard = event.target === this.cardPlace;
+    const page = Math.max(1, Math.floor(this.rows.outer.clientHeight / ROW) - 1),
+      inCard = event.target === this.cardPlace;
     const actions = {
-      j: () => this.rows.move(1), k: () => this.rows.move(-1), a: () => this.give("a"), b: () => this.give("b"), u: () => this.give("u"),
-      z: () => this.undo(), "/": () => this.search.focus(), n: () => this.note.focus(), Escape: () => this.leave(typing),
-      o: () => { if (this.byIncident && this.rows.items.length) this.within(this.rows.items[this.rows.at].number); },
-      ...(inCard ? {} : { ArrowDown: () => this.rows.move(1), ArrowUp: () => this.rows.move(-1), PageDown: () => this.rows.move(page),
-        PageUp: () => this.rows.move(-page), Home: () => this.rows.move(0, 0), End: () => this.rows.move(0, this.rows.items.length - 1) }),
+      j: () => this.rows.move(1),
+      k: () => this.rows.move(-1),
+      a: () => this.give("a"),
+      b: () => this.give("b"),
+      u: () => this.give("u"),
+      z: () => this.undo(),
+      "/": () => this.search.focus(),
+      n: () => this.note.focus(),
+      Escape: () => this.leave(typing),
+      o: () => {
+        if (this.byIncident && this.rows.items.length) this.within(this.rows.items[this.rows.at].number);
+      },
+      ...(inCard
+        ? {}
+        : {
+            ArrowDown: () => this.rows.move(1),
+            ArrowUp: () => this.rows.move(-1),
+            PageDown: () => this.rows.move(page),
+            PageUp: () => this.rows.move(-page),
+            Home: () => this.rows.move(0, 0),
+            End: () => this.rows.move(0, this.rows.items.length - 1),
+          }),
     };
     if (!actions[event.key]) return;
     event.preventDefault();
@@ -482,6 +732,8 @@ function render({ model, el }) {
 }
 
 /** What the page of `nfad triage` calls. */
-export function serve(element) { return new Desk(element, askServer()); }
+export function serve(element) {
+  return new Desk(element, askServer());
+}
 
 export default { render };

@@ -4,6 +4,7 @@ test     runs `nbdev_test` and makes sure that it ran every notebook: on a misty
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 incident draws the first incident of `nfad demo` by chromium, figures/incident.png
+triage   draws the desk of a simulated night by chromium and playwright, figures/triage.png
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
 studies  judges statistics (or what STUDY names) by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
@@ -144,6 +145,15 @@ def incident() -> int:
                  f"--user-data-dir={folder}/profile", f"--screenshot={ROOT / 'figures' / 'incident.png'}", alone.as_uri()]
         subprocess.run(words, check=True, capture_output=True, timeout=120)
     print("figures/incident.png")
+    return 0
+
+
+def triage() -> int:
+    "Draws the desk of a simulated night as figures/triage.png, after a few answers."
+    sys.path.insert(0, str(ROOT / "tests" / "browser"))
+    from night import draw_desk
+    draw_desk(ROOT / "figures" / "triage.png")
+    print("figures/triage.png")
     return 0
 
 
@@ -394,6 +404,6 @@ def dirt(names: list[str]) -> int: return played("07e_dirt", "dirt", DIRT_ON, na
 
 
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
+    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "triage": lambda names: triage(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))
