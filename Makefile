@@ -6,6 +6,8 @@ NB     ?=
 DATA   ?=
 JOBS   ?= 2
 STUDY  ?= statistics
+STAGES ?=
+ACCEPT ?=
 ATTACKS ?= 20000
 ATTACK_SECONDS ?= 600
 
@@ -24,7 +26,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-browser attack promises check rules readme incident triage notebooks results detectors studies benchmark rivals verdicts dirt captures export lab clean
+.PHONY: help venv demo test test-browser attack promises check rules readme incident triage notebooks results detectors studies benchmark rivals verdicts dirt captures paper export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -99,7 +101,7 @@ results: venv  ## train and score every data set in NFAD_DATA, both protocols, i
 	$(BIN)/python tests/notebooks.py results
 
 studies: venv  ## compare statistics (or STUDY=preparation, regularization, cost) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
-	JOBS=$(JOBS) STUDY=$(STUDY) $(BIN)/python tests/notebooks.py studies $(DATA)
+	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py $(STUDY) $(DATA)
 
 detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016"), JOBS=2 at a time, into figures/detectors.csv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
@@ -121,6 +123,10 @@ dirt: venv  ## play rounds of answers with 1 % attacks in training on two data s
 
 captures: venv  ## train on captures of devices in NFAD_DATA, and say what is found in attacks and in a device never seen, into figures/captures.csv (minutes)
 	$(BIN)/papermill nbs/07e_captures.ipynb runs/captures.ipynb -p dataset "$${NFAD_DATA:-data}/captures" -p n_splits 8 -p epochs 0 -p table_path figures/captures.csv -p figure_path figures/captures.png
+
+# `make paper --dry-run` runs this line too (+), with the option; make keeps its own options in MAKEFLAGS.
+paper: venv  ## make every table and figure again that is stale (or STAGES="dirt captures"), then what shows it; --dry-run says which; ACCEPT="dirt": they stand
+	+JOBS=$(JOBS) $(BIN)/python tests/notebooks.py paper $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run) $(if $(ACCEPT),--accept $(ACCEPT)) $(STAGES)
 
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/
