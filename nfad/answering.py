@@ -15,7 +15,7 @@ from .text import printable
 # %% ../nbs/11e_answering.ipynb #18415f66
 def name_of_user(
     who: str,  # as given; "": the name of the user of this process
-) -> str:
+) -> str:      # a name
     "Who says something."
     import getpass
     if who: return who

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .answers import (ANSWERS, Listed, Verdict, append_verdict, fingerprints, read_verdicts,
                           verdicts_on)
 from .core import require_choice, require_columns
-from .groups import KINDS
+from .groups import KIND_WORDS
 from .incidents import known_columns, summarize_incidents
 from .outlying import readable
 from .prep import feature_table
@@ -37,7 +37,7 @@ def kinds_of(
     def kind(reason, match):
         if reason.startswith("combination"): return "combinations"
         group = groups[match[1]] if match else "other"
-        return KINDS.get(group, group)
+        return KIND_WORDS.get(group, group)
     return [kind(reason, match) for reason, match in zip(reasons, found, strict=True)]
 
 # %% ../nbs/06c_desk.ipynb #06a6496f

@@ -647,7 +647,8 @@ def blocked_imports(names: set[str], modules: list[str]) -> dict[str, str]:
 def test_modules_load_without_extras_or_name_theirs():
     away = {root for root, name in rules.import_groups(settings()).items() if name}
     said = blocked_imports(away - {"google"}, MODULES)  # a namespace that others share
-    assert {name for name, text in said.items() if 'pip install "nfad[onnx]"' in text} == said.keys() == {"export", "export_flow", "quantize"}
+    lacking = {extra: {name for name, text in said.items() if f'pip install "nfad[{extra}]"' in text} for extra in ("onnx", "triage")}
+    assert lacking == {"onnx": {"export", "export_flow", "quantize"}, "triage": {"server"}} and said.keys() == set.union(*lacking.values())
 
 
 @pytest.fixture(scope="module")
