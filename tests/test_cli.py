@@ -308,6 +308,22 @@ def test_evaluate_on_files(trained, here, tmp_path):
     assert {"precision", "recall", "f1", "oracle_threshold"} <= said.keys()
 
 
+def law_scoring_loads_what_it_uses(words: list[str], before: str = ""):
+    "`nfad score` of a table loads neither scipy's tests nor anything of training, pictures and explanations, and documents nothing."
+    code = f"import sys\nsys.argv[0] = 'nfad'\n{before}\nfrom nfad.cli import main\nassert main({words!r}) == 0\nprint('modules', *sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert {"jax", "pandas"} <= loaded
+    assert not {"scipy.stats", "sklearn", "matplotlib", "seaborn", "shap", "numba", "duckdb", "distributed", "nfad.docs"} & loaded
+
+
+def test_law_scoring_loads_what_it_uses(trained, tmp_path):
+    words = ["score", str(trained.model), str(trained.records), str(tmp_path / "scores"), "--quiet"]
+    law_scoring_loads_what_it_uses(words)
+    assert len(list((tmp_path / "scores").iterdir())) == 2
+    with pytest.raises(AssertionError): law_scoring_loads_what_it_uses(words, "import scipy.stats")
+
+
 def test_recalibrate(trained, here, tmp_path):
     (traffic(500, 9) * 3).to_parquet(tmp_path / "new.parquet")
     status, out, _ = here("recalibrate", trained.model, tmp_path / "new.parquet", tmp_path / "m.safetensors", "--json")
