@@ -26,7 +26,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-browser attack promises check rules readme incident triage notebooks results detectors studies benchmark rivals verdicts dirt captures paper export lab clean
+.PHONY: help venv demo test test-browser attack promises check rules readme incident triage notebooks results detectors studies benchmark rivals verdicts dirt captures paper site export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -127,6 +127,10 @@ captures: venv  ## train on captures of devices in NFAD_DATA, and say what is fo
 # `make paper --dry-run` runs this line too (+), with the option; make keeps its own options in MAKEFLAGS.
 paper: venv  ## make every table and figure again that is stale (or STAGES="dirt captures"), then what shows it; --dry-run says which; ACCEPT="dirt": they stand
 	+JOBS=$(JOBS) $(BIN)/python tests/notebooks.py paper $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run) $(if $(ACCEPT),--accept $(ACCEPT)) $(STAGES)
+
+site: venv  ## build the pages to read, into runs/site/html (needs npm once, for MathJax)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,site]'
+	$(BIN)/python nbs/site/build.py
 
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/
