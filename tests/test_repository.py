@@ -222,12 +222,40 @@ def test_the_evening_path_fits_into_one_evening():
     assert sum(words.values()) <= 12_000, words
     for place, name in enumerate(rules.EVENING_PATH, 1):
         assert f"evening path {place} of {len(words)}" in read(NBS / f"{name}.ipynb").cells[1].source, f"{name} does not say where it stands"
-        assert f"★ [{name}]" in read(INDEX).cells[-1].source, f"the index does not mark {name}"
+        assert f"★ [{name}]" in rules.MAP.read_text(encoding="utf-8"), f"nbs/site/notebooks.md does not mark {name}"
+        assert f"[{name}]({name}.ipynb)" in read(INDEX).cells[-1].source, f"the index does not name {name}"
 
 
-def test_the_index_names_every_notebook():
-    named = re.findall(r"\| (?:★ )?\[(\w+)\]\(\w+\.ipynb\) \|", read(INDEX).cells[-1].source)
-    assert sorted(named) == [path.stem for path in LIBRARY]
+def test_the_map_names_every_notebook():
+    named = sorted(sum(rules.mapped(rules.MAP.read_text(encoding="utf-8")).values(), []))
+    assert named == [path.stem for path in LIBRARY], "nbs/site/notebooks.md needs one row for each notebook"
+
+
+def test_the_map_is_read_by_group():
+    text = "# Map\n\n## A\n\n| ★ [01_x](../01_x.ipynb) | what |\n| [02_y](../02_z.ipynb) | what |\n\n## B\n| [03_z](../03_z.ipynb) | |"
+    assert rules.mapped(text) == {"A": ["01_x"], "B": []}, "a row links its own notebook and says what it tells"
+
+
+@pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_prose_is_short(path): refuse(rules.prose_faults(read(path)))
+
+
+def test_long_prose_is_caught():
+    assert rules.prose_faults(changed(good_notebook(), c1="word " * rules.MOST_PROSE)) == []
+    assert "251 words" in rules.prose_faults(changed(good_notebook(), c1="word " * (rules.MOST_PROSE + 1)))[0]
+
+
+def test_the_readme_is_short(): assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= rules.MOST_README
+
+
+@pytest.mark.parametrize("name", ["index", "results", "story"])
+def test_figures_of_front_pages_are_computed(name):
+    assert rules.loose_figures(read(NBS / f"{name}.ipynb")) == []
+
+
+def test_loose_figures_catch():
+    prose = "Python 3.11, at 1 % [95 %]: .947, 0.98, 63 %, 4.3 %, 31 x, p < 0.05, 5,000 rows, 2025, 58 features, 00a_x"
+    assert rules.loose_figures(changed(good_notebook(), c1=prose)) == [".947", "0.98", "63 %", "4.3 %", "31 x"]
 
 
 def test_words_are_counted_as_a_page_shows_them():
@@ -619,7 +647,8 @@ def blocked_imports(names: set[str], modules: list[str]) -> dict[str, str]:
 def test_modules_load_without_extras_or_name_theirs():
     away = {root for root, name in rules.import_groups(settings()).items() if name}
     said = blocked_imports(away - {"google"}, MODULES)  # a namespace that others share
-    assert {name for name, text in said.items() if 'pip install "nfad[onnx]"' in text} == said.keys() == {"export", "export_flow", "quantize"}
+    lacking = {extra: {name for name, text in said.items() if f'pip install "nfad[{extra}]"' in text} for extra in ("onnx", "triage")}
+    assert lacking == {"onnx": {"export", "export_flow", "quantize"}, "triage": {"server"}} and said.keys() == set.union(*lacking.values())
 
 
 @pytest.fixture(scope="module")
