@@ -634,7 +634,7 @@ class Without:
     def __init__(self, names, finder): self.names, self.finder = names, finder
     def find_spec(self, name, path=None, target=None):
         return None if name.split(".")[0] in self.names else self.finder.find_spec(name, path, target)
-    def invalidate_caches(self): pass
+    def __getattr__(self, name): return getattr(self.finder, name)
 
 
 def blocked_imports(names: set[str], modules: list[str]) -> dict[str, str]:
