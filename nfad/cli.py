@@ -141,7 +141,7 @@ def _train(
     benign_path: str = "",        # table or folder of benign records, instead of a data set
     feature_set: str = "default", # named set, names or indices with commas, JSON file
     feature_indexes: str = "",    # positions, such as 31,13,35; instead of --feature-set
-    preset: str = "default",      # default, fast, paper (the released protocol) or tuned
+    preset: str = "default",      # default, short, fast, paper (as released) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
     train_size: int = 0,          # benign training records; 0: 60 %, at most 5,000
     val_size: int = 0,            # benign calibration records; 0: 15 %, at most 10,000
