@@ -28,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from .core import require_choice, save_figure
+from .extras import extra
 from .measure import cost_of
 from .data import row_ids
 from .prep import Transform
@@ -466,7 +467,7 @@ def shapley_trees(
     name: str,        # a class
 ) -> Any:             # shap.Explanation; in log-odds for boosting, in probability for forests
     "Exact Shapley values of one class of a tree model."
-    import shap
+    with extra("explain"): import shap
     *before, last = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
     index = list(model.classes_).index(require_choice(name, list(model.classes_), "name"))
     for step in before: X = step.transform(X)
@@ -505,7 +506,7 @@ def plot_class_ranking(
 # %% ../nbs/08_classify.ipynb #3587db91
 def _draw_force(values: Any, row: int, top: np.ndarray) -> None:
     "shap's force plot of one record: the named features, and all others as one."
-    import shap
+    with extra("explain"): import shap
     credit = values.values[row]
     shown = values.values[row][top]
     names = [f"{values.feature_names[j]} = {values.data[row][j]:.4g}" for j in top]
@@ -523,7 +524,7 @@ def plot_explanations(
 ) -> list[Path]:       # summary, bar, heatmap, waterfall and force pictures
     "The five pictures of the shap library, saved."
     import matplotlib.pyplot as plt
-    import shap
+    with extra("explain"): import shap
     row = int(np.argmax(values.values.sum(axis=1)))
     top = np.argsort(-np.abs(values.values[row]))[:n_shown]
     draw = {"summary": lambda: shap.plots.beeswarm(values, max_display=n_shown, show=False),

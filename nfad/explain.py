@@ -16,6 +16,7 @@ import scipy
 from tqdm import tqdm
 
 from .core import package_versions, require_between, require_choice, require_finite, require_positive_int
+from .extras import extra
 from .measure import clock
 from .nearest import nearest_in_features
 from .prep import Transform
@@ -143,7 +144,7 @@ def kernelshap(
     seed: int = 0,     # numpy's global seed while shap runs
 ) -> np.ndarray:       # (n, d) nats
     "shap.KernelExplainer, without its default of keeping only ten features."
-    import shap
+    with extra("explain"): import shap
     explainer = shap.KernelExplainer(setting.background.score_fn, setting.few().to_numpy())
     state = np.random.get_state()
     np.random.seed(seed)  # the library draws from numpy's global stream
@@ -159,7 +160,7 @@ def lime(
     n_samples: int = 2000,  # records around each
 ) -> np.ndarray:       # (n, d) nats: slope times distance from the mean benign record
     "LIME for tables, as regression, on the log scale and around the record: anomalies lie in tails."
-    from lime.lime_tabular import LimeTabularExplainer
+    with extra("explain"): from lime.lime_tabular import LimeTabularExplainer
     background = setting.background
     transform, varies = background.transform, background.varies
     predict = lambda Z: background.score(transform.inverse(Z).to_numpy())

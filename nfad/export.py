@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 import numpy as np
-import onnx
-import onnxruntime
 import pandas as pd
 from fastcore.basics import patch
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
 
 from .core import atomic_path, reading_model, require_positive_int
+from .extras import extra
 from .outputs import require_free
 from .prep import Transform
 from .network import NeuralClassifier
+
+with extra("onnx"):
+    import onnx
+    import onnxruntime
+    from google.protobuf.message import DecodeError
+    from onnx import TensorProto, helper, numpy_helper
 
 # %% ../nbs/08a_export.ipynb #81befc1b
 _OPSET = 17  # operators that onnxruntime 1.13 and later know

@@ -9,11 +9,10 @@ __all__ = ['flow_to_onnx']
 import math
 
 import numpy as np
-import onnx
-from onnx import TensorProto
 from pzflow import Flow
 
 from .core import require_choice
+from .extras import extra
 from .tail import Tail
 from .nearest import Neighborhood, Whitening
 from .engine import FLOOR, LIMIT
@@ -22,6 +21,10 @@ from .architectures import spline_config
 from .statistics import PARTS, ProfileStatistic
 from .detector import FlowDetector
 from .export import Graph, scaled_records
+
+with extra("onnx"):
+    import onnx
+    from onnx import TensorProto
 
 # %% ../nbs/08b_export_flow.ipynb #fff2fe77
 def _bin_nodes(g: Graph, p: str, raw: str, n_bins: int) -> list[str]:

@@ -23,6 +23,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .core import atomic_path, cache_dir, fingerprint, require_between, require_positive_int
+from .extras import extra
 from .text import html_block, html_table, html_text
 from .drift import WINDOW, compare_batch, drift_note, drift_warning, judge_windows
 from .measure import in_fresh_process, n_threads, peak_resident_memory
@@ -377,8 +378,9 @@ def connect(
     processes: bool = True,        # of a local cluster: False uses threads of this process
 ) -> Any:                          # a distributed.Client; `disconnect` closes it
     "A client of a Dask cluster."
-    import dask
-    from distributed import Client, LocalCluster
+    with extra("dask"):
+        import dask
+        from distributed import Client, LocalCluster
     if scheduler != "local": return Client(scheduler, timeout="30s")
     n_cores = n_threads()
     n_workers = require_positive_int(n_cores if n_workers is None else n_workers, "n_workers")
@@ -412,7 +414,7 @@ def _on_cluster(
     model: LoadedModel, jobs: Sequence[Job], bar: tqdm, scheduler: Any, n_workers: int | None,
 ) -> Iterator[dict[str, Any]]:
     "Scores files on a cluster, in the order in which they get ready."
-    from distributed import as_completed
+    with extra("dask"): from distributed import as_completed
     client = connect(scheduler, n_workers) if isinstance(scheduler, str) else scheduler
     try:
         there = client.submit(_unpacked, *_packed(model), pure=False)
@@ -451,7 +453,7 @@ def score_frame(
     keep: str | Sequence[str] = "identifiers",  # columns to pass through, see `plan_columns`
 ) -> Any:                                       # a lazy dask.dataframe: kept columns and `RESULT`
     "Scores a dask.dataframe, lazily."
-    from dask import delayed
+    with extra("dask"): from dask import delayed
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if loaded.view: raise ValueError("model has a view of hosts, which needs rows in order: score files")
     there = delayed(_unpacked, pure=True)(*_packed(loaded))

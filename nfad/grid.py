@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from .core import (atomic_path, from_here, read_json, repository_root, require_choice,
                        require_positive_int, write_json)
+from .extras import extra
 from .files import connect, disconnect
 from .metrics import collect_scores
 
@@ -68,7 +69,7 @@ def notebook_parameters(
     step: str,  # of `STEPS`
 ) -> set[str]:  # names
     "Parameters that a notebook has."
-    from papermill import inspect_notebook
+    with extra("notebooks"): from papermill import inspect_notebook
     return set(inspect_notebook(str(notebook_path(step))))
 
 
@@ -77,7 +78,7 @@ def without_lessons(
     path: Path,  # notebook to write
 ) -> Path:       # `path`
     "A copy of a notebook that imports its module instead of building it."
-    import nbformat
+    with extra("notebooks"): import nbformat
     notebook = nbformat.read(notebook_path(step), as_version=4)
     module = step.partition("_")[2]
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
@@ -185,11 +186,13 @@ def require_own_folders(
 # %% ../nbs/11b_grid.ipynb #a0f0ec59
 def _results(cells: Sequence[Cell], client: Any, n_jobs: int, progress: bool) -> list[dict]:
     "What `run_cell` says of each cell, in their order; on a cluster, or `n_jobs` at a time here."
-    from distributed import as_completed
     pool = ThreadPoolExecutor(require_positive_int(n_jobs, "n_jobs"))
     try:
         futures = [(client or pool).submit(run_cell, cell) for cell in cells]
-        ready = as_completed(futures) if client else (future.exception() for future in futures)
+        ready = (future.exception() for future in futures)
+        if client:
+            with extra("dask"): from distributed import as_completed
+            ready = as_completed(futures)
         for _ in tqdm(ready, total=len(cells), desc="grid", unit="cell", disable=not progress): pass
         return [future.result() for future in futures]
     finally: pool.shutdown(cancel_futures=True)  # an interrupt does not wait for cells to begin

@@ -20,6 +20,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.svm import OneClassSVM
 
 from .core import require_between, require_choice, require_positive_int
+from .extras import extra
 from .measure import cost_of
 from .nearest import NearestPoints
 from .prep import Transform
@@ -99,7 +100,8 @@ class _Pyod:
         self.module, self.name, self.options = module, name, options
 
     def fit(self, X: np.ndarray) -> "_Pyod":
-        self.model = getattr(import_module(f"pyod.models.{self.module}"), self.name)(**self.options)
+        with extra("peers"): found = import_module(f"pyod.models.{self.module}")
+        self.model = getattr(found, self.name)(**self.options)
         self.model.fit(X)
         return self
 

@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 import numpy as np
-import onnx
-import onnxruntime
 import pandas as pd
-from onnx import TensorProto, helper
-from onnxruntime.quantization import (CalibrationDataReader, QuantFormat, QuantType,
-                                      quantize_dynamic, quantize_static)
 
 from .core import atomic_path, require_choice, require_positive_int
+from .extras import extra
 from .outputs import require_free
 from .measure import Cost, clock, in_fresh_process
 from .prep import Transform
@@ -30,6 +26,12 @@ from .classify import classification_metrics
 from .export import (Graph, input_layer, network_to_onnx, open_session, run_session, scaled_records, seal,
                          write_graph)
 
+with extra("onnx"):
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper
+    from onnxruntime.quantization import (CalibrationDataReader, QuantFormat, QuantType,
+                                          quantize_dynamic, quantize_static)
 
 # %% ../nbs/09_quantize.ipynb #45d5f292
 VARIANTS = ("float32", "dynamic int8", "static int8", "int8 by feature")

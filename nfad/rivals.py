@@ -22,6 +22,7 @@ from .baseline import (OPPONENTS, Workload, arrival, build_opponent, make_worklo
                            processor, save_workload, workload_rows)
 from .core import (fingerprint, from_here, package_versions, read_json, require_choice,
                        write_json)
+from .extras import extra
 from .detector import FlowDetector
 from .measure import cost_of, in_fresh_process, interleave
 
@@ -89,9 +90,10 @@ def flowjax_flow(
     seed: int = 0,  # of the weights
 ) -> Any:           # untrained
     "A masked autoregressive spline flow of FlowJAX."
-    from flowjax.bijections import RationalQuadraticSpline
-    from flowjax.distributions import Normal, StudentT
-    from flowjax.flows import masked_autoregressive_flow
+    with extra("peers"):
+        from flowjax.bijections import RationalQuadraticSpline
+        from flowjax.distributions import Normal, StudentT
+        from flowjax.flows import masked_autoregressive_flow
     from jax import random
     gaussian = np.isinf(rival.latent_df)
     base = Normal(jnp.zeros(d)) if gaussian else StudentT(jnp.full(d, rival.latent_df))
@@ -106,8 +108,9 @@ def flowjax_trainer(
     seed: int = 0,       # of weights and shuffling
 ) -> Callable:           # train(epochs) -> (flow, validation loss after each epoch); compiles once
     "What trains a flow by FlowJAX's own `fit_to_data`."
-    from flowjax.train import fit_to_data
-    from flowjax.train.losses import MaximumLikelihoodLoss
+    with extra("peers"):
+        from flowjax.train import fit_to_data
+        from flowjax.train.losses import MaximumLikelihoodLoss
     from jax import random
     n, m = len(workload.noisy), len(workload.noisy_validation)
     key = random.key(seed)
@@ -131,10 +134,11 @@ def zuko_flow(
     seed: int = 0,  # of the weights
 ) -> Any:           # untrained torch module
     "A neural spline flow of zuko."
-    import torch
-    from torch.distributions import Independent, StudentT
-    from zuko.flows import NSF
-    from zuko.lazy import Flow, UnconditionalDistribution
+    with extra("peers"):
+        import torch
+        from torch.distributions import Independent, StudentT
+        from zuko.flows import NSF
+        from zuko.lazy import Flow, UnconditionalDistribution
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     flow = NSF(d, bins=8, transforms=rival.n_layers, hidden_features=rival.widths)
@@ -150,8 +154,9 @@ def zuko_trainer(
     seed: int = 0,       # of weights and shuffling
 ) -> Callable:           # train(epochs) -> (flow, validation loss after each epoch)
     "What trains a flow as zuko's tutorial does."
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset
+    with extra("peers"):
+        import torch
+        from torch.utils.data import DataLoader, TensorDataset
     rows, validation = (torch.as_tensor(part) for part in (workload.noisy, workload.noisy_validation))
     loader = DataLoader(TensorDataset(rows), batch_size=rival.batch_size, shuffle=True)
 
@@ -331,12 +336,13 @@ def rival_scorer(
     "The density of an untrained rival; its weights do not change what it costs."
     rival = RIVALS[name]
     if rival.library == "flowjax":
-        import equinox
-        from paramax import unwrap
+        with extra("peers"):
+            import equinox
+            from paramax import unwrap
         flow = unwrap(flowjax_flow(rival, d, seed))
         block = partial(equinox.filter_jit(lambda flow, Z: flow.log_prob(Z)), flow)
     else:
-        import torch
+        with extra("peers"): import torch
         flow = zuko_flow(rival, d, seed)
         @torch.no_grad()
         def block(Z): return flow().log_prob(torch.as_tensor(Z)).numpy()

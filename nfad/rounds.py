@@ -16,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from nfad.core import read_json, require_choice
+from nfad.extras import extra
 from nfad.detector import FlowDetector
 from nfad.runs import Prepared
 from nfad.metrics import class_metrics
@@ -183,7 +184,7 @@ def play_conifers(
     seed: int = 0,
 ) -> Iterator[Any]:
     "An isolation forest of the training records and the night that answers change."
-    from coniferest.label import Label
+    with extra("peers"): from coniferest.label import Label
     def scale(part): return night.detector.transform_.transform(part).astype(np.float64)
     traffic, stream = scale(pd.concat([night.train, night.records])), scale(night.records)
     forest = make()
@@ -203,12 +204,12 @@ def play_conifers(
 
 
 def _aad(night: Night, rounds: Sequence[int], seed: int) -> Iterator[Any]:
-    from coniferest.aadforest import AADForest
+    with extra("peers"): from coniferest.aadforest import AADForest
     return play_conifers(night, lambda: AADForest(n_trees=100, random_seed=seed, n_jobs=1), rounds, seed)
 
 
 def _pineforest(night: Night, rounds: Sequence[int], seed: int) -> Iterator[Any]:
-    from coniferest.pineforest import PineForest
+    with extra("peers"): from coniferest.pineforest import PineForest
     return play_conifers(night, lambda: PineForest(n_trees=100, random_seed=seed, n_jobs=1), rounds, seed)
 
 # %% ../nbs/07d_rounds.ipynb #b0daae74

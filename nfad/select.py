@@ -18,6 +18,7 @@ from sklearn.feature_selection import mutual_info_classif
 from tqdm import tqdm
 
 from .core import package_versions, require_choice, require_positive_int
+from .extras import extra
 from .prep import Transform
 from .score import conformal_p_values, threshold_at_fpr
 from .shapley import Background, shapley_values
@@ -237,8 +238,9 @@ def _devnet_rival(bench: Bench, few: View, n_trees: int, seed: int) -> _Scores:
     "DevNet on scaled values."
     from contextlib import redirect_stdout
     from io import StringIO
-    import torch
-    from pyod.models.devnet import DevNet
+    with extra("peers"):
+        import torch
+        from pyod.models.devnet import DevNet
     def frame(values): return pd.DataFrame(values, columns=bench.names)
     scale = Transform("log").fit(frame(bench.train))
     def scaled(values): return np.clip(scale.transform(frame(values)), -8, 8)

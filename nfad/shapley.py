@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .core import require_between, require_choice, require_columns, require_finite, require_positive_int
+from .extras import extra
 from .nearest import nearest_in_features
 from .plans import DEPTHS, Steps, coalitions, looks, plan_coalitions, settled, standard_errors
 from .prep import Transform, feature_table
@@ -203,7 +204,7 @@ def to_shap(
     data: pd.DataFrame | np.ndarray | None = None,  # (n, p) observed values, shown beside the names
 ) -> Any:                                           # shap.Explanation
     "For shap's plots: waterfall, force, beeswarm, heatmap, bar."
-    from shap import Explanation
+    with extra("explain"): from shap import Explanation
     observed = None if data is None else np.asarray(data)
     return Explanation(self.values, base_values=self.base_values, data=observed,
                        feature_names=self.names, error_std=self.standard_errors)

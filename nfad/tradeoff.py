@@ -15,6 +15,7 @@ import pandas as pd
 
 from .baseline import processor
 from .core import from_here, package_versions, require_choice, write_json
+from .extras import extra
 from .detector import FlowDetector
 from .measure import cost_of, in_fresh_process, interleave
 from .metrics import class_metrics, ranking_metrics
@@ -37,7 +38,8 @@ class Library:
     def fit(self, X: pd.DataFrame, validation: Any = None) -> "Library":  # X: (n, d) benign records
         "Learns benign records; a library knows no validation records."
         self.transform_ = Transform("log").fit(X)
-        self.model = getattr(import_module(self.module), self.name)(**self.options)
+        with extra("peers"): found = import_module(self.module)
+        self.model = getattr(found, self.name)(**self.options)
         self.model.fit(self.transform_.transform(X))
         return self
 

@@ -4,9 +4,11 @@ test     runs `nbdev_test` and makes sure that it ran every notebook: on a misty
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 incident draws the first incident of `nfad demo` by chromium, figures/incident.png
+triage   draws the desk of a simulated night by chromium and playwright, figures/triage.png
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
-studies  judges statistics (or what STUDY names) by the benign-only criterion and by attacks on every data set, into figures/statistics.csv
+statistics, preparation, regularization, cost   judges candidates by the benign-only criterion and by attacks on every data set, into figures/
+paper    runs the stages of figures/paper.toml that are stale, then the notebooks that show them; --dry-run only says which, --accept takes files as they stand
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 rivals   measures the flows and whole detectors that a user would take instead, into figures/rivals.json and figures/tradeoff.json
 """
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -144,6 +147,15 @@ def incident() -> int:
                  f"--user-data-dir={folder}/profile", f"--screenshot={ROOT / 'figures' / 'incident.png'}", alone.as_uri()]
         subprocess.run(words, check=True, capture_output=True, timeout=120)
     print("figures/incident.png")
+    return 0
+
+
+def triage() -> int:
+    "Draws the desk of a simulated night as figures/triage.png, after a few answers."
+    sys.path.insert(0, str(ROOT / "tests" / "browser"))
+    from night import draw_desk
+    draw_desk(ROOT / "figures" / "triage.png")
+    print("figures/triage.png")
     return 0
 
 
@@ -284,20 +296,20 @@ def run_study(dataset: str, study: str) -> str:
     return ""
 
 
-def studies(names: list[str], run=run_study, out_dir: str | Path = "runs", folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
-    """Runs one study on the named data sets (all that are there), then writes its table in figures/ from all that were run; exit status.
+STUDIES = ("statistics", "preparation", "regularization", "cost")
 
-    It is the study of statistics; the environment variable STUDY says another one that compares candidates.
-    """
+
+def studies(study: str, names: list[str], run=run_study, out_dir: str | Path = "runs", folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
+    "Runs one of `STUDIES` on the named data sets (all that are there), then writes its table in figures/ from all that were run; exit status."
     import pandas as pd
     from nfad.core import read_json, require_choice
     from nfad.catalog import list_datasets
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"]
+    require_choice(study, list(STUDIES), "study")
     if not there: sys.exit("studies needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     wanted, failed = [require_choice(name, there, "a data set") for name in names or there], []
-    study = require_choice(os.environ.get("STUDY", "statistics"), ["statistics", "preparation", "regularization", "cost"], "STUDY")
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
         for dataset, error in zip(wanted, workers.map(run, wanted, [study] * len(wanted))):
             print(f"{dataset}: {error or 'done'}", flush=True)
@@ -393,7 +405,30 @@ def verdicts(names: list[str]) -> int: return played("07d_rounds", "verdicts", R
 def dirt(names: list[str]) -> int: return played("07e_dirt", "dirt", DIRT_ON, names)
 
 
+def paper(words: list[str]) -> int:
+    "Runs what is stale of figures/paper.toml, or of the stages named, and then the notebooks that show it; exit status."
+    from nfad.claims import check_claims, read_claims
+    from nfad.core import read_json
+    from nfad.paper import accept_stages, find_stale, make_stages, read_stages
+    stages, account = read_stages(ROOT / "figures" / "paper.toml"), ROOT / "figures" / "paper.json"
+    names = [word for word in words if not word.startswith("--")]
+    if "--accept" in words: accept_stages(stages, account, ROOT, names)
+    table = find_stale(stages, read_json(account) if account.is_file() else {}, ROOT)
+    stale = table[table["stale"]]
+    print(stale[["minutes", "why"]].to_string() if len(stale) else f"nothing is stale, {len(table)} stages")
+    if "--dry-run" in words or "--accept" in words: return 0
+    said = make_stages(stages, account, ROOT, names, int(os.environ.get("JOBS", "2")))
+    made = [name for name, became in said.items() if became == "run"]
+    shown = {notebook for name in made for notebook in stages[name].shown_in}
+    if shown: execute(sorted(shown))
+    if "index" in shown: readme()
+    claims = check_claims(read_claims(ROOT / "figures" / "claims.toml"), ROOT)
+    wrong = claims[~(claims["found"] & claims["holds"])]
+    if len(wrong): print(f"sentences that their tables do not bear out:\n{wrong.to_string()}")
+    return int(len(made) < len(said) or len(wrong) > 0)
+
+
 if __name__ == "__main__":
-    actions = {"test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "results": results, "detectors": detectors, "studies": studies, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
+    actions = {name: partial(studies, name) for name in STUDIES} | {"paper": paper, "test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "triage": lambda names: triage(), "results": results, "detectors": detectors, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -15,10 +15,12 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 LIBRARY = sorted(NBS.glob("[0-9][0-9]*_*.ipynb"))
+MAP = NBS / "site" / "notebooks.md"              # a row for each library notebook, by group
+MOST_README, MOST_PROSE = 1200, 250              # words of README.md; of a prose cell
 MOST_LINES, MOST_NAMES, MOST_CELL = 650, 25, 40  # of a module, of its public names, of an exported cell
 WIDEST, WIDE, WIDE_SHARE = 120, 100, 0.05        # characters; share of exported lines that may be wider than `WIDE`
 LESSON_WITHIN, LESSON_SHARE = 3, 0.9             # cells after a definition; share of public functions and classes with a lesson
-NO_PICTURE = {"00_core", "00_text", "00f_outputs", "00a_vocabulary", "00c_docs", "11b_grid", "00g_commands", "00h_journal", "11e_answering", "11k_live", "11l_teaching", "13_cli"}  # nothing to see but text
+NO_PICTURE = {"00_core", "00_extras", "00_text", "00f_outputs", "00a_vocabulary", "00c_docs", "00c_stubs", "11b_grid", "00g_commands", "00h_journal", "11e_answering", "11k_live", "11l_teaching", "13_cli"}  # nothing to see but text
 EVENING_PATH = {  # seven notebooks for one evening, and how many words each may take as a page: prose, code and text outputs
     "01_packets": 2000, "01d_splits": 1300, "02a_flow": 2200, "02c_statistics": 2000,
     "03_train": 1100, "04_score": 1900, "04c_reasons": 1500}
@@ -44,8 +46,17 @@ def is_exported(cell) -> bool: return cell.cell_type == "code" and bool(re.match
 
 
 def is_imports(cell) -> bool:
-    "Whether a code cell holds nothing but imports."
-    return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(plain(cell.source)).body)
+    "Whether a code cell holds nothing but imports, those of an extra in its block."
+    body = ast.parse(plain(cell.source)).body
+    body = [line for node in body for line in (node.body if extra_of(node) else [node])]
+    return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
+
+
+def extra_of(node: ast.AST) -> str:
+    """The name in `with extra("name"):`; "" for anything else."""
+    call = node.items[0].context_expr if isinstance(node, ast.With) else None
+    named = isinstance(call, ast.Call) and ast.unparse(call.func) == "extra" and len(call.args) == 1
+    return call.args[0].value if named else ""
 
 
 def exported_lines(nb) -> list[str]:
@@ -78,6 +89,44 @@ def layer_faults(sources: dict[str, list[str]], home: dict[str, str]) -> list[st
     order = {module_of(name): place for place, name in enumerate(sorted(sources))}
     return [f"{name} imports nfad.{module}" for name, pieces in sources.items() for piece in pieces
             for module in sorted(imported_modules(piece, home)) if order.get(module, len(order)) >= order[module_of(name)]]
+
+
+# ---------------------------------------------------------------- extras
+
+IMPORTED_AS = {"scikit-learn": "sklearn", "charset-normalizer": "charset_normalizer"}  # where the name differs
+BROUGHT = {"torch": "peers", "equinox": "peers", "paramax": "peers", "google": "onnx"}  # by what an extra names
+
+
+def import_groups(settings) -> dict[str, str]:
+    """Package to import -> the extra that brings it, "" without one, from the lines of settings.ini."""
+    groups = {}
+    for key, text in settings.items():
+        name = key.removesuffix("_requirements") if key != "requirements" else ""
+        if not key.endswith("requirements") or name == "dev": continue
+        found = [re.match(r"[\w.-]+", word)[0].lower() for word in text.split()]
+        groups |= {IMPORTED_AS.get(package, package.replace("-", "_")): name for package in found}
+    return BROUGHT | groups
+
+
+def extra_faults(source: str, groups: dict[str, str]) -> list[str]:
+    "Imports of packages that no plain `pip install nfad` brings, outside the block that names their extra; blocks with more than imports."
+    faults = []
+
+    def visit(node, within):
+        name = extra_of(node)
+        if name: faults.extend(f"extra({name!r}) holds more than imports" for child in node.body
+                               if not isinstance(child, (ast.Import, ast.ImportFrom)) and "import_module" not in ast.unparse(child))
+        if isinstance(node, ast.Import): roots = [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level: roots = [node.module.split(".")[0]]
+        else: roots = []
+        for root in roots:
+            wanted = "" if root == "nfad" or root in sys.stdlib_module_names else groups.get(root, "?")
+            if wanted == "?": faults.append(f"{root} is in no list of requirements")
+            elif wanted and within != wanted: faults.append(f"{root} is not imported in `with extra({wanted!r})`")
+        for child in ast.iter_child_nodes(node): visit(child, name or within)
+
+    visit(ast.parse(source), "")
+    return faults
 
 
 # ---------------------------------------------------------------- the shape of a notebook
@@ -252,11 +301,37 @@ def rendered_words(nb) -> int:
     return n_words
 
 
+def prose_faults(nb) -> list[str]:
+    "Prose cells that are too long to hold one idea."
+    lengths = {cell.source[:50]: len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown"}
+    return [f"{n_words} words in one prose cell, more than {MOST_PROSE}: {start!r}" for start, n_words in lengths.items() if n_words > MOST_PROSE]
+
+
+# ---------------------------------------------------------------- the front page and the map
+
+def loose_figures(nb) -> list[str]:
+    "Figures that stand in the prose of a front page instead of being computed from a file of figures/."
+    prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    promised = {"1 %", "95 %"}  # a rate that is asked for, a width of intervals
+    found = re.findall(r"(?<![\w.])\d*\.\d{2,}(?![\w.])|\d+(?:\.\d+)? ?%|\d+(?:\.\d+)? x\b", re.sub(r"Python 3\.\d+|\bp [<=] [\d.]+", "", prose))
+    return [figure for figure in found if figure not in promised]
+
+
+def mapped(text: str) -> dict[str, list[str]]:
+    "Group -> notebooks, from the tables of the map; ★ marks the evening path."
+    groups = {}
+    for line in text.splitlines():
+        if line.startswith("## "): groups[group := line[3:]] = []
+        elif row := re.match(r"\| (?:★ )?\[(\w+)\]\(\.\./\1\.ipynb\) \| [^|\s]", line): groups[group].append(row[1])
+    return groups
+
+
 # ---------------------------------------------------------------- everything at once
 
 def repository_words() -> str:
-    "What the front page and the lazy names of the package say: they make a name public, too."
+    "What the front page, the map, the list of commands and the lazy names of the package say: they make a name public, too."
     index = "\n".join(cell.source for cell in read(NBS / "index.ipynb").cells)
+    index += "".join(path.read_text(encoding="utf-8") for path in sorted((NBS / "site").glob("*.md")))
     named = ("nfad/__init__.py", "tests/notebooks.py", "settings.ini")  # the last one names the command of the shell
     return index + "".join((ROOT / place).read_text(encoding="utf-8") for place in named)
 
@@ -267,7 +342,7 @@ def faults_of(path: Path, notebooks: dict[str, str], words: str) -> list[str]:
     module = (ROOT / "nfad" / f"{module_of(name)}.py").read_text(encoding="utf-8")
     others = {other: source for other, source in notebooks.items() if other != name}
     n_lines = len(module.splitlines())
-    faults = shape_faults(nb, name) + common_faults(nb) + width_faults(nb) + picture_faults(nb, name)
+    faults = shape_faults(nb, name) + common_faults(nb) + width_faults(nb) + picture_faults(nb, name) + prose_faults(nb)
     faults += [f"module of {n_lines} lines, more than {MOST_LINES}"] * (n_lines > MOST_LINES)
     faults += public_faults(name, module, others, words)
     lacking, n_names = without_lesson(nb, public_names(module))

@@ -222,12 +222,40 @@ def test_the_evening_path_fits_into_one_evening():
     assert sum(words.values()) <= 12_000, words
     for place, name in enumerate(rules.EVENING_PATH, 1):
         assert f"evening path {place} of {len(words)}" in read(NBS / f"{name}.ipynb").cells[1].source, f"{name} does not say where it stands"
-        assert f"★ [{name}]" in read(INDEX).cells[-1].source, f"the index does not mark {name}"
+        assert f"★ [{name}]" in rules.MAP.read_text(encoding="utf-8"), f"nbs/site/notebooks.md does not mark {name}"
+        assert f"[{name}]({name}.ipynb)" in read(INDEX).cells[-1].source, f"the index does not name {name}"
 
 
-def test_the_index_names_every_notebook():
-    named = re.findall(r"\| (?:★ )?\[(\w+)\]\(\w+\.ipynb\) \|", read(INDEX).cells[-1].source)
-    assert sorted(named) == [path.stem for path in LIBRARY]
+def test_the_map_names_every_notebook():
+    named = sorted(sum(rules.mapped(rules.MAP.read_text(encoding="utf-8")).values(), []))
+    assert named == [path.stem for path in LIBRARY], "nbs/site/notebooks.md needs one row for each notebook"
+
+
+def test_the_map_is_read_by_group():
+    text = "# Map\n\n## A\n\n| ★ [01_x](../01_x.ipynb) | what |\n| [02_y](../02_z.ipynb) | what |\n\n## B\n| [03_z](../03_z.ipynb) | |"
+    assert rules.mapped(text) == {"A": ["01_x"], "B": []}, "a row links its own notebook and says what it tells"
+
+
+@pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_prose_is_short(path): refuse(rules.prose_faults(read(path)))
+
+
+def test_long_prose_is_caught():
+    assert rules.prose_faults(changed(good_notebook(), c1="word " * rules.MOST_PROSE)) == []
+    assert "251 words" in rules.prose_faults(changed(good_notebook(), c1="word " * (rules.MOST_PROSE + 1)))[0]
+
+
+def test_the_readme_is_short(): assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= rules.MOST_README
+
+
+@pytest.mark.parametrize("name", ["index", "results", "story"])
+def test_figures_of_front_pages_are_computed(name):
+    assert rules.loose_figures(read(NBS / f"{name}.ipynb")) == []
+
+
+def test_loose_figures_catch():
+    prose = "Python 3.11, at 1 % [95 %]: .947, 0.98, 63 %, 4.3 %, 31 x, p < 0.05, 5,000 rows, 2025, 58 features, 00a_x"
+    assert rules.loose_figures(changed(good_notebook(), c1=prose)) == [".947", "0.98", "63 %", "4.3 %", "31 x"]
 
 
 def test_words_are_counted_as_a_page_shows_them():
@@ -461,15 +489,12 @@ def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsy
         write_json(tmp_path / "runs" / dataset / "all" / f"study_{study}.json", {"candidate": ["a", "b"], "criterion": [0.9, 0.8]})
         return ""
 
-    def command(names): return notebooks.studies(names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
+    def command(names, study="statistics"): return notebooks.studies(study, names, run, tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
 
     assert command([]) == 1 and "bad: ValueError: no such column" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "statistics.csv").to_dict("list") == {"dataset": ["good"] * 2, "candidate": ["a", "b"], "criterion": [0.9, 0.8]}
-    monkeypatch.setenv("STUDY", "preparation")
-    assert command(["good"]) == 0 and (tmp_path / "preparation.csv").read_text() == (tmp_path / "statistics.csv").read_text()
-    monkeypatch.setenv("STUDY", "sizes")
-    with pytest.raises(ValueError, match="STUDY must be one of"): command(["good"])
-    monkeypatch.delenv("STUDY")
+    assert command(["good"], "preparation") == 0 and (tmp_path / "preparation.csv").read_text() == (tmp_path / "statistics.csv").read_text()
+    with pytest.raises(ValueError, match="study must be one of"): command(["good"], "sizes")
     assert command(["good"]) == 0
     with pytest.raises(ValueError, match="data set"): command(["demo"])
     monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["demo"], "found": [True]}))
@@ -588,6 +613,83 @@ def test_one_version(): assert settings()["version"] == nfad.__version__
 def test_the_parameters_tag_survives_cleaning(): assert "tags" in settings()["allowed_cell_metadata_keys"].split()
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_what_an_extra_brings_is_imported_through_it(module):
+    source = (ROOT / "nfad" / f"{module}.py").read_text(encoding="utf-8")
+    refuse(rules.extra_faults(source, rules.import_groups(settings())))
+
+
+@pytest.mark.parametrize("source", [
+    "import shap", "def f():\n    import shap.plots", "with extra('onnx'): import shap", "def f():\n    from lime.lime_tabular import L",
+    "with extra('onnx'):\n    import onnx\n    onnx.run()", "import pytest", "with open('onnx'): import onnx", "from google.protobuf import x"])
+def test_extras_catch(source):
+    groups = rules.import_groups({"requirements": "numpy scikit-learn>=1.8", "explain_requirements": "shap lime", "onnx_requirements": "onnx>=1", "dev_requirements": "pytest"})
+    assert rules.extra_faults(source, groups)
+    fine = "import os\nimport numpy, sklearn.utils\nfrom .core import x\nwith extra('onnx'):\n    import onnx\ndef f():\n    with extra('explain'): import shap"
+    assert not rules.extra_faults(fine, groups)
+
+
+class Without:
+    "A finder that knows no package of some names, wherever they are installed."
+    def __init__(self, names, finder): self.names, self.finder = names, finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in self.names else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name): return getattr(self.finder, name)
+
+
+def blocked_imports(names: set[str], modules: list[str]) -> dict[str, str]:
+    "What importing modules says, in a Python without some packages; those that say nothing are left out."
+    report = (f"import importlib, sys\n{inspect.getsource(Without)}\nsys.meta_path[:] = [Without({sorted(names)}, finder) for finder in sys.meta_path]\nfor name in {modules}:\n"
+              "    try: importlib.import_module(f'nfad.{name}')\n    except ImportError as error: print(name, error)\n")
+    run = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True)
+    return dict(line.split(" ", 1) for line in run.stdout.splitlines())
+
+
+def test_modules_load_without_extras_or_name_theirs():
+    away = {root for root, name in rules.import_groups(settings()).items() if name}
+    said = blocked_imports(away - {"google"}, MODULES)  # a namespace that others share
+    lacking = {extra: {name for name, text in said.items() if f'pip install "nfad[{extra}]"' in text} for extra in ("onnx", "triage")}
+    assert lacking == {"onnx": {"export", "export_flow", "quantize"}, "triage": {"server"}} and said.keys() == set.union(*lacking.values())
+
+
+@pytest.fixture(scope="module")
+def package() -> dict:
+    "What setup.py tells setuptools."
+    report = ("import json, sys\nfrom unittest.mock import Mock\n"
+              "tools = Mock(setup=lambda **words: print(json.dumps(words, default=str)))\ntools.build_py = object\n"
+              "sys.modules |= dict.fromkeys(['setuptools', 'setuptools.command', 'setuptools.command.build_py'], tools)\n"
+              "exec(open('setup.py', encoding='utf-8').read(), {'__file__': 'setup.py'})")
+    return json.loads(subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True).stdout)
+
+
+def test_extras_are_handed_to_pip(package):
+    extras = package["extras_require"]
+    named = {node for path in LIBRARY for source in code(read(path)) for node in re.findall(r'with extra\("(\w+)"\)', source)}
+    assert named <= extras.keys() and {"all", "dev", "triage"} <= extras.keys()
+    assert set(extras["dev"]) >= set(extras["all"]) >= {"shap", "onnx", "papermill"} and "torch" not in " ".join(extras["all"])
+
+
+def not_packed(files: list[str], patterns: list[str]) -> list[str]:
+    "Files of the package's folder that a wheel would not hold."
+    return [name for name in files if not name.endswith(".py") and not any(Path(name).match(pattern) for pattern in patterns)]
+
+
+def test_a_wheel_holds_all_of_the_package(package, tracked):
+    inside = [name.removeprefix("nfad/") for name in tracked if name.startswith("nfad/")]
+    patterns = package["package_data"]["nfad"]
+    assert package["packages"] == ["nfad"] and "py.typed" in inside and not_packed(inside, patterns) == []
+    assert not_packed(["core.py", "page.css", "model.bin", "py.typed"], patterns) == ["model.bin"]
+
+
+def test_the_package_says_what_it_is(package):
+    pythons = [text.rpartition(" ")[2] for text in package["classifiers"] if re.search(r":: 3\.\d+$", text)]
+    top = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[0]
+    assert pythons == re.findall(r"3\.\d+", top) and package["python_requires"] == f">={pythons[0]}"
+    assert "](nbs/" not in package["long_description"] and "](figures/" not in package["long_description"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {nfad.__version__}\n" in citation and f"\"{package['url']}\"" in citation
+
+
 def unpinned(requirements: list[str], constraints: str) -> list[str]:
     "Requirements without an exact version in the constraints, or with one that they do not allow."
     pins = dict(line.lower().split("==") for line in constraints.splitlines() if "==" in line)
@@ -596,7 +698,7 @@ def unpinned(requirements: list[str], constraints: str) -> list[str]:
 
 
 def test_constraints_pin_every_requirement():
-    wanted = [text for group in ("requirements", "dev_requirements", "peers_requirements") for text in settings()[group].split()]
+    wanted = [text for group, texts in settings().items() if group.endswith("requirements") for text in texts.split()]
     assert unpinned(wanted, (ROOT / "constraints.txt").read_text(encoding="utf-8")) == []
 
 
