@@ -4,7 +4,6 @@
 Links, sizes and pages are checked without a browser.
 """
 import re
-import shutil
 import subprocess
 import sys
 import threading
