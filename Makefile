@@ -40,6 +40,7 @@ venv: .venv/installed  ## set up .venv with the tested versions (constraints.txt
 	  { echo "make: nfad needs Python 3.11 or newer, '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1); name another: make venv PYTHON=python3.12" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'from nfad.stubs import write_stubs; write_stubs("nfad")'
 	@touch $@
 
 demo: venv  ## train and score on the simulated demo set, and say where the results are
@@ -83,6 +84,7 @@ rules: venv  ## what the notebooks lack by the rules of the house: all, or NB="0
 export: venv  ## write nfad/*.py from the notebooks, and clean the notebooks
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python -c 'from nfad.stubs import write_stubs; write_stubs("nfad")'
 
 notebooks: venv  ## run notebooks and store their outputs: all, or NB="03_train index"
 	$(BIN)/python tests/notebooks.py execute $(NB)
@@ -136,5 +138,5 @@ lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/
 
 clean:  ## remove .venv, caches and builds; runs/ and data/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis nfad/__pycache__ tests/__pycache__
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis nfad/__pycache__ nfad/*.pyi tests/__pycache__
 	find nbs -name .ipynb_checkpoints -prune -exec rm -rf {} +

@@ -26,7 +26,7 @@ from .nearest import MAX_POINTS
 from .engine import CHUNK, FLOOR, in_blocks
 from .architectures import ARCHITECTURES, build_flow, flow_shapes, terms_function
 from .training import (OPTIMIZERS, ArraySource, History, ParquetRecords, ParquetSource,
-                           history_from_plain, train_flow, train_pzflow)
+                           history_from_plain, require_table, train_flow, train_pzflow)
 from .statistics import PARTS, ProfileStatistic
 from .wary import wary_parts
 
@@ -170,14 +170,6 @@ def _thinned(Z: np.ndarray) -> np.ndarray:
     return Z[::-(-len(Z) // 10_000)]
 
 
-def _require_table(X: Any) -> Any:
-    "A frame as it is, anything else as an array of records and features; or a `ValueError`."
-    if isinstance(X, (pd.DataFrame, ParquetRecords)): return X
-    table = np.asarray(X)
-    if table.ndim == 2: return table
-    given = f"{type(X).__name__} of shape {table.shape}"
-    raise ValueError(f"X must be a DataFrame or an array of shape (n, d), got {given}")
-
 
 # %% ../nbs/02d_detector.ipynb #84a9a214
 def _feature_order(order: Sequence[str] | str | None, names: Sequence[str], seed: int) -> list[int]:
@@ -261,7 +253,7 @@ def fit(
 ) -> FlowDetector:                         # self
     "Learns the density of benign records."
     self._check_settings()
-    X = _require_table(X)
+    X = require_table(X)
     fitted = [name for name in vars(self) if name.endswith("_") or name == "_bounds"]
     for name in fitted: delattr(self, name)
     files = isinstance(X, ParquetRecords) and ParquetSource(X, self.validation_fraction, self.seed)
@@ -273,7 +265,9 @@ def fit(
     else: train, held = X, validation
     validation = held if validation is None else validation
     least = f"at least {8 * self.caution} benign records"
-    if len(train) < 8 * self.caution: raise ValueError(f"X must hold {least}, got {len(train)}")
+    if len(train) < 8 * self.caution:
+        without = "" if files or train is X else f" when {len(held)} of {len(X)} samples are held back"
+        raise ValueError(f"X must hold {least}, got {len(train)}{without}")
     needed = 2 * self.caution if self.statistic == "profile" else 1
     if len(validation) < needed:
         raise ValueError(f"validation must hold at least {needed} benign records, got {len(validation)}")
@@ -300,7 +294,10 @@ def _require_fitted(self: FlowDetector) -> None:
 def _in_chunks(self: FlowDetector, X: Any, function: Callable, finish: Callable | None = None) -> np.ndarray:
     "What a function of scaled records, their terms and latent coordinates gives; `finish` sees the records, too."
     self._require_fitted()
-    X = _require_table(X)
+    X = require_table(X)
+    if isinstance(X, np.ndarray) and X.shape[1] != self.n_features_in_:
+        raise ValueError(f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                         f"{self.n_features_in_} features as input, got shape {X.shape}")
     rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
     def then(Z, terms, u): return (function(Z, terms, u),)
     result = None
