@@ -155,7 +155,7 @@ def _train(
     benign_path: str = "",        # table or folder of benign records, instead of a data set
     feature_set: str = "default", # named set, names or indices with commas, JSON file
     feature_indexes: str = "",    # positions, such as 31,13,35; instead of --feature-set
-    preset: str = "default",      # default, fast, paper (the released protocol) or tuned
+    preset: str = "default",      # default, short, fast, paper (as released) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
     train_size: int = 0,          # benign training records; 0: 60 %, at most 5,000
     val_size: int = 0,            # benign calibration records; 0: 15 %, at most 10,000
@@ -376,7 +376,7 @@ def _scores_of(loaded: Any, source: str, header: str) -> Any:
 
 
 def _evaluate_files(
-    model: str, benign_path: str, attack_path: str, fpr: float | None, header: str,
+    model: Path, benign_path: str, attack_path: str, fpr: float | None, header: str,
 ) -> dict[str, Any]:
     "Metrics on a file of benign and a file of attack records."
     import numpy as np
@@ -404,6 +404,8 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     run = read_run(folder, "nfad train", progress=False)
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
+    if (attack == "benign").all():
+        raise ValueError(f"{folder} holds no attack to test on; give benign_path and attack_path")
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
     clear_leftovers(folder)
     write_json(path, result, force=True)  # asked above
@@ -432,8 +434,9 @@ def _evaluate(
     if bool(benign_path) != bool(attack_path):
         raise ValueError("give both benign_path and attack_path, or neither")
     folder = path if path.is_dir() else path.parent
-    if benign_path: result = _evaluate_files(model, benign_path, attack_path, fpr, header)
-    else: result = _evaluate_run(folder, fpr or model_facts(folder / "model.safetensors").get("fpr", 0.01), force)
+    file = folder / "model.safetensors" if path.is_dir() else path
+    if benign_path: result = _evaluate_files(file, benign_path, attack_path, fpr, header)
+    else: result = _evaluate_run(folder, fpr or model_facts(file).get("fpr", 0.01), force)
     number = lambda value: f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
     shown = [f"{key:<20}{number(result[key])}" for key in _FIGURES if key in result]
     return Said(result, "\n".join(shown))
