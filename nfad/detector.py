@@ -109,8 +109,8 @@ def __sklearn_tags__(self: FlowDetector) -> Any:
 # %% ../nbs/02d_detector.ipynb #8747487c
 PRESETS = {
     "default": {},
-    "fast": {"hidden": None, "learning_rate": 0.02, "batch_size": 64, "optimizer": "adam_short",
-             "epochs": 20},
+    "fast": {"hidden": None, "learning_rate": 0.02, "batch_size": 64, "optimizer": "adam_short", "epochs": 20},
+    "short": {"epochs": 20, "learning_rate": 0.01, "optimizer": "adam_short"},
     "tuned": {"architecture": "coupling", "statistic": "log_prob", "noise": 0.0, "epochs": 100,
               "batch_size": 256},
     "paper": {"architecture": "pzflow", "statistic": "log_prob", "transform": "standard", "noise": 0.0,
@@ -121,7 +121,7 @@ PRESETS = {
 @patch(cls_method=True)
 def preset(
     cls: FlowDetector,
-    name: str = "default",  # default, fast, paper or tuned
+    name: str = "default",  # default, short, fast, paper or tuned
     **overrides,            # parameters that differ from the preset; None leaves the preset's value
 ) -> FlowDetector:
     "A detector with a named set of parameters."
@@ -200,7 +200,7 @@ def _set_flow(self: FlowDetector, bounds: np.ndarray) -> None:
     functions = [terms_function(flow) for flow in self.flows_]
     def mean_terms(Z):
         each = [terms(flow._params, Z) for flow, terms in zip(self.flows_, functions, strict=True)]
-        return sum(terms for terms, _ in each) / len(each), each[0][1]
+        return each[0] if len(each) == 1 else (sum(t for t, _ in each) / len(each), each[0][1])
     self.terms_ = mean_terms
 
 # %% ../nbs/02d_detector.ipynb #15e7b9c7
