@@ -91,6 +91,8 @@ def with_links(text: str, origin: str, place: str) -> str:
 
 def excerpt(page: str) -> str:
     "HTML of an output without links to places that are not in it; what brings its own colors lies on white paper."
+    from bs4 import BeautifulSoup
+    page = str(BeautifulSoup(page, "html.parser"))  # a lesson may show the beginning of a page: every tag is closed
     page = re.sub(r' href="#([^"]+)"', lambda link: link[0] if f'id="{link[1]}"' in page else "", page)
     plain = re.match(r"<div>\s*<style scoped|<style type=\"text/css\">\s*(#T_|</style>)", page)
     return page if plain else f'<div class="paper">{page}</div>'
