@@ -331,7 +331,7 @@ def build(folder: Path) -> int:
         page = path.read_text(encoding="utf-8")
         named = page.replace('<summary><span class="toctree-toggle"', '<summary aria-label="pages below"><span class="toctree-toggle"')  # a button needs a name
         if named != page: path.write_text(named, encoding="utf-8")
-    for path in [*(folder / "html" / "_static").rglob("*.map"), folder / "html" / "_static" / "webpack-macros.html"]: path.unlink(missing_ok=True)  # of the theme's makers
+    for path in [*(folder / "html" / "_static").rglob("*.map"), *(folder / "html" / "_static").glob("*.html")]: path.unlink()  # of the theme's makers
     shutil.rmtree(folder / "html" / "_static" / "locales", ignore_errors=True)   # its translations, used while building
     return status
 
