@@ -24,6 +24,7 @@ _HOME = {
     "few_shot": "rankings", "label_free": "rankings",
     "NeuralClassifier": "network", "network_to_onnx": "export", "flow_to_onnx": "export_flow",
     "score_files": "files", "score_frame": "files", "Scorer": "streams",
+    "triage": "widget",
 }
 __all__ = ["__version__", *_HOME]
 
