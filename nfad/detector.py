@@ -200,7 +200,7 @@ def _set_flow(self: FlowDetector, bounds: np.ndarray) -> None:
     functions = [terms_function(flow) for flow in self.flows_]
     def mean_terms(Z):
         each = [terms(flow._params, Z) for flow, terms in zip(self.flows_, functions, strict=True)]
-        return each[0] if len(each) == 1 else (sum(terms for terms, _ in each) / len(each), each[0][1])
+        return each[0] if len(each) == 1 else (sum(t for t, _ in each) / len(each), each[0][1])
     self.terms_ = mean_terms
 
 # %% ../nbs/02d_detector.ipynb #15e7b9c7
