@@ -166,7 +166,7 @@ def drift_warning(
     return (f"benign-looking records differ from the calibration in {len(worse):,} of {len(judged):,} windows, "
             f"most in {what} (distance {distance:.2f}) from {where} on: "
             f"the false-alarm rate of {fpr:.2%} is no longer promised; "
-            "check what changed, then: nfad recalibrate MODEL BENIGN_RECORDS")
+            "check what changed, then: nfad recalibrate MODEL BENIGN_RECORDS NEW_MODEL")
 
 
 def drift_note(

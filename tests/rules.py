@@ -15,6 +15,8 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 LIBRARY = sorted(NBS.glob("[0-9][0-9]*_*.ipynb"))
+MAP = NBS / "site" / "notebooks.md"              # a row for each library notebook, by group
+MOST_README, MOST_PROSE = 1200, 250              # words of README.md; of a prose cell
 MOST_LINES, MOST_NAMES, MOST_CELL = 650, 25, 40  # of a module, of its public names, of an exported cell
 WIDEST, WIDE, WIDE_SHARE = 120, 100, 0.05        # characters; share of exported lines that may be wider than `WIDE`
 LESSON_WITHIN, LESSON_SHARE = 3, 0.9             # cells after a definition; share of public functions and classes with a lesson
@@ -299,11 +301,37 @@ def rendered_words(nb) -> int:
     return n_words
 
 
+def prose_faults(nb) -> list[str]:
+    "Prose cells that are too long to hold one idea."
+    lengths = {cell.source[:50]: len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown"}
+    return [f"{n_words} words in one prose cell, more than {MOST_PROSE}: {start!r}" for start, n_words in lengths.items() if n_words > MOST_PROSE]
+
+
+# ---------------------------------------------------------------- the front page and the map
+
+def loose_figures(nb) -> list[str]:
+    "Figures that stand in the prose of a front page instead of being computed from a file of figures/."
+    prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    promised = {"1 %", "95 %"}  # a rate that is asked for, a width of intervals
+    found = re.findall(r"(?<![\w.])\d*\.\d{2,}(?![\w.])|\d+(?:\.\d+)? ?%|\d+(?:\.\d+)? x\b", re.sub(r"Python 3\.\d+|\bp [<=] [\d.]+", "", prose))
+    return [figure for figure in found if figure not in promised]
+
+
+def mapped(text: str) -> dict[str, list[str]]:
+    "Group -> notebooks, from the tables of the map; ★ marks the evening path."
+    groups = {}
+    for line in text.splitlines():
+        if line.startswith("## "): groups[group := line[3:]] = []
+        elif row := re.match(r"\| (?:★ )?\[(\w+)\]\(\.\./\1\.ipynb\) \| [^|\s]", line): groups[group].append(row[1])
+    return groups
+
+
 # ---------------------------------------------------------------- everything at once
 
 def repository_words() -> str:
-    "What the front page and the lazy names of the package say: they make a name public, too."
+    "What the front page, the map, the list of commands and the lazy names of the package say: they make a name public, too."
     index = "\n".join(cell.source for cell in read(NBS / "index.ipynb").cells)
+    index += "".join(path.read_text(encoding="utf-8") for path in sorted((NBS / "site").glob("*.md")))
     named = ("nfad/__init__.py", "tests/notebooks.py", "settings.ini")  # the last one names the command of the shell
     return index + "".join((ROOT / place).read_text(encoding="utf-8") for place in named)
 
@@ -314,7 +342,7 @@ def faults_of(path: Path, notebooks: dict[str, str], words: str) -> list[str]:
     module = (ROOT / "nfad" / f"{module_of(name)}.py").read_text(encoding="utf-8")
     others = {other: source for other, source in notebooks.items() if other != name}
     n_lines = len(module.splitlines())
-    faults = shape_faults(nb, name) + common_faults(nb) + width_faults(nb) + picture_faults(nb, name)
+    faults = shape_faults(nb, name) + common_faults(nb) + width_faults(nb) + picture_faults(nb, name) + prose_faults(nb)
     faults += [f"module of {n_lines} lines, more than {MOST_LINES}"] * (n_lines > MOST_LINES)
     faults += public_faults(name, module, others, words)
     lacking, n_names = without_lesson(nb, public_names(module))

@@ -222,12 +222,40 @@ def test_the_evening_path_fits_into_one_evening():
     assert sum(words.values()) <= 12_000, words
     for place, name in enumerate(rules.EVENING_PATH, 1):
         assert f"evening path {place} of {len(words)}" in read(NBS / f"{name}.ipynb").cells[1].source, f"{name} does not say where it stands"
-        assert f"★ [{name}]" in read(INDEX).cells[-1].source, f"the index does not mark {name}"
+        assert f"★ [{name}]" in rules.MAP.read_text(encoding="utf-8"), f"nbs/site/notebooks.md does not mark {name}"
+        assert f"[{name}]({name}.ipynb)" in read(INDEX).cells[-1].source, f"the index does not name {name}"
 
 
-def test_the_index_names_every_notebook():
-    named = re.findall(r"\| (?:★ )?\[(\w+)\]\(\w+\.ipynb\) \|", read(INDEX).cells[-1].source)
-    assert sorted(named) == [path.stem for path in LIBRARY]
+def test_the_map_names_every_notebook():
+    named = sorted(sum(rules.mapped(rules.MAP.read_text(encoding="utf-8")).values(), []))
+    assert named == [path.stem for path in LIBRARY], "nbs/site/notebooks.md needs one row for each notebook"
+
+
+def test_the_map_is_read_by_group():
+    text = "# Map\n\n## A\n\n| ★ [01_x](../01_x.ipynb) | what |\n| [02_y](../02_z.ipynb) | what |\n\n## B\n| [03_z](../03_z.ipynb) | |"
+    assert rules.mapped(text) == {"A": ["01_x"], "B": []}, "a row links its own notebook and says what it tells"
+
+
+@pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_prose_is_short(path): refuse(rules.prose_faults(read(path)))
+
+
+def test_long_prose_is_caught():
+    assert rules.prose_faults(changed(good_notebook(), c1="word " * rules.MOST_PROSE)) == []
+    assert "251 words" in rules.prose_faults(changed(good_notebook(), c1="word " * (rules.MOST_PROSE + 1)))[0]
+
+
+def test_the_readme_is_short(): assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= rules.MOST_README
+
+
+@pytest.mark.parametrize("name", ["index", "results", "story"])
+def test_figures_of_front_pages_are_computed(name):
+    assert rules.loose_figures(read(NBS / f"{name}.ipynb")) == []
+
+
+def test_loose_figures_catch():
+    prose = "Python 3.11, at 1 % [95 %]: .947, 0.98, 63 %, 4.3 %, 31 x, p < 0.05, 5,000 rows, 2025, 58 features, 00a_x"
+    assert rules.loose_figures(changed(good_notebook(), c1=prose)) == [".947", "0.98", "63 %", "4.3 %", "31 x"]
 
 
 def test_words_are_counted_as_a_page_shows_them():
@@ -622,13 +650,40 @@ def test_modules_load_without_extras_or_name_theirs():
     assert {name for name, text in said.items() if 'pip install "nfad[onnx]"' in text} == said.keys() == {"export", "export_flow", "quantize"}
 
 
-def test_extras_are_handed_to_pip():
-    run = subprocess.run([sys.executable, "-c", "import setuptools; setuptools.setup = lambda **words: print(__import__('json').dumps(words['extras_require']))\n"
-                          "exec(open('setup.py').read(), {'__file__': 'setup.py'})"], capture_output=True, text=True, cwd=ROOT, check=True)
-    extras = json.loads(run.stdout)
+@pytest.fixture(scope="module")
+def package() -> dict:
+    "What setup.py tells setuptools."
+    report = ("import json, sys, types\nsys.modules['setuptools'] = types.SimpleNamespace(setup=lambda **words: print(json.dumps(words)))\n"
+              "exec(open('setup.py', encoding='utf-8').read(), {'__file__': 'setup.py'})")
+    return json.loads(subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True).stdout)
+
+
+def test_extras_are_handed_to_pip(package):
+    extras = package["extras_require"]
     named = {node for path in LIBRARY for source in code(read(path)) for node in re.findall(r'with extra\("(\w+)"\)', source)}
     assert named <= extras.keys() and {"all", "dev", "triage"} <= extras.keys()
     assert set(extras["dev"]) >= set(extras["all"]) >= {"shap", "onnx", "papermill"} and "torch" not in " ".join(extras["all"])
+
+
+def not_packed(files: list[str], patterns: list[str]) -> list[str]:
+    "Files of the package's folder that a wheel would not hold."
+    return [name for name in files if not name.endswith(".py") and not any(Path(name).match(pattern) for pattern in patterns)]
+
+
+def test_a_wheel_holds_all_of_the_package(package, tracked):
+    inside = [name.removeprefix("nfad/") for name in tracked if name.startswith("nfad/")]
+    patterns = package["package_data"]["nfad"]
+    assert package["packages"] == ["nfad"] and "py.typed" in inside and not_packed(inside, patterns) == []
+    assert not_packed(["core.py", "page.css", "model.bin", "py.typed"], patterns) == ["model.bin"]
+
+
+def test_the_package_says_what_it_is(package):
+    pythons = [text.rpartition(" ")[2] for text in package["classifiers"] if re.search(r":: 3\.\d+$", text)]
+    top = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[0]
+    assert pythons == re.findall(r"3\.\d+", top) and package["python_requires"] == f">={pythons[0]}"
+    assert "](nbs/" not in package["long_description"] and "](figures/" not in package["long_description"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {nfad.__version__}\n" in citation and f"\"{package['url']}\"" in citation
 
 
 def unpinned(requirements: list[str], constraints: str) -> list[str]:
