@@ -26,11 +26,11 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test attack promises check rules readme incident notebooks results detectors studies benchmark rivals verdicts dirt captures paper export lab clean
+.PHONY: help venv demo test test-browser attack promises check rules readme incident triage notebooks results detectors studies benchmark rivals verdicts dirt captures paper site export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 venv: .venv/installed  ## set up .venv with the tested versions (constraints.txt)
 
@@ -40,6 +40,7 @@ venv: .venv/installed  ## set up .venv with the tested versions (constraints.txt
 	  { echo "make: nfad needs Python 3.11 or newer, '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1); name another: make venv PYTHON=python3.12" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'from nfad.stubs import write_stubs; write_stubs("nfad")'
 	@touch $@
 
 demo: venv  ## train and score on the simulated demo set, and say where the results are
@@ -56,7 +57,13 @@ test: export OMP_NUM_THREADS ?= 1
 test: export OPENBLAS_NUM_THREADS ?= 1
 test: venv  ## run every notebook, the tests and the repository checks
 	$(BIN)/python tests/notebooks.py test
-	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/browser
+
+test-browser: venv  ## open the desk, JupyterLab and alerts.html in chromium (playwright and axe-core are installed for it); skipped without chromium
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt playwright; \
+	  command -v npm >/dev/null && npm install --prefix .cache/browser --no-save --ignore-scripts --silent axe-core@4.14.1; fi; true
+	MPLBACKEND=Agg $(BIN)/python -m pytest tests/browser
 
 attack: export ATTACKS := $(ATTACKS)
 attack: export ATTACK_SECONDS := $(ATTACK_SECONDS)
@@ -77,6 +84,7 @@ rules: venv  ## what the notebooks lack by the rules of the house: all, or NB="0
 export: venv  ## write nfad/*.py from the notebooks, and clean the notebooks
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python -c 'from nfad.stubs import write_stubs; write_stubs("nfad")'
 
 notebooks: venv  ## run notebooks and store their outputs: all, or NB="03_train index"
 	$(BIN)/python tests/notebooks.py execute $(NB)
@@ -87,6 +95,9 @@ readme: venv  ## render README.md and figures/ from nbs/index.ipynb
 
 incident: venv  ## draw the first incident of `nfad demo` for the README (needs chromium)
 	$(BIN)/python tests/notebooks.py incident
+
+triage: venv  ## draw the desk of a simulated night, figures/triage.png (needs chromium and playwright: make test-browser)
+	$(BIN)/python tests/notebooks.py triage
 
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
@@ -119,9 +130,13 @@ captures: venv  ## train on captures of devices in NFAD_DATA, and say what is fo
 paper: venv  ## make every table and figure again that is stale (or STAGES="dirt captures"), then what shows it; --dry-run says which; ACCEPT="dirt": they stand
 	+JOBS=$(JOBS) $(BIN)/python tests/notebooks.py paper $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run) $(if $(ACCEPT),--accept $(ACCEPT)) $(STAGES)
 
+site: venv  ## build the pages to read, into runs/site/html (needs npm once, for MathJax)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,site]'
+	$(BIN)/python nbs/site/build.py
+
 lab: venv  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs/
 
 clean:  ## remove .venv, caches and builds; runs/ and data/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis nfad/__pycache__ tests/__pycache__
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis nfad/__pycache__ nfad/*.pyi tests/__pycache__
 	find nbs -name .ipynb_checkpoints -prune -exec rm -rf {} +

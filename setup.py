@@ -1,11 +1,13 @@
 """Package metadata, read from settings.ini so that it is written once."""
 import re
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
-here = Path(__file__).parent
+here = Path(__file__).resolve().parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
@@ -33,6 +35,19 @@ classifiers = [
     "Typing :: Typed",
 ]
 
+
+
+class BuildWithStubs(build_py):
+    "Writes the stubs of modules (00c_stubs) beside their copies."
+
+    def run(self):
+        super().run()
+        if self.editable_mode: return
+        sys.path.insert(0, str(here))
+        from nfad.stubs import write_stubs
+        write_stubs(here / "nfad", Path(self.build_lib) / "nfad")
+
+
 setup(
     name=settings["lib_name"],
     version=settings["version"],
@@ -53,4 +68,5 @@ setup(
     install_requires=settings["requirements"].split(),
     entry_points={"console_scripts": settings["console_scripts"].split()},
     extras_require=groups,
+    cmdclass={"build_py": BuildWithStubs},
 )

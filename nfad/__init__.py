@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 import sys
 from importlib import import_module
 from importlib.machinery import PathFinder, SourceFileLoader
+from os.path import basename
 
 # Public names and the module each lives in. They load on first use, so that `import nfad` costs
 # nothing: jax comes with `detector`, scikit-learn with `rankings`.
@@ -23,6 +24,7 @@ _HOME = {
     "few_shot": "rankings", "label_free": "rankings",
     "NeuralClassifier": "network", "network_to_onnx": "export", "flow_to_onnx": "export_flow",
     "score_files": "files", "score_frame": "files", "Scorer": "streams",
+    "triage": "widget",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -36,12 +38,17 @@ def __dir__():
     return __all__
 
 
+def _is_command(words):
+    "Whether this process is the command `nfad`, and no place where one asks for the help of functions."
+    return basename(words[0] if words else "").lower() in ("nfad", "nfad.exe", "nfad-script.py")
+
+
 class _Documented(SourceFileLoader):
     "Loads a module of nfad, and lets `help` show what the comments beside arguments say: see 00c_docs."
 
     def exec_module(self, module):
         super().exec_module(module)
-        if sys.flags.optimize == 2: return  # python -OO wants no docstrings
+        if sys.flags.optimize == 2 or _is_command(sys.argv): return  # nobody will ask for help
         from nfad.docs import document
         try: document(module, self.get_source(module.__name__))
         except (ImportError, OSError, SyntaxError, UnicodeError): pass  # no source, or it changed meanwhile: help stays short

@@ -22,12 +22,13 @@ from fastcore.basics import patch
 
 from .core import atomic_path, require_between, require_columns, require_positive_int
 from .text import html_table, html_text
+from .answers import WIDE
 from .files import find_sources, read_scored
 from .journal import number_of, utc
 from .incidents import Incidents, find_incidents
 from .page import incidents_html
 from .reasons import Explanation, explain_records
-from .report import html_page, sections_html
+from .report import explained_columns, html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .suppression import Suppressed, read_rules, suppressed
@@ -473,17 +474,6 @@ def put_together(
     night = alerts.n_records, alerts.n_calibration, alerts.fdr
     return find_incidents(alerts.table, places, calm, *night)
 
-
-def credits_of(
-    told: Explanation,   # of some alerts
-    own: Sequence[int],  # their positions
-    n: int,              # alerts of the table
-) -> pd.DataFrame:       # (n, d) `attribution: ...`; NaN where an alert was not explained
-    "Attributions beside the table."
-    values = np.full((n, len(told.attributions.names)), np.nan)
-    values[list(own)] = told.attributions.values
-    return pd.DataFrame(values, columns=told.attributions.names).add_prefix("attribution: ")
-
 # %% ../nbs/11c_alerts.ipynb #acd03cc6
 def sound_records(
     model: LoadedModel, alerts: Alerts, source: str | Path, header: Sequence[str]
@@ -508,7 +498,7 @@ def explain_alerts(
     progress: bool = False,                  # show bars
     header: Sequence[str] = (),              # names of the columns, for texts without a header
     most: int = 100,   # records to explain: all if there are no more, else one of each incident
-) -> Alerts:                                 # with reasons, `value: ...`, `attribution: ...`
+) -> Alerts:                                 # with reasons, `value: ...`, `attribution: ...`, ...
     "Says of each listed record what is strange about it."
     detector, names = model.detector, model.features
     if background is not None: require_columns(background, names, "the background of attributions")
@@ -535,7 +525,7 @@ def explain_alerts(
         told = as_listed(told, table.iloc[own], records.index[own])
         reasons = found.reason_of_each(own, [str(reasons[0]) for reasons in told.reasons])
         table.insert(table.columns.get_loc("surprising"), "first_reason", reasons)
-        table = pd.concat([table, credits_of(told, own, len(table))], axis=1)
+        table = pd.concat([table, explained_columns(told, own, len(table))], axis=1)
     table = pd.concat([table, values], axis=1)
     return alerts._replace(table=table, explanation=told, incidents=found, explained=tuple(own))
 
@@ -569,8 +559,7 @@ def shown_table(
     alerts: Alerts,  # from `find_alerts` or `explain_alerts`
 ) -> pd.DataFrame:   # what fits a page
     "The table without values, and with the three largest attributions in one column."
-    long = ("value: ", "attribution: ")
-    shown = alerts.table[[name for name in alerts.table if not name.startswith(long)]]
+    shown = alerts.table[[name for name in alerts.table if not name.startswith(WIDE)]]
     shares = alerts.table.filter(regex="^attribution: ")
     if shares.empty: return shown
     shares.columns = shares.columns.str.removeprefix("attribution: ")

@@ -11,6 +11,7 @@ import math
 import os
 import stat
 import sys
+import time
 import warnings
 from _thread import interrupt_main
 from contextlib import contextmanager
@@ -321,6 +322,35 @@ def _recalibrate(
     if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
     return Said(said, f"{target}: {text.format(**said)}")
 
+# %% ../nbs/13_cli.ipynb #d23b0ea1
+@command("triage")
+def _triage(
+    alerts: str,            # the folder, or its alerts.parquet, that nfad explain wrote
+    file: str = "",         # of verdicts; verdicts.jsonl beside the alerts
+    who: str = "",          # answers; the user's name
+    model: str = "",        # path of the model that scored: the page can learn from the answers
+    # to learn: benign records that nobody chose; calibration.parquet beside the model is found
+    calibration: str = "",
+    source: str = "",       # to learn: records, to count what disappears and appears
+    port: int = 0,          # of 127.0.0.1; 0: any that is free
+    browser: bool = False,  # open the page in the browser of this machine
+) -> Said:                  # what was said, at the end
+    "Opens a list of alerts on a page of this machine, to judge them by keys; answers go to the file at once."
+    import webbrowser
+    from nfad.server import served
+    from nfad.widget import open_desk
+    desk = open_desk(alerts, file, who, model, calibration, source)
+    with served(desk, port) as address:
+        print(f"{address}\nfor this machine only; Ctrl-C ends it", file=sys.stderr, flush=True)
+        if browser: webbrowser.open(address)
+        try:
+            while True: time.sleep(3600)
+        except KeyboardInterrupt: pass
+    signs = desk.state()["signs"]
+    counts = {word: signs.count(word[0]) for word in ("attack", "benign", "unsure")} | {"open": signs.count("-")}
+    told = ", ".join(f"{n:,} {word}" for word, n in counts.items())
+    return Said({"file": str(desk.file), "alerts": len(signs)} | counts, f"{desk.file}: {told}")
+
 # %% ../nbs/13_cli.ipynb #24b7f0bc
 def _scores_of(loaded: Any, source: str, header: str) -> Any:
     "(n,) anomaly scores of all records of a table or folder, NaN for bad ones."
@@ -479,6 +509,7 @@ _MORE = """examples:
   nfad score MODEL - --netflow 127.0.0.1:2055 --alerts-only
   nfad explain MODEL /data/flows /data/scores --top 50     alerts.html, most anomalous first
   nfad verdict alerts 3-9,12 attack --note scan            what a person says of listed records
+  nfad triage alerts --browser                             the same on a page, by keys
   nfad run tor2016,cicids2017 --seeds 0,1,2 --jobs 2       a grid, with one table
 
 exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some files or cells failed, 130 interrupted"""

@@ -39,7 +39,7 @@ def timeline_svg(
     ends = (f'<text x="60" y="{bottom}">{begin:%Y-%m-%d %H:%M:%S}</text>'
             f'<text x="960" y="{bottom}" text-anchor="end">{end:%Y-%m-%d %H:%M:%S}</text>')
     label = f"when the first {len(shown)} incidents happened"
-    return (f'<svg class="timeline" viewBox="0 0 980 {bottom + 8}" role="img" aria-label="{label}">'
+    return (f'<svg class="timeline" viewBox="0 0 980 {bottom + 8}" role="group" aria-label="{label}">'
             f'{"".join(rows)}{ends}</svg>')
 
 # %% ../nbs/10c_page.ipynb #68ab78e1

@@ -9,10 +9,9 @@ __all__ = ['threshold_at_fpr', 'conformal_p_values', 'fpr_band', 'alarm_facts', 
 from typing import Any
 
 import numpy as np
-import scipy
 
 from .core import allowed_alarms, require_between, require_positive_int
-from .metrics import overall_metrics, require_scores
+from .metrics import beta_binomial, middle_of, overall_metrics, require_scores
 
 # %% ../nbs/04_score.ipynb #18bb0693
 def threshold_at_fpr(
@@ -36,12 +35,11 @@ def conformal_p_values(
     return (1 + at_least) / (len(calibration) + 1)
 
 # %% ../nbs/04_score.ipynb #fc54df83
-def _alarms(m: int, n: int, fpr: float) -> Any:
-    "Distribution of the alarms among n benign records, exchangeable with m others."
+def _alarms(m: int, n: int, fpr: float) -> np.ndarray:
+    "Chances of 0 to n alarms among n benign records."
     require_between(fpr, 0, 1, "fpr")
-    require_positive_int(n, "n")
     above = allowed_alarms(require_positive_int(m, "m"), fpr)
-    return scipy.stats.betabinom(n, above + 1, m - above)
+    return beta_binomial(require_positive_int(n, "n"), above + 1, m - above)
 
 
 def fpr_band(
@@ -52,8 +50,8 @@ def fpr_band(
 ) -> tuple[float, float]:      # lower and upper end of the realised rate, in [0, 1]
     "Where the realised rate of `threshold_at_fpr` lies if calibration and test are exchangeable."
     require_between(confidence, 0, 1, "confidence")
-    low, high = _alarms(m, n, fpr).interval(confidence)
-    return float(low / n), float(high / n)
+    low, high = middle_of(_alarms(m, n, fpr), confidence) / n
+    return float(low), float(high)
 
 # %% ../nbs/04_score.ipynb #1aef385c
 def alarm_facts(
@@ -63,13 +61,14 @@ def alarm_facts(
     fpr: float = 0.01,  # promised rate, in (0, 1)
 ) -> dict[str, Any]:    # alarms, expected, low, high, place, chance in [0, 1]
     "Alarms beside those that chance explains; `chance`: of as many, or of as few."
-    by_chance = _alarms(m, n, fpr)
-    low, high = by_chance.interval(0.95)
-    many = alarms > by_chance.mean()
-    return {"alarms": int(alarms), "expected": float(by_chance.mean()),
+    chances = _alarms(m, n, fpr)
+    low, high = middle_of(chances, 0.95)
+    expected = float(chances @ np.arange(n + 1))
+    far = chances[alarms:] if alarms > expected else chances[:alarms + 1]
+    return {"alarms": int(alarms), "expected": expected,
             "low": int(low), "high": int(high),
             "place": "inside" if low <= alarms <= high else "outside",
-            "chance": float(by_chance.sf(alarms - 1) if many else by_chance.cdf(alarms))}
+            "chance": float(far.sum())}
 
 # %% ../nbs/04_score.ipynb #f5a4f0ac
 def evaluate(

@@ -4,6 +4,7 @@ test     runs `nbdev_test` and makes sure that it ran every notebook: on a misty
 execute  runs notebooks in place, in order, and keeps their outputs, without progress bars and warnings
 readme   renders nbs/index.ipynb to README.md, its figures to figures/
 incident draws the first incident of `nfad demo` by chromium, figures/incident.png
+triage   draws the desk of a simulated night by chromium and playwright, figures/triage.png
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
 statistics, preparation, regularization, cost   judges candidates by the benign-only criterion and by attacks on every data set, into figures/
@@ -146,6 +147,15 @@ def incident() -> int:
                  f"--user-data-dir={folder}/profile", f"--screenshot={ROOT / 'figures' / 'incident.png'}", alone.as_uri()]
         subprocess.run(words, check=True, capture_output=True, timeout=120)
     print("figures/incident.png")
+    return 0
+
+
+def triage() -> int:
+    "Draws the desk of a simulated night as figures/triage.png, after a few answers."
+    sys.path.insert(0, str(ROOT / "tests" / "browser"))
+    from night import draw_desk
+    draw_desk(ROOT / "figures" / "triage.png")
+    print("figures/triage.png")
     return 0
 
 
@@ -419,6 +429,6 @@ def paper(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    actions = {name: partial(studies, name) for name in STUDIES} | {"paper": paper, "test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "results": results, "detectors": detectors, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
+    actions = {name: partial(studies, name) for name in STUDIES} | {"paper": paper, "test": lambda names: test_notebooks(), "execute": execute, "readme": lambda names: readme(), "incident": lambda names: incident(), "triage": lambda names: triage(), "results": results, "detectors": detectors, "benchmark": benchmark, "rivals": rivals, "verdicts": verdicts, "dirt": dirt}
     if len(sys.argv) < 2 or sys.argv[1] not in actions: sys.exit(f"usage: notebooks.py {' | '.join(actions)}")
     sys.exit(actions[sys.argv[1]](sys.argv[2:]))

@@ -72,7 +72,7 @@ def test_loading_is_noticed(): assert "pandas" in loaded_by("datasets")
 def test_every_command_explains_itself(here, capsys):
     with pytest.raises(SystemExit) as end: main(["--help"])
     overview = capsys.readouterr().out
-    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress learn collect watch flows audit".split())
+    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress learn collect watch flows audit triage".split())
     for name, function in COMMANDS.items():
         assert name in overview
         with pytest.raises(SystemExit): main([name, "--help"])
@@ -306,6 +306,22 @@ def test_evaluate_on_files(trained, here, tmp_path):
     said = json.loads(out)
     assert status == 0 and said["auroc"] > 0.95 and said["n_test_attack"] == 200
     assert {"precision", "recall", "f1", "oracle_threshold"} <= said.keys()
+
+
+def law_scoring_loads_what_it_uses(words: list[str], before: str = ""):
+    "`nfad score` of a table loads neither scipy's tests nor anything of training, pictures and explanations, and documents nothing."
+    code = f"import sys\nsys.argv[0] = 'nfad'\n{before}\nfrom nfad.cli import main\nassert main({words!r}) == 0\nprint('modules', *sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert {"jax", "pandas"} <= loaded
+    assert not {"scipy.stats", "sklearn", "matplotlib", "seaborn", "shap", "numba", "duckdb", "distributed", "nfad.docs"} & loaded
+
+
+def test_law_scoring_loads_what_it_uses(trained, tmp_path):
+    words = ["score", str(trained.model), str(trained.records), str(tmp_path / "scores"), "--quiet"]
+    law_scoring_loads_what_it_uses(words)
+    assert len(list((tmp_path / "scores").iterdir())) == 2
+    with pytest.raises(AssertionError): law_scoring_loads_what_it_uses(words, "import scipy.stats")
 
 
 def test_recalibrate(trained, here, tmp_path):

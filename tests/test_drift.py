@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfad.drift import compare_batch, compare_window, drift_note, drift_warning, judge_windows, ks_test, make_reference
+from nfad.drift import _among_many, compare_batch, compare_window, drift_note, drift_warning, judge_windows, ks_test, make_reference
 from nfad.seen import remember
 from nfad.serving import LoadedModel, load_model
 from nights import small_detector, strange, traffic
@@ -62,6 +62,43 @@ def law_distance(distance):
 
 
 def test_law_distance(): law_distance(lambda a, b: ks_test(a, b)[0])
+
+
+def law_chance_of_a_distance(test):
+    "The p-value is scipy's, within three hundredths; that of samples of one distribution is rarely small."
+    from scipy.stats import ks_2samp
+    rng = np.random.default_rng(0)
+    for n, m in ((20, 300), (200, 1000), (900, 4000)):
+        for shift in (0, 0.05, 0.1, 0.3):
+            a, b = rng.normal(size=n).round(1), rng.normal(shift, size=m).round(1)
+            assert test(a, b)[1] == pytest.approx(ks_2samp(a, b, method="asymp").pvalue, abs=0.03)
+    assert 0.02 < np.mean([test(rng.random(100), rng.random(500))[1] <= 0.05 for _ in range(2000)]) < 0.06
+
+
+def test_law_chance_of_a_distance(): law_chance_of_a_distance(ks_test)
+
+
+def test_law_chance_of_a_distance_catches_the_size_of_one_sample():
+    def one(a, b):
+        distance = ks_test(a, b)[0]
+        return distance, float(np.clip(2 * np.exp(-2 * len(b) * distance ** 2), 0, 1))
+    with pytest.raises(AssertionError): law_chance_of_a_distance(one)
+
+
+def law_discoveries(shares):
+    "The shares are those of Benjamini and Hochberg."
+    from scipy.stats import false_discovery_control
+    rng = np.random.default_rng(1)
+    for n in (1, 2, 50):
+        p = rng.choice(rng.random(n) ** 4, n)
+        np.testing.assert_allclose(np.minimum(shares(p), 1), false_discovery_control(p), rtol=1e-12)
+
+
+def test_law_discoveries(): law_discoveries(_among_many)
+
+
+def test_law_discoveries_catches_bonferroni():
+    with pytest.raises(AssertionError): law_discoveries(lambda p: p * len(p))
 
 
 def test_law_distance_catches_means():

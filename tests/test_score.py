@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import betabinom, binom
 
 from nfad.metrics import ranking_metrics, threshold_youden
 from nfad.score import alarm_facts, conformal_p_values, evaluate, fpr_band, threshold_at_fpr
@@ -98,6 +98,22 @@ def law_band_covers(band):
 
 
 def test_law_band_covers(): law_band_covers(fpr_band)
+
+
+def law_band_is_scipys(band):
+    "The band is the central part of scipy's beta-binomial distribution."
+    for m, n, fpr, confidence in ((1, 1, 0.5, 0.9), (30, 7, 0.3, 0.99), (1200, 16384, 0.01, 0.999), (10, 90_000, 0.99, 0.95), (5000, 300, 1e-4, 0.5)):
+        above = int(m * fpr + 1e-9)
+        wanted = betabinom(n, above + 1, m - above).interval(confidence)
+        assert band(m, n, fpr, confidence) == pytest.approx(np.array(wanted) / n)
+
+
+def test_law_band_is_scipys(): law_band_is_scipys(fpr_band)
+
+
+def test_law_band_is_scipys_catches_one_alarm_less():
+    def less(m, n, fpr, confidence): return tuple(np.array(fpr_band(m, n, fpr, confidence)) - 1 / n)
+    with pytest.raises(AssertionError): law_band_is_scipys(less)
 
 
 def test_law_band_covers_catches_a_band_without_the_threshold_error():
