@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_by_place', 'compare_choices', 'feature_sizes', 'beside_published']
 
-# %% ../nbs/08c_protocols.ipynb #e9908feb
+# %% ../nbs/08c_protocols.ipynb #1ad9622b
 from typing import NamedTuple, Sequence
 
 import numpy as np
@@ -22,7 +22,7 @@ from .draws import stratified_units
 from .labels import MERGES, accuracy_ceiling
 from .network import NeuralClassifier
 
-# %% ../nbs/08c_protocols.ipynb #5dbfbe39
+# %% ../nbs/08c_protocols.ipynb #4d1edfe6
 def draw_by_place(
     labels: np.ndarray,   # (n,) class names, in the order of the file
     n: int,               # rows of each class; classes that have fewer give all
@@ -41,7 +41,7 @@ def draw_by_place(
         drawn.append(rng.choice(rows, min(n, len(rows)), replace=False, p=weight / weight.sum()))
     return np.sort(np.concatenate(drawn))
 
-# %% ../nbs/08c_protocols.ipynb #57a7bea2
+# %% ../nbs/08c_protocols.ipynb #5abd02c7
 class Protocol(NamedTuple):
     "How labelled records become one accuracy; the defaults are the thesis'."
     equal: bool = True       # as many records of each class, by place; False: as they come
@@ -63,7 +63,7 @@ CHOICES = {
     "none of its choices": Protocol(False, False, True, False, "default"),
 }
 
-# %% ../nbs/08c_protocols.ipynb #ab71a5e6
+# %% ../nbs/08c_protocols.ipynb #958fa8f4
 class Rows(NamedTuple):
     "Labelled rows in the order of their file."
     X: pd.DataFrame       # (n, d)
@@ -102,7 +102,7 @@ def deal(
     fitted, half, other = stratified_units(rows.labels, ids, (0.7, 0.15, 0.15), seed)
     return fitted, half, np.concatenate([half, other]) if self.inside else other
 
-# %% ../nbs/08c_protocols.ipynb #7297b5c1
+# %% ../nbs/08c_protocols.ipynb #1071fc6b
 @patch
 def judge(
     self: Protocol,
@@ -140,12 +140,12 @@ def compare_choices(
         table[name] = runs.mean().to_dict() | {"accuracy_half": float(half)}
     return pd.DataFrame.from_dict(table, orient="index")
 
-# %% ../nbs/08c_protocols.ipynb #013d9423
+# %% ../nbs/08c_protocols.ipynb #25c28d39
 PUBLISHED_RANKING = {
     "Flow Bytes/s": 0.847, "Packet Length Mean": 0.621, "Flow IAT Min": 0.518, "Bwd Packets/s": 0.492,
     "Total Length of Fwd Packets": 0.438, "Packet Length Variance": 0.401, "Fwd Header Length": 0.387}
 
-# %% ../nbs/08c_protocols.ipynb #ddb86d91
+# %% ../nbs/08c_protocols.ipynb #ce0297f7
 def feature_sizes(
     network: NeuralClassifier,  # fitted
     X: pd.DataFrame,            # (n, d) records to explain
@@ -169,7 +169,7 @@ def beside_published(
     published = pd.Series(PUBLISHED_RANKING)[both]
     return pd.DataFrame({"published": published, "here": sizes[both], "rank here": rank[both]})
 
-# %% ../nbs/08c_protocols.ipynb #29536a91
+# %% ../nbs/08c_protocols.ipynb #86bca035
 def rank_agreement(
     table: pd.DataFrame,  # from `beside_published`
 ) -> float:               # Spearman's rank correlation; NaN below three features
