@@ -21,6 +21,7 @@ _HOME = {
     "evaluate": "score", "threshold_at_fpr": "score", "conformal_p_values": "score", "score_window": "windows",
     "ProfileStatistic": "statistics",
     "Background": "shapley", "shapley_values": "shapley", "explain_records": "reasons",
+    "PyodFlow": "pyod", "explain_detector": "pyod",
     "few_shot": "rankings", "label_free": "rankings",
     "NeuralClassifier": "network", "network_to_onnx": "export", "flow_to_onnx": "export_flow",
     "score_files": "files", "score_frame": "files", "Scorer": "streams",

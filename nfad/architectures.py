@@ -20,6 +20,7 @@ from .core import require_choice
 from .engine import find_bin, place_in_box, positive_slope
 from .flow import (Masks, autoregressive_masks, autoregressive_terms, conditioner, flow_forward,
                        mask_params, student_t_log_prob)
+from .staircase import staircase_terms, staircase_weights
 
 # %% ../nbs/02b_architectures.ipynb #b151d104
 def inverse_spline(
@@ -235,7 +236,17 @@ def terms_function(
     if flow._bijector_info[0] == "AutoregressiveSpline":
         config = spline_config(flow)
         masks = jax.device_put(autoregressive_masks(config.order, config.hidden))
-        return lambda params, Z: autoregressive_terms(params[1], masks, Z, config.bound, flow.latent.df)
+        settings = config.bound, flow.latent.df
+        known = [(None, None)]  # the weights that were seen last, and their steps
+        def terms(params, Z):
+            if any(isinstance(leaf, jax.core.Tracer) for leaf in params[1].values()):
+                return autoregressive_terms(params[1], masks, Z, *settings)
+            seen, weights = known[0]
+            if seen is not params[1]:
+                weights = staircase_weights(params[1], config.order)
+                known[0] = params[1], weights
+            return staircase_terms(weights, Z, *settings)
+        return terms
     @jax.jit
     def whole(params, Z):
         none = jnp.zeros((len(Z), 1))  # pzflow's way to say: no conditions

@@ -25,14 +25,28 @@ from .teaching import benign_beside, found_below, require_benign
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
+def _checked(name: str) -> Said:
+    "What is known of the files of a data set, and what differs."
+    from nfad.core import data_dir
+    from nfad.releases import check_files
+    if not name: raise ValueError("check needs the name of a data set, such as cicids2017")
+    table = check_files(name)
+    lines = [f"{row.status:<10} {row.file}{row.said and ': '}{row.said}" for row in table.itertuples()]
+    if table.empty: lines = [f"no file of {name} is in {data_dir()}, and none is known by size, rows or hash"]
+    content = {"folder": str(data_dir()), "files": table.to_dict("records")}
+    return Said(content, "\n".join(lines), 3 if (table["status"] == "differs").any() else 0)
+
+
 @command("datasets")
 def _datasets(
     # argument: a data set to say more about: its official files, where to get them, what to cite
     name: str = "",
+    check: bool = False,  # compare its files with what is known of them: size, rows, hash
 ) -> Said:  # a table, or one entry
     "Lists the registered data sets: what each is, whether it is here, where to get it."
     from nfad.core import data_dir, require_choice
     from nfad.catalog import DATASETS, list_datasets
+    if check: return _checked(name)
     table = list_datasets().set_index("name")
     folder = data_dir()
     if not name:
@@ -141,7 +155,7 @@ def _train(
     benign_path: str = "",        # table or folder of benign records, instead of a data set
     feature_set: str = "default", # named set, names or indices with commas, JSON file
     feature_indexes: str = "",    # positions, such as 31,13,35; instead of --feature-set
-    preset: str = "default",      # default, fast, paper (the released protocol) or tuned
+    preset: str = "default",      # default, short, fast, paper (as released) or tuned
     split: str = "random",        # random, grouped (by conversation) or temporal (by day)
     train_size: int = 0,          # benign training records; 0: 60 %, at most 5,000
     val_size: int = 0,            # benign calibration records; 0: 15 %, at most 10,000
@@ -362,7 +376,7 @@ def _scores_of(loaded: Any, source: str, header: str) -> Any:
 
 
 def _evaluate_files(
-    model: str, benign_path: str, attack_path: str, fpr: float | None, header: str,
+    model: Path, benign_path: str, attack_path: str, fpr: float | None, header: str,
 ) -> dict[str, Any]:
     "Metrics on a file of benign and a file of attack records."
     import numpy as np
@@ -390,6 +404,8 @@ def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:
     run = read_run(folder, "nfad train", progress=False)
     scores = run.detector.anomaly_score(run.prepared.part("test"))
     attack = run.prepared.dataset.attack[run.prepared.split.test]
+    if (attack == "benign").all():
+        raise ValueError(f"{folder} holds no attack to test on; give benign_path and attack_path")
     result = evaluate(attack, scores, run.detector.calibration_scores_, fpr) | run_facts(run, scores)
     clear_leftovers(folder)
     write_json(path, result, force=True)  # asked above
@@ -418,8 +434,9 @@ def _evaluate(
     if bool(benign_path) != bool(attack_path):
         raise ValueError("give both benign_path and attack_path, or neither")
     folder = path if path.is_dir() else path.parent
-    if benign_path: result = _evaluate_files(model, benign_path, attack_path, fpr, header)
-    else: result = _evaluate_run(folder, fpr or model_facts(folder / "model.safetensors").get("fpr", 0.01), force)
+    file = folder / "model.safetensors" if path.is_dir() else path
+    if benign_path: result = _evaluate_files(file, benign_path, attack_path, fpr, header)
+    else: result = _evaluate_run(folder, fpr or model_facts(file).get("fpr", 0.01), force)
     number = lambda value: f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
     shown = [f"{key:<20}{number(result[key])}" for key in _FIGURES if key in result]
     return Said(result, "\n".join(shown))

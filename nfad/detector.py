@@ -26,7 +26,7 @@ from .nearest import MAX_POINTS
 from .engine import CHUNK, FLOOR, in_blocks
 from .architectures import ARCHITECTURES, build_flow, flow_shapes, terms_function
 from .training import (OPTIMIZERS, ArraySource, History, ParquetRecords, ParquetSource,
-                           history_from_plain, train_flow, train_pzflow)
+                           history_from_plain, require_table, train_flow, train_pzflow)
 from .statistics import PARTS, ProfileStatistic
 from .wary import wary_parts
 
@@ -109,8 +109,8 @@ def __sklearn_tags__(self: FlowDetector) -> Any:
 # %% ../nbs/02d_detector.ipynb #8747487c
 PRESETS = {
     "default": {},
-    "fast": {"hidden": None, "learning_rate": 0.02, "batch_size": 64, "optimizer": "adam_short",
-             "epochs": 20},
+    "fast": {"hidden": None, "learning_rate": 0.02, "batch_size": 64, "optimizer": "adam_short", "epochs": 20},
+    "short": {"epochs": 20, "learning_rate": 0.01, "optimizer": "adam_short"},
     "tuned": {"architecture": "coupling", "statistic": "log_prob", "noise": 0.0, "epochs": 100,
               "batch_size": 256},
     "paper": {"architecture": "pzflow", "statistic": "log_prob", "transform": "standard", "noise": 0.0,
@@ -121,7 +121,7 @@ PRESETS = {
 @patch(cls_method=True)
 def preset(
     cls: FlowDetector,
-    name: str = "default",  # default, fast, paper or tuned
+    name: str = "default",  # default, short, fast, paper or tuned
     **overrides,            # parameters that differ from the preset; None leaves the preset's value
 ) -> FlowDetector:
     "A detector with a named set of parameters."
@@ -170,14 +170,6 @@ def _thinned(Z: np.ndarray) -> np.ndarray:
     return Z[::-(-len(Z) // 10_000)]
 
 
-def _require_table(X: Any) -> Any:
-    "A frame as it is, anything else as an array of records and features; or a `ValueError`."
-    if isinstance(X, (pd.DataFrame, ParquetRecords)): return X
-    table = np.asarray(X)
-    if table.ndim == 2: return table
-    given = f"{type(X).__name__} of shape {table.shape}"
-    raise ValueError(f"X must be a DataFrame or an array of shape (n, d), got {given}")
-
 
 # %% ../nbs/02d_detector.ipynb #84a9a214
 def _feature_order(order: Sequence[str] | str | None, names: Sequence[str], seed: int) -> list[int]:
@@ -208,7 +200,7 @@ def _set_flow(self: FlowDetector, bounds: np.ndarray) -> None:
     functions = [terms_function(flow) for flow in self.flows_]
     def mean_terms(Z):
         each = [terms(flow._params, Z) for flow, terms in zip(self.flows_, functions, strict=True)]
-        return sum(terms for terms, _ in each) / len(each), each[0][1]
+        return each[0] if len(each) == 1 else (sum(t for t, _ in each) / len(each), each[0][1])
     self.terms_ = mean_terms
 
 # %% ../nbs/02d_detector.ipynb #15e7b9c7
@@ -261,7 +253,7 @@ def fit(
 ) -> FlowDetector:                         # self
     "Learns the density of benign records."
     self._check_settings()
-    X = _require_table(X)
+    X = require_table(X)
     fitted = [name for name in vars(self) if name.endswith("_") or name == "_bounds"]
     for name in fitted: delattr(self, name)
     files = isinstance(X, ParquetRecords) and ParquetSource(X, self.validation_fraction, self.seed)
@@ -273,7 +265,9 @@ def fit(
     else: train, held = X, validation
     validation = held if validation is None else validation
     least = f"at least {8 * self.caution} benign records"
-    if len(train) < 8 * self.caution: raise ValueError(f"X must hold {least}, got {len(train)}")
+    if len(train) < 8 * self.caution:
+        without = "" if files or train is X else f" when {len(held)} of {len(X)} samples are held back"
+        raise ValueError(f"X must hold {least}, got {len(train)}{without}")
     needed = 2 * self.caution if self.statistic == "profile" else 1
     if len(validation) < needed:
         raise ValueError(f"validation must hold at least {needed} benign records, got {len(validation)}")
@@ -300,7 +294,10 @@ def _require_fitted(self: FlowDetector) -> None:
 def _in_chunks(self: FlowDetector, X: Any, function: Callable, finish: Callable | None = None) -> np.ndarray:
     "What a function of scaled records, their terms and latent coordinates gives; `finish` sees the records, too."
     self._require_fitted()
-    X = _require_table(X)
+    X = require_table(X)
+    if isinstance(X, np.ndarray) and X.shape[1] != self.n_features_in_:
+        raise ValueError(f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                         f"{self.n_features_in_} features as input, got shape {X.shape}")
     rows = X.iloc.__getitem__ if isinstance(X, pd.DataFrame) else X.__getitem__
     def then(Z, terms, u): return (function(Z, terms, u),)
     result = None

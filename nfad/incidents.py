@@ -121,6 +121,9 @@ def apart(
     return number
 
 # %% ../nbs/06b_incidents.ipynb #87a2c66d
+_STAKES = ((0.0, 0.5), (0.5, 0.25), (1.0, 0.25))  # exponent of K, share of the stake
+
+
 def record_evidence(
     p_values: np.ndarray,  # (n,) conformal p-values
     m: int,                # calibration records behind them
@@ -130,8 +133,9 @@ def record_evidence(
     if len(k) and not (k.min() >= 1 and k.max() <= m + 1):
         known = f"got {min(p_values)} to {max(p_values)}"
         raise ValueError(f"p_values must be at least 1 / {m + 1} and at most 1, {known}")
-    among = max((m + 1) // 100, 1)
-    return np.where(k <= among, (m + 1) / among, 0.0)
+    most = max((m + 1) // 100, 1)
+    bets = [(round(most**power), stake) for power, stake in _STAKES]
+    return sum(stake * np.where(k <= places, (m + 1) / places, 0.0) for places, stake in bets)
 
 
 def called(

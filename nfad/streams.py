@@ -497,13 +497,12 @@ class FewRows:
     def __init__(
         self, detector: Any,  # fitted, with the default statistic
     ):
-        import jax
         from nfad.engine import BLOCKS
         self.detector = detector
         self.most = BLOCKS[0]  # records at a time
         width = len(detector.transform_.feature_names_out_)
         self.block = np.zeros((self.most, width), np.float32)
-        self.flow = jax.jit(lambda Z: detector.terms_(Z)[0]).lower(self.block).compile()
+        self.flow = detector.terms_  # weights stay arguments: as constants, sums would have other bits
 
     def __call__(
         self, X: np.ndarray,  # (n, d) records, finite, n <= most
@@ -513,7 +512,7 @@ class FewRows:
         Z = detector.transform_.transform(X)
         block = self.block.copy()
         block[:len(Z)] = Z
-        surprises = -np.asarray(self.flow(block))[:len(Z)].astype(np.float64)
+        surprises = -np.asarray(self.flow(block)[0])[:len(Z)].astype(np.float64)
         with one_blas_thread(): parts = detector.statistic_.parts(Z, surprises, n_rows=len(Z))
         constants = np.zeros(len(X))
         if detector.constant_:

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'History', 'history_from_plain', 'TrainingDiverged', 'plot_loss', 'ArraySource', 'train_flow',
-           'plot_density', 'ParquetRecords', 'ParquetSource', 'train_pzflow']
+           'plot_density', 'ParquetRecords', 'ParquetSource', 'train_pzflow', 'require_table']
 
 # %% ../nbs/02b_training.ipynb #b6deb815
 import math
@@ -533,3 +533,19 @@ def train_pzflow(
                                "training range: use architecture 'autoregressive'")
     best = int(np.argmin(validation_loss)) + 1
     return History(train_loss, validation_loss, best, time.perf_counter() - start)
+
+# %% ../nbs/02b_training.ipynb #5c22e598
+def require_table(
+    X: Any,   # what a caller gives as records
+) -> Any:     # a frame with names, `ParquetRecords`, or an (n, d) array
+    "A frame as it is, anything else as an array of records and features; or an error."
+    numbered = isinstance(X, pd.DataFrame) and pd.api.types.is_integer_dtype(X.columns)
+    if isinstance(X, (pd.DataFrame, ParquetRecords)) and not numbered: return X
+    if hasattr(X, "toarray"): raise TypeError("X must be dense, sparse input is not supported")
+    table = np.asarray(X)
+    if table.dtype.kind == "c": raise ValueError("Complex data not supported in X")
+    if table.ndim != 2:
+        given = f"{type(X).__name__} of shape {table.shape}. Reshape your data"
+        raise ValueError(f"X must be a DataFrame or an array of shape (n, d), got {given}")
+    if table.shape[1]: return table
+    raise ValueError(f"0 feature(s) (shape={table.shape}) while a minimum of 1 is required in X")

@@ -6,10 +6,11 @@
 __all__ = ['Watch']
 
 # %% ../nbs/11j_watch.ipynb #06b3fcbc
+import hashlib
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,27 @@ from .wire import FlowMeter, FlowReport
 from .serving import LoadedModel
 from .files import score_files
 
+# %% ../nbs/11j_watch.ipynb #68cf4529
+_HEAD = 4096  # bytes at the beginning of a file that tell it from another one
+
+
+class Taken(NamedTuple):
+    "A file that was done."
+    size: int         # bytes
+    time: int         # of the last change, ns
+    head: str = ""    # hash of its first bytes
+    packets: int = 0  # of a capture: how many were read
+    part: int = 0     # results that were written for this name
+
+    def begins(self, path: Path) -> bool:  # a file of the same name
+        "Whether a file is this one, perhaps grown."
+        return path.stat().st_size >= self.size and _beginning(path, self.size) == self.head
+
+
+def _beginning(path: Path, size: int) -> str:
+    "A hash of the first bytes of a file."
+    with open(path, "rb") as file: return hashlib.sha256(file.read(min(size, _HEAD))).hexdigest()[:16]
+
 # %% ../nbs/11j_watch.ipynb #082c57b7
 class Folder:
     "Looks for files that have settled."
@@ -38,7 +60,7 @@ class Folder:
         self.seen: dict[str, tuple[tuple[int, int], float]] = {}  # name -> what it was, since when
 
     def look(
-        self, done: dict[str, list[int]],  # name -> size and time of change of what is done
+        self, done: dict[str, Taken],  # what is done
     ) -> tuple[list[tuple[str, Path]], int]:  # settled ones, oldest first; how many still change
         "What is new."
         now, settled, n_growing = time.time(), [], 0
@@ -47,7 +69,7 @@ class Folder:
             if any(part.startswith(".") for part in name.split("/")) or not path.is_file(): continue
             state = path.stat()
             was = state.st_size, state.st_mtime_ns
-            if not was[0] or done.get(name) == list(was): continue
+            if not was[0] or name in done and done[name][:2] == was: continue
             before, since = self.seen.get(name, (None, min(now, state.st_mtime)))
             if before not in (None, was): since = now
             self.seen[name] = was, since
@@ -61,8 +83,8 @@ _STATE, _FORMAT = ".nfad-watch.safetensors", "nfad-watch-1"
 
 class State(NamedTuple):
     "What a watch knows."
-    done: dict[str, list[int]]  # name -> size and time of change
-    meter: FlowMeter | None     # None: no capture yet
+    done: dict[str, Taken]   # name in the folder -> what was taken
+    meter: FlowMeter | None  # None: no capture yet
 
 
 def _plain(held: np.ndarray) -> np.ndarray:
@@ -101,7 +123,8 @@ def read_state(
     arrays, said = read_model(path, _FORMAT)
     if said["model"] != model:
         raise ValueError(f"{path} is of another model; name another folder for results")
-    if "dialect" not in said: return State(said["done"], None)
+    done = {name: Taken(*entry) for name, entry in said["done"].items()}
+    if "dialect" not in said: return State(done, None)
     if said["layout"] != f"{FLOW} {PACKET}": raise ValueError(f"{path} is of another version of nfad")
     meter = FlowMeter(said["dialect"])
     table = {name: _like(arrays[f"table.{name}"], held) for name, held in meter.table._asdict().items()}
@@ -111,7 +134,7 @@ def read_state(
     meter.waiting.gather()
     meter.waiting.newest, meter.waiting.late = said["newest"], said["late"]
     meter.report = FlowReport(**said["report"])
-    return State(said["done"], meter)
+    return State(done, meter)
 
 # %% ../nbs/11j_watch.ipynb #20f33ddd
 class Watch:
@@ -144,6 +167,13 @@ _NOTHING = {"rows": 0, "bad": 0, "alarms": 0}
 _FAILURES = (OSError, ValueError, KeyError, TypeError, MemoryError)  # what a file may do wrong
 
 
+def _after(batches: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:
+    "Packets behind the first `n`."
+    for packets in batches:
+        yield packets[n:]
+        n = max(0, n - len(packets))
+
+
 def _parquet(name: str) -> str:
     "What a file of results is called."
     return name if name.lower().endswith(".parquet") else f"{name}.parquet"
@@ -171,25 +201,40 @@ def _score_flows(
 
 # %% ../nbs/11j_watch.ipynb #32afa57d
 @patch
+def _meter_capture(self: Watch, path: Path, name: str, skip: int) -> tuple[dict[str, Any], FlowMeter, int]:
+    "Scores the flows of a capture behind its first packets; the meter, and how many packets there are."
+    dialect = exporter_for(self.model.recipe, "capture", path)
+    meter, frames, report, n = self.state.meter or FlowMeter(dialect), [], CaptureReport(), skip
+    for packets in _after(read_capture(path, report=report), skip):
+        n += len(packets)
+        if len(packets): frames.append(meter.update(packets))
+    said = self._score_flows([frame for frame in frames if len(frame)], meter, name)
+    return said | {"open": int(meter.table.ends[:2, 2].sum()), "damage": report.damage}, meter, n
+
+
+@patch
 def _take(self: Watch, name: str, path: Path) -> dict[str, Any]:
     "Scores one file, and remembers that; what went wrong is in `error`."
-    state = path.stat()
-    done = self.state.done | {name: [state.st_size, state.st_mtime_ns]}
-    meter = self.state.meter
+    now, before = path.stat(), self.state.done.get(name, Taken(0, 0))
+    taken = Taken(now.st_size, now.st_mtime_ns, _beginning(path, now.st_size))
+    grown, meter = before.begins(path), self.state.meter
     try:
         kind = kind_of(path)
         if kind not in ("", "records"): raise ValueError(f"{kind} of nfad, no records")
-        if is_capture(path):
-            dialect = exporter_for(self.model.recipe, "capture", path)
-            meter, frames, report = meter or FlowMeter(dialect), [], CaptureReport()
-            for packets in read_capture(path, report=report): frames.append(meter.update(packets))
-            said = self._score_flows([frame for frame in frames if len(frame)], meter, name)
-            said |= {"open": int(meter.table.ends[:2, 2].sum()), "damage": report.damage}
-        else: said = self._score(path, name)
+        capture = is_capture(path)
+        part = before.part if grown and not capture else before.part + 1
+        result = name if part < 2 else f"{name}.{part}"
+        taken = taken._replace(part=max(part, 1))
+        if not capture: said = self._score(path, result)
+        else:
+            said, meter, n = self._meter_capture(path, result, before.packets * grown)
+            taken = taken._replace(packets=n)
     except _FAILURES as error:
-        said = _NOTHING | {"file": name, "status": "failed", "error": str(error)}
-    self._keep(State(done, meter))
-    return said
+        said = {**_NOTHING, "status": "failed", "error": str(error)}
+        taken = taken._replace(part=before.part)
+        meter = read_state(self.out / _STATE, self.model.identity).meter  # as it was before this file
+    self._keep(State(self.state.done | {name: taken}, meter))
+    return said | {"file": name}
 
 # %% ../nbs/11j_watch.ipynb #c558caf7
 @patch
@@ -208,6 +253,6 @@ def run(
     if not finish or not self.state.meter: return
     meter = self.state.meter
     rest = [records for records in [meter.flush()] if len(records)]
-    last = max(self.state.done, key=lambda name: self.state.done[name][1])
+    last = max(self.state.done, key=lambda name: self.state.done[name].time)
     if rest: yield self._score_flows(rest, meter, f"{last}.open")
     self._keep(State(self.state.done, None))

@@ -306,6 +306,10 @@ def test_evaluate_on_files(trained, here, tmp_path):
     said = json.loads(out)
     assert status == 0 and said["auroc"] > 0.95 and said["n_test_attack"] == 200
     assert {"precision", "recall", "f1", "oracle_threshold"} <= said.keys()
+    status, out, _ = here("evaluate", trained.model.parent, *places, "--json")  # the folder of the run does as well
+    assert status == 0 and json.loads(out)["auroc"] == said["auroc"]
+    status, _, said = here("evaluate", trained.model.parent)
+    assert status == 1 and "no attack" in said and "attack_path" in said
 
 
 def law_scoring_loads_what_it_uses(words: list[str], before: str = ""):

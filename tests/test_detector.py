@@ -942,3 +942,37 @@ def test_one_more_part_is_followed_by_all_but_onnx(monkeypatch, tmp_path):
     assert np.allclose([alert.anomaly_score for alert in Scorer(d).score(high)], d.anomaly_score(high))
     assert any("ceiling" in name for name in studies.statistic_scores(d, X)(high))
     with pytest.raises(ValueError, match="'ceiling'"): export_flow.flow_to_onnx(d)
+
+
+# ---------------------------------------------------------------- scikit-learn's own checks
+
+EXPECTED = {"check_estimators_nan_inf": "the error says where: 'records must be finite, got nan in column ..., record ...'; the check looks for 'NaN'"}
+
+
+def failed_checks(estimator) -> dict[str, str]:
+    """scikit-learn's checks that an estimator fails, but for `EXPECTED`, and what they say.
+
+    `transform` is a parameter of FlowDetector, the name of a scale; the checks take whatever has that name for a method, so it is hidden from them.
+    """
+    from unittest import mock
+
+    from sklearn.utils import estimator_checks
+    def known(thing, name): return name != "transform" and hasattr(thing, name)
+    with mock.patch.object(estimator_checks, "hasattr", known, create=True), pytest.warns():
+        found = estimator_checks.check_estimator(estimator, expected_failed_checks=EXPECTED, on_fail=None, on_skip=None)
+    counts = {status: sum(result["status"] == status for result in found) for status in ("passed", "xfail", "failed")}
+    assert counts["passed"] + counts["failed"] > 40 and counts["xfail"] == len(EXPECTED)
+    return {result["check_name"]: str(result["exception"]) for result in found if result["status"] == "failed"}
+
+
+def test_scikit_learn_checks_pass():
+    assert failed_checks(FlowDetector(epochs=1, hidden=8, n_layers=1, n_bins=4)) == {}
+
+
+def test_scikit_learn_checks_catch_a_detector_that_forgets_its_columns():
+    class Forgetful(FlowDetector):
+        def fit(self, X, y=None):
+            super().fit(X)
+            self.n_features_in_ = 7
+            return self
+    assert "check_n_features_in" in failed_checks(Forgetful(epochs=1, hidden=8, n_layers=1, n_bins=4))

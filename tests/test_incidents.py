@@ -105,6 +105,22 @@ def test_law_mean_of_one_catches_inverse_p_values():
     with pytest.raises(AssertionError): law_mean_of_one(lambda p, m: 1 / p)
 
 
+def law_scans_are_called(worth):
+    "Three scans of twenty records beyond all of a thousand calibration records, in a night of 3,000, are incidents."
+    scans = np.array([worth(np.full(20, 1 / 1001), 1000).sum()] * 3)
+    assert called(scans / 3000).all()
+    floods = np.array([worth(np.full(200, 8 / 1001), 1000).sum()] * 3)  # within the highest per cent
+    assert called(floods / 1200).all()
+
+
+def test_law_scans_are_called(): law_scans_are_called(record_evidence)
+
+
+def test_law_scans_are_called_catches_a_single_bet():
+    with pytest.raises(AssertionError): law_scans_are_called(lambda p, m: np.where(p <= 0.01, (m + 1) / 10, 0.0))
+    with pytest.raises(AssertionError): law_scans_are_called(lambda p, m: np.where(p <= 1.5 / m, m + 1.0, 0.0))
+
+
 def law_promise(call, evidence=lambda worth: worth.sum() / 300):
     "Of nights without an attack at most a share `fdr` calls an incident, whatever is put together."
     for fdr, shape in ((0.1, 1.0), (0.3, 5.0)):

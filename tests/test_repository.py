@@ -631,14 +631,15 @@ def test_extras_catch(source):
 
 class Without:
     "A finder that knows no package of some names, wherever they are installed."
-    def __init__(self, names): self.names = names
+    def __init__(self, names, finder): self.names, self.finder = names, finder
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in self.names: raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None if name.split(".")[0] in self.names else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name): return getattr(self.finder, name)
 
 
 def blocked_imports(names: set[str], modules: list[str]) -> dict[str, str]:
     "What importing modules says, in a Python without some packages; those that say nothing are left out."
-    report = (f"import importlib, sys\n{inspect.getsource(Without)}\nsys.meta_path.insert(0, Without({sorted(names)}))\nfor name in {modules}:\n"
+    report = (f"import importlib, sys\n{inspect.getsource(Without)}\nsys.meta_path[:] = [Without({sorted(names)}, finder) for finder in sys.meta_path]\nfor name in {modules}:\n"
               "    try: importlib.import_module(f'nfad.{name}')\n    except ImportError as error: print(name, error)\n")
     run = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT, check=True)
     return dict(line.split(" ", 1) for line in run.stdout.splitlines())

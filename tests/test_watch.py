@@ -103,11 +103,66 @@ def test_law_killed(model, tmp_path, monkeypatch, step):
 
 def test_law_killed_catches_a_state_that_comes_too_early(model, tmp_path, monkeypatch):
     def early(self, name, path):
-        self._keep(watch.State(self.state.done | {name: [path.stat().st_size, path.stat().st_mtime_ns]}, self.state.meter))
+        self._keep(watch.State(self.state.done | {name: watch.Taken(path.stat().st_size, path.stat().st_mtime_ns)}, self.state.meter))
         return inner(self, name, path)
     inner = Watch._take
     monkeypatch.setattr(Watch, "_take", early)
     with pytest.raises(AssertionError): law_killed(model, cut(write_talks(tmp_path / "whole.pcap", 30), tmp_path / "in", 4), tmp_path, monkeypatch, 5)
+
+
+def law_grown(make, whole, folder, out):
+    "A capture that is taken as it grows, in the middle of a packet, too, gives the flows of the whole, once."
+    content = whole.read_bytes()
+    folder.mkdir()
+    for size in (len(content) // 3, len(content) // 2 + 7, len(content)):
+        (folder / "x.pcap").write_bytes(content[:size])
+        list(make(folder, out).run(once=True))
+    list(make(folder, out).run(once=True, finish=True))
+    order = ["Timestamp", "Source Port", "Destination Port"]
+    found = pd.concat(map(pd.read_parquet, (out / "flows").iterdir())).sort_values(order, ignore_index=True)
+    pd.testing.assert_frame_equal(found, flow_records(whole).sort_values(order, ignore_index=True), check_dtype=False, check_exact=True)
+
+
+def test_law_grown(model, tmp_path):
+    law_grown(lambda folder, out: Watch(model, folder, out, settle=0), write_talks(tmp_path / "whole.pcap"), tmp_path / "in", tmp_path / "out")
+
+
+def test_law_grown_catches_packets_that_count_twice(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "_after", lambda batches, n: batches)
+    with pytest.raises(AssertionError):
+        law_grown(lambda folder, out: Watch(model, folder, out, settle=0), write_talks(tmp_path / "whole.pcap"), tmp_path / "in", tmp_path / "out")
+
+
+def test_another_file_under_an_old_name_replaces_no_result(model, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    table = lambda seed, n: pd.DataFrame(np.exp(np.random.default_rng(seed).normal(5, 1, (n, 4))), columns=NAMES)
+    def watched(frame):
+        frame.to_csv(folder / "conn.csv", index=False)
+        said, = Watch(model, folder, out, settle=0).run(once=True)
+        return said["rows"], {path.name: len(pd.read_parquet(path)) for path in (out / "scores").iterdir()}
+    assert watched(table(0, 50)) == (50, {"conn.csv.parquet": 50})
+    assert watched(pd.concat([table(0, 50), table(1, 30)])) == (80, {"conn.csv.parquet": 80})  # grown
+    assert watched(table(2, 200)) == (200, {"conn.csv.parquet": 80, "conn.csv.2.parquet": 200})  # rotated in place
+    assert watched(table(2, 210)[:200].iloc[:10]) == (10, {"conn.csv.parquet": 80, "conn.csv.2.parquet": 200, "conn.csv.3.parquet": 10})  # cut
+
+
+def test_a_file_that_fails_leaves_nothing_behind(model, tmp_path, monkeypatch):
+    whole = write_talks(tmp_path / "whole.pcap")
+    folder, out = cut(whole, tmp_path / "in", 2), tmp_path / "out"
+    first, second = sorted(folder.iterdir())
+    second.rename(tmp_path / second.name)
+    list(Watch(model, folder, out, settle=0).run(once=True))
+    (tmp_path / second.name).rename(second)
+    inner = Watch._score_flows
+    def full(self, *args): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(Watch, "_score_flows", full)
+    said, = Watch(model, folder, out, settle=0).run(once=True)
+    assert said["status"] == "failed" and "No space" in said["error"]
+    monkeypatch.setattr(Watch, "_score_flows", inner)
+    second.touch()
+    list(Watch(model, folder, out, settle=0).run(once=True, finish=True))
+    assert sum(len(pd.read_parquet(path)) for path in (out / "scores").iterdir()) == len(flow_records(whole))
 
 
 def test_files_are_taken_when_they_have_settled(tmp_path):
@@ -118,7 +173,7 @@ def test_files_are_taken_when_they_have_settled(tmp_path):
     assert looks.look({}) == ([], 1)
     time.sleep(0.6)
     (name, path), = looks.look({})[0]
-    done = {name: [path.stat().st_size, path.stat().st_mtime_ns]}
+    done = {name: watch.Taken(path.stat().st_size, path.stat().st_mtime_ns)}
     assert name == "a.csv" and looks.look(done) == ([], 0)
     for odd in (".hidden.csv", "empty.csv"): (tmp_path / odd).touch()
     assert looks.look(done) == ([], 0)
