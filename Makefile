@@ -59,9 +59,9 @@ test: venv  ## run every notebook, the tests and the repository checks
 	$(BIN)/python tests/notebooks.py test
 	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/browser
 
-test-browser: venv  ## open the desk, JupyterLab and alerts.html in chromium (playwright and axe-core are installed for it); skipped without chromium
+test-browser: venv  ## open the desk, JupyterLab, alerts.html and the site in chromium (playwright and axe-core are installed for it); skipped without chromium
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then \
-	  $(BIN)/python -m pip install --quiet --constraint constraints.txt playwright; \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,site]' playwright; \
 	  command -v npm >/dev/null && npm install --prefix .cache/browser --no-save --ignore-scripts --silent axe-core@4.14.1; fi; true
 	MPLBACKEND=Agg $(BIN)/python -m pytest tests/browser
 

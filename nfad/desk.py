@@ -272,9 +272,10 @@ def _facts(row: pd.Series, names: Sequence[str]) -> list[list[str]]:
 
 def _reasons(row: pd.Series) -> list[str]:
     "All reasons; of a list without attributions the first, or the surprises."
-    told = [row.get(f"reason: {k}") for k in range(1, 6)]
-    told = [text for text in told if text] or [row.get("first_reason") or row.get("surprising") or ""]
-    return [printable(text) for text in told if text]
+    text = lambda name: row[name] if isinstance(row.get(name), str) else ""
+    told = [text(f"reason: {k}") for k in range(1, 6)]
+    if not any(told): told = [text("first_reason") or text("surprising")]
+    return [printable(reason) for reason in told if reason]
 
 # %% ../nbs/06c_desk.ipynb #98802916
 @patch

@@ -375,10 +375,11 @@ def time_explanations(
     game: str,               # one of `GAMES`
     workers: int = 1,        # threads that score
     seed: int = 0,           # of the walks
+    progress: bool = False,  # show a bar
 ) -> tuple[Attributions, dict[str, float]]:  # the values; seconds, evaluations, errors
     "Explains records against the clock, reckoned for a thousand."
     before = clock()
-    told = shapley_values(background, X, game, seed=seed, workers=workers)
+    told = shapley_values(background, X, game, seed=seed, workers=workers, progress=progress)
     after = clock()
     return told, {
         "max_efficiency_gap": float(told.efficiency_gap().max()),

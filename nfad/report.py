@@ -52,7 +52,7 @@ def _score_strip(score: float, calibration: np.ndarray, threshold: float) -> str
     at = lambda v: f"{8 + 484 * (v - low) / max(high - low, 1e-12):.1f}"
     tick = lambda v: f'<line class="benign" x1="{at(v)}" x2="{at(v)}" y1="9" y2="21"/>'
     limit = f'<line class="limit" x1="{at(threshold)}" x2="{at(threshold)}" y1="3" y2="27"/>'
-    return (f'<svg width="500" height="30" role="img" aria-label="score among benign scores">'
+    return (f'<svg width="500" height="30" viewBox="0 0 500 30" role="img" aria-label="score among benign scores">'
             f'{"".join(map(tick, shown))}{limit}<circle cx="{at(score)}" cy="15" r="6"/></svg>')
 
 
@@ -90,7 +90,8 @@ _STYLE = """
 .nfad .bar .up { background: #c44e52 }
 .nfad .bar .down { background: #4c72b0 }
 .nfad img { max-width: 100% }
-.nfad svg { display: block }
+.nfad svg { display: block; max-width: 100% }
+.nfad section, .nfad h1 { overflow-wrap: anywhere; overflow-x: auto }
 .nfad svg .benign { stroke: #4c72b0; stroke-opacity: .35 }
 .nfad svg .limit { stroke: #222; stroke-dasharray: 3 2 }
 .nfad svg circle { fill: #c44e52 }
@@ -116,6 +117,11 @@ _DARK_AND_PAPER = """
   .nfad td { border-color: #333 }
   .nfad svg .limit { stroke: #ddd }
   .nfad svg.timeline { fill: #ddd }
+}
+@media (max-width: 50rem) {
+  .nfad { margin: .5rem }
+  .nfad ul, .nfad ol { padding-left: 1.4rem }
+  .nfad .bar { width: 5rem }
 }
 @media print {
   .nfad section { break-inside: avoid; content-visibility: visible }
@@ -192,7 +198,8 @@ def html_page(
 ) -> str:         # a page that needs nothing from outside
     "A page around pieces of HTML."
     title = html_text(title)
-    mark = '<meta charset="utf-8"><meta name="generator" content="nfad report">'
+    mark = ('<meta charset="utf-8"><meta name="generator" content="nfad report">'
+            '<meta name="viewport" content="width=device-width">')
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     head = f'<head>{mark}{policy}<title>{title}</title><style>{_STYLE}{_DARK_AND_PAPER}</style></head>'
     body = f'<body><div class="nfad"><h1>{title}</h1>{"".join(parts)}</div></body>'

@@ -685,8 +685,9 @@ class Desk {
 
   key(event) {
     if (!this.rows || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.stopPropagation(); // notebooks have plain keys of their own
     const typing = event.target.closest("input, textarea, select");
-    if (typing && event.key !== "Escape") return event.stopPropagation();
+    if (typing && event.key !== "Escape") return;
     const page = Math.max(1, Math.floor(this.rows.outer.clientHeight / ROW) - 1),
       inCard = event.target === this.cardPlace;
     const actions = {
@@ -715,7 +716,6 @@ class Desk {
     };
     if (!actions[event.key]) return;
     event.preventDefault();
-    event.stopPropagation();
     actions[event.key]();
   }
 

@@ -150,6 +150,11 @@ def test_the_representative_is_one_that_was_explained(tmp_path):
     assert card["rank"] == 4 and card["explained"] and card["features"][0]["name"] == "Idle Max" and desk.overview()["incidents"][0]["rank"] == 4
 
 
+def test_missing_reasons_are_not_words(tmp_path):
+    desk = open_desk(tmp_path, table(**{"first_reason": pd.Series([None] * 12, dtype="str"), "reason: 1": pd.Series([None] * 12, dtype="str"), "surprising": "Idle Max +7"}))
+    assert desk.card({"rank": 1})["reasons"] == ["Idle Max +7"] and "nan" not in json.dumps(desk.overview()["words"])
+
+
 def test_kinds_of_any_text():
     assert kinds_of([]) == [] and len(set(kinds_of(["", "?", "no feature", EVIL]))) == 1
     assert kinds_of(["Fwd Packet Length Max is missing; x", "SYN Flag Count is not 0"]) == ["packet sizes", "flags"]

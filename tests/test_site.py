@@ -1,5 +1,6 @@
 """What the site is made from, without Sphinx: links that fit, documentation from comments, code with numbered lines."""
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -81,7 +82,6 @@ def test_lines_of_definitions(described):
 def test_code_is_shown_to_the_letter():
     pytest.importorskip("pygments")
     import html
-    import re
     for path in sorted((ROOT / "nfad").glob("*.py"))[::12]:
         source = path.read_text(encoding="utf-8")
         shown = html.unescape(re.sub(r"<[^>]*>", "", "\n".join(build.colored(source))))
@@ -89,8 +89,21 @@ def test_code_is_shown_to_the_letter():
 
 
 def test_excerpts_lead_nowhere_else():
+    assert build.excerpt("<table><tr><td>cut o") == '<div class="paper"><table><tr><td>cut o</td></tr></table></div>'
     assert build.excerpt('<p id="a"><a href="#a">x</a><a href="#b">y</a></p>') == '<div class="paper"><p id="a"><a href="#a">x</a><a>y</a></p></div>'
     assert build.excerpt("<div>\n<style scoped>t {}</style><table></table></div>").startswith("<div>\n")
+
+
+def wide_lines(text: str) -> list[str]:
+    "Lines of code of a page that a screen of 1300 pixels does not hold."
+    return [line for block in re.findall(r"^```\w+\n(.*?)^```", text, flags=re.M | re.S) for line in block.splitlines() if len(line) > 120]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "nbs/site/commands.md", "nbs/site/home.md"])
+def test_code_of_pages_is_not_wide(page): assert wide_lines((ROOT / page).read_text(encoding="utf-8")) == []
+
+
+def test_wide_lines_are_caught(): assert wide_lines("x" * 200 + "\n```bash\n" + "y" * 121 + "\n" + "z" * 120 + "\n```\n") == ["y" * 121]
 
 
 def test_notebooks_are_shown_without_directives():

@@ -91,6 +91,8 @@ def with_links(text: str, origin: str, place: str) -> str:
 
 def excerpt(page: str) -> str:
     "HTML of an output without links to places that are not in it; what brings its own colors lies on white paper."
+    from bs4 import BeautifulSoup
+    page = str(BeautifulSoup(page, "html.parser"))  # a lesson may show the beginning of a page: every tag is closed
     page = re.sub(r' href="#([^"]+)"', lambda link: link[0] if f'id="{link[1]}"' in page else "", page)
     plain = re.match(r"<div>\s*<style scoped|<style type=\"text/css\">\s*(#T_|</style>)", page)
     return page if plain else f'<div class="paper">{page}</div>'
@@ -329,7 +331,7 @@ def build(folder: Path) -> int:
         page = path.read_text(encoding="utf-8")
         named = page.replace('<summary><span class="toctree-toggle"', '<summary aria-label="pages below"><span class="toctree-toggle"')  # a button needs a name
         if named != page: path.write_text(named, encoding="utf-8")
-    for path in [*(folder / "html" / "_static").rglob("*.map"), folder / "html" / "_static" / "webpack-macros.html"]: path.unlink(missing_ok=True)  # of the theme's makers
+    for path in [*(folder / "html" / "_static").rglob("*.map"), *(folder / "html" / "_static").glob("*.html")]: path.unlink()  # of the theme's makers
     shutil.rmtree(folder / "html" / "_static" / "locales", ignore_errors=True)   # its translations, used while building
     return status
 

@@ -4,7 +4,6 @@
 Links, sizes and pages are checked without a browser.
 """
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -120,16 +119,8 @@ def address(site):
     server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def reader():
-    "A browser, or why there is none."
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make test-browser)")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path: pytest.skip("there is no chromium on this machine")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+@pytest.fixture
+def reader(chromium): return chromium  # one browser for all files: a second Playwright in a process is refused
 
 
 @pytest.fixture(params=["light", "dark"])
