@@ -16,10 +16,10 @@ from scipy.stats import t as student
 from tqdm import tqdm
 
 from .classify import classification_metrics, explain_class
-from .core import require_choice, require_positive_int
+from .core import require_positive_int
 from .data import Dataset, row_ids
 from .draws import stratified_units
-from .labels import MERGES, accuracy_ceiling
+from .labels import accuracy_ceiling, class_labels
 from .network import NeuralClassifier
 
 # %% ../nbs/08c_protocols.ipynb #4d1edfe6
@@ -49,7 +49,7 @@ class Protocol(NamedTuple):
     apart: bool = False      # equal records stand in one part; False: rows are dealt
     inside: bool = True      # training stops by half of the test rows; False: by rows apart
     network: str = "thesis"  # preset of `NeuralClassifier`: preparation, drop-out, weights
-    merge: str = "none"      # a key of `MERGES`: names of twins that become one
+    merge: str = "none"      # of `class_labels`: names of twins that become one
 
 
 CHOICES = {
@@ -78,8 +78,7 @@ def rows_of(
     seed: int = 0,        # of the draw
 ) -> Rows:
     "The rows that a protocol works on."
-    rename = MERGES[require_choice(self.merge, list(MERGES), "merge")]
-    labels = pd.Series(data.attack.astype(str)).replace(rename).to_numpy(dtype=str)
+    labels = class_labels(data.attack, merge=self.merge)
     times = data.copies if self.copies and data.copies is not None else np.ones(len(labels), int)
     rows = np.repeat(np.arange(len(labels)), times)
     counts = pd.Series(labels[rows]).value_counts()
