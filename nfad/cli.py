@@ -180,23 +180,40 @@ def _train(
     header: str = "",             # names of columns, with commas, of a text without a header
     sensor: str = "",             # of a folder with files of several: one of them, or largest
     dialect: str = "nfad",        # of captures: nfad; or cicflowmeter, with its errors
+    context: bool = False,        # learn what is usual for hosts, too: needs times and addresses, in order
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
-    from nfad.runs import prepare, train_run
-    label = "none" if benign_path else label_column
-    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | dict(
-        dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
+    from nfad.runs import prepare
+    settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor,
+        dialect) | dict(dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
         split=split, sizes=split_sizes(train_size, val_size, test_size, preset), seed=seed)
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
     detector = FlowDetector.preset(preset, **given, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
-    return _trained(train_run(prepared, detector, settings, force), prepared)
+    return _finished(prepared, detector, settings, context, force)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
+def _finished(prepared: Any, detector: Any, settings: dict[str, Any], context: bool, force: bool) -> Said:
+    "Trains; with `context`, adds what is usual for hosts to the model."
+    from nfad.runs import train_run
+    said = _trained(train_run(prepared, detector, settings, force), prepared)
+    if not context: return said
+    from nfad.contexts import fit_view
+    from nfad.views import write_view
+    told = {name: settings[name] for name in ("header", "sensor", "dialect") if name in settings}
+    made = fit_view(prepared, detector, settings["dataset"], **told, seed=settings["seed"])
+    write_view(said.content["model"], made.view)
+    facts = {"n_context": made.n_fit, "n_context_calibration": made.n_calibration,
+             "context_weak_promise": made.weak_promise}
+    text = f"context: {made.n_fit:,} benign records, p-values from {made.n_calibration:,} others"
+    if made.weak_promise: text += f"\nWARNING: {made.weak_promise}"
+    return said._replace(content=said.content | facts, text=f"{said.text}\n{text}")
+
+
 def _trained(record: dict[str, Any], prepared: Any) -> Said:
     "What a training has to say."
     folder = prepared.folder
