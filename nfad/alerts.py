@@ -481,7 +481,7 @@ def sound_records(
     "The records that were scored, and which of their cells were empty."
     cells = alert_records(alerts, source, model.recipe, header, fill=False)
     records = cells.fillna({feature.name: feature.fill for feature in model.recipe})
-    known = alerts.table["anomaly_score"].to_numpy()
+    known = alerts.table["record_score" if model.view else "anomaly_score"].to_numpy()
     finite = np.isfinite(records).all(axis=None)
     if finite and np.allclose(model.detector.anomaly_score(records), known, rtol=1e-3, atol=1e-3):
         return records, cells.isna()
@@ -521,7 +521,8 @@ def explain_alerts(
         benign = Background(detector.anomaly_score, summarize_background(background, n_background))
         records.index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
         told = explain_records(benign, records.iloc[own], detector.calibration_scores_, n_alerts=len(own),
-            missing=empty.iloc[own], threshold=alerts.threshold, progress=progress)
+            missing=empty.iloc[own], threshold=model.threshold if model.view else alerts.threshold,
+            progress=progress)
         told = as_listed(told, table.iloc[own], records.index[own])
         reasons = found.reason_of_each(own, [str(reasons[0]) for reasons in told.reasons])
         table.insert(table.columns.get_loc("surprising"), "first_reason", reasons)

@@ -9,6 +9,7 @@ __all__ = ['main']
 import json
 import math
 import os
+import shlex
 import stat
 import sys
 import time
@@ -106,6 +107,11 @@ def _info(
     return Said(said, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #d04d533b
+def _next(*words: str) -> str:
+    "The command that usually follows, as a shell takes it."
+    return f"next: {shlex.join(['nfad', *map(str, words)])}"
+
+
 @command("inspect")
 def _inspect(
     path: str,               # a table of any kind, a folder of tables, or a registered name
@@ -117,7 +123,8 @@ def _inspect(
     "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing, what looks wrong."
     from nfad.overview import look_at
     seen = look_at(path, label_column or None, names_of(header), missing, sensor)
-    return Said(seen.to_dict(), str(seen))
+    given = [f"--{name}={value}" for name, value in (("label-column", label_column), ("header", header)) if value]
+    return Said(seen.to_dict(), f"{seen}\n{_next('train', path, *given)}")
 
 # %% ../nbs/13_cli.ipynb #579f5a96
 def split_sizes(
@@ -173,23 +180,40 @@ def _train(
     header: str = "",             # names of columns, with commas, of a text without a header
     sensor: str = "",             # of a folder with files of several: one of them, or largest
     dialect: str = "nfad",        # of captures: nfad; or cicflowmeter, with its errors
+    context: bool = False,        # learn what is usual for hosts, too: needs times and addresses, in order
     out_dir: str = "runs",        # results: <out_dir>/<dataset, or folder-file-hash>/<feature_set>/
     force: bool = False,          # write over files that nfad did not write, or that are read
     quiet: bool = False,          # no progress and no summary
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
-    from nfad.runs import prepare, train_run
-    label = "none" if benign_path else label_column
-    settings = _own_file(label, benign_label, missing, header, sensor, dialect) | dict(
-        dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
+    from nfad.runs import prepare
+    settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor,
+        dialect) | dict(dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
         split=split, sizes=split_sizes(train_size, val_size, test_size, preset), seed=seed)
     prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
     detector = FlowDetector.preset(preset, **given, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
-    return _trained(train_run(prepared, detector, settings, force), prepared)
+    return _finished(prepared, detector, settings, context, force)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
+def _finished(prepared: Any, detector: Any, settings: dict[str, Any], context: bool, force: bool) -> Said:
+    "Trains; with `context`, adds what is usual for hosts to the model."
+    from nfad.runs import train_run
+    said = _trained(train_run(prepared, detector, settings, force), prepared)
+    if not context: return said
+    from nfad.contexts import fit_view
+    from nfad.views import write_view
+    told = {name: settings[name] for name in ("header", "sensor", "dialect") if name in settings}
+    made = fit_view(prepared, detector, settings["dataset"], **told, seed=settings["seed"])
+    write_view(said.content["model"], made.view)
+    facts = {"n_context": made.n_fit, "n_context_calibration": made.n_calibration,
+             "context_weak_promise": made.weak_promise}
+    text = f"context: {made.n_fit:,} benign records, p-values from {made.n_calibration:,} others"
+    if made.weak_promise: text += f"\nWARNING: {made.weak_promise}"
+    return said._replace(content=said.content | facts, text=f"{said.text}\n{text}")
+
+
 def _trained(record: dict[str, Any], prepared: Any) -> Said:
     "What a training has to say."
     folder = prepared.folder
@@ -202,6 +226,7 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
     for warning in ("few_to_learn", "weak_promise"):
         if record[warning]: text += f"\nWARNING: {{{warning}}}"
     lines = [text.format(**said), *prepared.dataset.report.lines()]
+    lines.append(_next("score", said["model"], "RECORDS", "SCORES"))
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #c9a18c0c
@@ -244,10 +269,10 @@ def _score(
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
                          names_of(header), force)
-    return _scored(report)
+    return _scored(report, _next("explain", model, source, target))
 
 # %% ../nbs/13_cli.ipynb #2139a949
-def _scored(report: Any) -> Said:
+def _scored(report: Any, following: str) -> Said:
     "What a run over files has to say."
     from nfad.measure import peak_resident_memory
     totals = report.totals() | {"warning": report.warning, "note": report.note, "reasons": report.reasons,
@@ -260,7 +285,7 @@ def _scored(report: Any) -> Said:
     lines += [f"  left out: {name} ({why})" for name, why in list(report.left_out.items())[:5]]
     lines += [f"failed: {row.file}: {row.error}" for row in failed.itertuples()]
     if report.warning: lines.append(f"WARNING: {report.warning}")
-    if report.note: lines.append(report.note)
+    lines += [note for note in (report.note, following) if note]
     content = totals | {
         "failed_files": failed[["file", "error"]].to_dict("records"),
         "left_out": report.left_out, "doubts": list(report.doubts)}
@@ -511,9 +536,9 @@ def _demo(
     places = str(model), str(source), str(model.parent / "scores")
     scored = _score(*places, force=force, quiet=quiet)
     found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)
-    texts = ["1. nfad train demo --feature-set timing", trained.text,
-             "2. nfad score MODEL RECORDS SCORES", scored.text,
-             "3. nfad explain MODEL RECORDS SCORES", found.text]
+    texts = ["1. nfad train demo --feature-set timing", trained.text.partition("\nnext: ")[0],
+             "2. nfad score MODEL RECORDS SCORES", scored.text.partition("\nnext: ")[0],
+             "3. nfad explain MODEL RECORDS SCORES", found.text, _next("inspect", "YOUR_RECORDS")]
     content = {"train": trained.content, "score": scored.content, "explain": found.content}
     return Said(content, "\n".join(texts))
 

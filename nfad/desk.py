@@ -170,11 +170,13 @@ def undo(
     self.refresh()
     if not self.steps: return self.state() | {"text": "nothing to take back since the list was opened"}
     records = {one.said.record: one for one in self.steps[-1]}  # equal ones once
-    back = []
+    groups: dict[tuple[str, str], list[int]] = {}  # what was said before -> ranks
     for rank, said, before in records.values():
         if not _same(self.said.get(said.record), said): continue  # somebody spoke since
-        verdict, note = (before.verdict, before.note) if before else ("unsure", _TAKEN_BACK)
-        back += verdicts_on(self.listed, [rank], verdict, self.who, note)
+        earlier = (before.verdict, before.note) if before else ("unsure", _TAKEN_BACK)
+        groups.setdefault(earlier, []).append(rank)
+    back = [verdict for (word, note), ranks in groups.items()
+            for verdict in verdicts_on(self.listed, ranks, word, self.who, note)]
     if back: self.write(back)
     step = self.steps.pop()
     text = f"taken back: {step[0].said.verdict}, {len(back):,} of {len(records):,} records"

@@ -35,6 +35,7 @@ from .outputs import clear_leftovers, require_free, write_table
 from .vocabulary import canonical_columns, find_vocabulary, is_known
 from .lines import BATCH, Wanted
 from .roles import column_roles
+from .contexts import VIEW_RESULT, Hosts, judge_rows, with_contexts
 from .tables import RESULT, ReadReport, Records, Table, find_tables, open_table, plan_columns
 from .columns import doubts_about, sample_of
 
@@ -60,11 +61,13 @@ def task(
     "All that the result depends on."
     state = on_disk(self.source).stat()
     records = model.reference.records
-    return {"format": _FORMAT, "model": model.identity, "threshold": model.threshold,
+    threshold, known = model.threshold, model.reference.n_calibration
+    if model.view: threshold, known = model.view.threshold_, len(model.view.calibration_scores_)
+    return {"format": _FORMAT, "model": model.identity, "threshold": threshold,
             "source": self.name, "size": state.st_size, "mtime_ns": state.st_mtime_ns,
             "keep": self.keep if isinstance(self.keep, str) else list(self.keep),
             "window": self.window, "compared_with": "" if records is None else fingerprint(records),
-            "n_calibration": model.reference.n_calibration}
+            "n_calibration": known}
 
 # %% ../nbs/11_files.ipynb #4da6e9ac
 def read_scored(
@@ -87,7 +90,7 @@ def write_scores(
     model: LoadedModel,          # that scores
     job: Job,                    # for the length of windows
     writer: pq.ParquetWriter,    # of the target
-    batches: Iterator[Records],  # of the source
+    batches: Iterator[tuple[Records, Any]],  # of the source, each with its contexts, or None
     advance: Callable,           # called after each batch with (share of the file, rows of the batch)
 ) -> dict[str, Any]:             # rows, bad, alarms, reasons, windows
     "Scores batch after batch into `writer`."
@@ -95,16 +98,17 @@ def write_scores(
     alarms = 0
     reasons = Counter()
     windows = []
-    for batch in batches:
-        scored = score_rows(model, batch.X, batch.faults)
-        scores = scored["anomaly_score"]
+    for batch, context in batches:
+        scored = judge_rows(model, batch.X, context, batch.faults)
         bad = np.isnan(scored["anomaly_score"])
-        found = [pa.array(scores, mask=bad), pa.array(scored["p_value"], mask=bad),
-                 pa.array(scored["is_anomaly"], pa.bool_()), pa.array(scored["reason"], pa.string())]
+        scores = scored.get("record_score", scored["anomaly_score"])  # compared with those of calibration
+        as_column = lambda x: pa.array(x, mask=bad) if x.dtype == float else pa.array(x)
+        kinds = writer.schema.types[len(batch.kept):]
+        found = [as_column(values).cast(kind) for values, kind in zip(scored.values(), kinds, strict=True)]
         writer.write_batch(pa.RecordBatch.from_arrays([*batch.kept, *found], schema=writer.schema))
         windows += compare_batch(model.reference, scores, batch.X, n, job.window)
         reasons.update(scored["reason"][bad])
-        alarms += int((scores[~bad] > model.threshold).sum())
+        alarms += int(np.equal(scored["is_anomaly"], True).sum())
         n += len(batch.X)
         advance(batch.share, len(batch.X))
     return {"rows": n, "bad": sum(reasons.values()), "alarms": alarms,
@@ -140,7 +144,7 @@ def passed_through(
     named = zip(table.names, canonical_columns(table.names), strict=True)
     return [own for own, name in named if roles[name].role not in measures and own not in RESULT]
 
-
+# %% ../nbs/11_files.ipynb #351b4341
 def score_file(
     model: LoadedModel,           # from `load_model`
     job: Job,                     # what to read and to write
@@ -153,11 +157,17 @@ def score_file(
     if said and said["task"] == task:
         return said["result"] | {"file": job.name, "status": "was done", "seconds": 0.0}
     table = open_table(job.source, header=job.header)
-    types = (pa.float64(), pa.float64(), pa.bool_(), pa.string())
+    added = dict(zip(RESULT, (pa.float64(), pa.float64(), pa.bool_(), pa.string()), strict=True))
+    if model.view: added |= dict.fromkeys(VIEW_RESULT, pa.float64())
     keep = passed_through(table, job.keep)
     layout = plan_columns(table.names, model.recipe, keep, some=table.written.startswith("JSON"))
-    schema = pa.schema([*table.fields(layout), *map(pa.field, RESULT, types)])
-    batches = table.records(model.recipe, keep, BATCH)
+    twice = sorted(set(layout.kept.values()) & set(added))
+    if twice: raise ValueError(f"columns {twice} have the names of results; leave them out with keep")
+    schema = pa.schema([*table.fields(layout), *(pa.field(name, kind) for name, kind in added.items())])
+    batches = ((batch, None) for batch in table.records(model.recipe, keep, BATCH))
+    if model.view:
+        hosts = Hosts(model.view.memory())
+        batches = with_contexts(table, model.recipe, hosts, keep, rows=BATCH)
     doubts = doubts_about(narrowed(table))
     with atomic_path(job.target) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
@@ -445,6 +455,7 @@ def score_frame(
     "Scores a dask.dataframe, lazily."
     with extra("dask"): from dask import delayed
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    if loaded.view: raise ValueError("model has a view of hosts, which needs rows in order: score files")
     there = delayed(_unpacked, pure=True)(*_packed(loaded))
     empty = score_partition(frame._meta, loaded, keep)
     return frame.map_partitions(score_partition, there, keep, meta=empty)
@@ -465,7 +476,7 @@ def _benign_scores(
         left_out["seen"] += int((~new).sum())
     return np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0), left_out
 
-
+# %% ../nbs/11_files.ipynb #a10326e2
 def recalibrate(
     model: Any,                # path of a model file, or a fitted FlowDetector
     source: str | Path,        # a Parquet or CSV file of benign records, or a folder of them
@@ -479,6 +490,7 @@ def recalibrate(
     own = [model] if isinstance(model, (str, Path)) else []
     require_free({target: "flow"}, [*own, *map(on_disk, find_sources(source).values())], force)
     loaded = load_model(model)
+    if loaded.view: raise ValueError("model has a view of hosts: train again with context")
     detector = loaded.detector
     scores, left_out = _benign_scores(loaded, source, limit, header)
     if len(scores) < 100:

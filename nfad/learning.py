@@ -152,6 +152,7 @@ def learn_files(
     reads = [model, *verdicts, calibration, *filter(None, [source, training])]
     require_free({target: "verdicts"}, reads, force)
     loaded = load_model(model)
+    if loaded.view: raise ValueError("model has a view of hosts, which answers cannot teach: train without context")
     before = loaded.detector
     ancestors = getattr(before, "ancestors", ())
     said = read_verdicts(verdicts).every

@@ -17,7 +17,8 @@ from fastcore.basics import patch
 
 from .capture import CaptureReport
 from .headers import PACKET, read_capture
-from .serving import frame_numbers, score_rows
+from .contexts import judge_rows
+from .serving import frame_numbers
 from .streams import Scorer
 from .wire import IDENTITY, FlowMeter
 
@@ -98,12 +99,14 @@ def answer_flows(
     for frame in frames:
         if not len(frame): continue
         X, faults = frame_numbers(frame, scorer.recipe)
-        scored = score_rows(scorer.model, X, faults)
+        context = scorer.hosts and scorer.hosts.of_frame(frame, np.equal(faults, None).astype(bool))
+        scored = judge_rows(scorer.model, X, context, faults)
         told = np.equal(scored["is_anomaly"], True) if alerts_only else np.ones(len(frame), bool)
         told = told.astype(bool)
         records = iter(frame[told].to_dict("records"))
         for is_told, *values in zip(told, *(column.tolist() for column in scored.values()), strict=True):
             number += 1
-            if values[-1]: values[:-1] = None, None, None  # a reason instead of a score
+            said = dict(zip(scored, values, strict=True))
+            if said["reason"]: said = dict.fromkeys(said) | {"reason": said["reason"]}
             record = next(records) if is_told else {}
-            yield record | {"nfad": {"line": number, **dict(zip(scored, values, strict=True))}}
+            yield record | {"nfad": {"line": number, **said}}

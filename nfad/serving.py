@@ -22,6 +22,7 @@ from .score import conformal_p_values, threshold_at_fpr
 from .seen import Seen, read_seen
 from .recipes import Feature, plain_recipe
 from .tables import RESULT, find_tables, frame_table, open_table
+from .views import HostView, read_view
 
 # %% ../nbs/10b_serving.ipynb #e3c6925e
 def model_bytes(
@@ -69,6 +70,7 @@ class LoadedModel(NamedTuple):
     detector: Any         # a fitted FlowDetector
     identity: str         # hash of its file, 16 hexadecimal digits
     reference: Reference  # threshold, and what drift is measured against
+    view: HostView | None = None  # what is usual for hosts, if it was learnt
 
     @property
     def threshold(self) -> float: return self.reference.threshold  # flag scores > it
@@ -82,7 +84,7 @@ class LoadedModel(NamedTuple):
     @property
     def recipe(self) -> list[Feature]: return recipe_of(self.detector)  # how features are made
 
-
+# %% ../nbs/10b_serving.ipynb #bbfd2416
 def load_model(
     model: Any,                             # path, bytes of a model file, or a fitted FlowDetector
     fpr: float | None = None,               # false-alarm rate of the threshold; None: the model's own
@@ -94,7 +96,8 @@ def load_model(
     content = model if isinstance(model, bytes) else model_bytes(model)
     name = str(model) if isinstance(model, (str, Path)) else "the model"
     detector = restore_model(content, name)
-    with _as_file(content, name) as path: seen = read_seen(path)
+    with _as_file(content, name) as path: seen, view = read_seen(path), read_view(path)
+    if view and fpr is not None: view.set_calibration(view.calibration_scores_, fpr)
     known = detector.calibration_scores_
     names = list(detector.feature_names_in_)
     threshold = detector.threshold_ if fpr is None else threshold_at_fpr(known, fpr)
@@ -109,7 +112,7 @@ def load_model(
         scores = detector.anomaly_score(records)
     features = list(map(str, names))
     calm = make_reference(known, float(threshold), promised, features, records, scores, seen)
-    return LoadedModel(detector, sha256(content).hexdigest()[:16], calm)
+    return LoadedModel(detector, sha256(content).hexdigest()[:16], calm, view)
 
 # %% ../nbs/10b_serving.ipynb #c992f27b
 def find_reasons(

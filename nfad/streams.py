@@ -28,6 +28,7 @@ from .lines import load_object, read_number
 from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns
 from .tables import plan_columns
 from .serving import LoadedModel, find_reasons, frame_numbers, load_model
+from .contexts import NO_CONTEXT, Hosts, judged
 
 # %% ../nbs/11a_streams.ipynb #9602d1d4
 def _near(keys: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -149,6 +150,17 @@ class Answer(NamedTuple):
     is_anomaly: bool | None      # score > threshold
     reason: str | None           # why there is no score
 
+
+class HostAnswer(NamedTuple):
+    "The same of a model that knows hosts: what counts, and what record and host say alone."
+    anomaly_score: float | None = None
+    p_value: float | None = None
+    is_anomaly: bool | None = None
+    reason: str | None = None
+    record_score: float | None = None    # nats
+    record_p_value: float | None = None
+    host_p_value: float | None = None
+
 # %% ../nbs/11a_streams.ipynb #6c81c09e
 class Scorer:
     "Scores one record or a few at once, from any thread."
@@ -162,6 +174,7 @@ class Scorer:
         else: self.model = load_model(getattr(model, "detector", model), fpr)
         self.features, detector = tuple(self.model.features), self.model.detector
         self.recipe = self.model.recipe
+        self.hosts = Hosts(self.model.view.memory()) if self.model.view else None
         self.few = FewRows(detector) if fast and hasattr(detector, "statistic_") else None
         self.score([[1.0] * len(self.features)])  # all is compiled before the first record comes
 
@@ -183,6 +196,25 @@ def score(
     flags = scores > self.model.threshold
     said = map(Answer, scores.tolist(), p_values.tolist(), flags.tolist(), [None] * len(rows))
     return [Answer(None, None, None, reason) if reason else next(said) for reason in reasons]
+
+# %% ../nbs/11a_streams.ipynb #1d154ffe
+@patch
+def judge(
+    self: Scorer,
+    parsed: Sequence[Any],           # n of `Parsed`
+) -> list[Answer] | list[HostAnswer]:  # one per record, in their order; hosts remember them
+    "Answers for the records of a stream."
+    alone = self.score([found.features for found in parsed])
+    if self.hosts is None: return alone
+    sound = np.array([found.reason is None for found in parsed], bool)
+    context = self.hosts.of_records([found.record for found in parsed], sound)
+    scores = np.array([answer.anomaly_score for answer in alone], float)
+    lacks = np.isnan(context).any(axis=1)
+    said = judged(self.model.view, scores, context, np.isfinite(scores) & ~lacks)
+    rows = zip(*(column.tolist() for column in said.values()), strict=True)
+    answers = [HostAnswer(**dict(zip(said, row, strict=True))) for row in rows]
+    reasons = [one.reason or (NO_CONTEXT if lack else None) for one, lack in zip(alone, lacks, strict=True)]
+    return [HostAnswer(reason=why) if why else answer for why, answer in zip(reasons, answers, strict=True)]
 
 
 @patch
@@ -461,12 +493,11 @@ def json_line(
 def _answers(scorer: Scorer, bursts: Iterable[list[Parsed]]) -> Iterator[dict[str, Any]]:
     "Each record of a stream with what was found under `nfad`."
     number = 0
-    unread = Answer(None, None, None, "")
     for parsed in bursts:
-        answers = scorer.score([found.features for found in parsed])
+        answers = scorer.judge(parsed)
         for found, answer in zip(parsed, answers, strict=True):
             number += 1
-            said = answer if found.reason is None else unread._replace(reason=found.reason)
+            said = answer if found.reason is None else type(answer)(None, None, None, found.reason)
             yield _renamed(found.record) | {"nfad": {"line": number, **said._asdict()}}
 
 

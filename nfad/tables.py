@@ -503,6 +503,7 @@ def _kept_columns(
                       "all": [True] * len(roles), "none": []}
         chosen = [i for i, wanted in enumerate(told_apart[keep]) if wanted]
     else:
+        place = place | {i: i for i in range(len(header))}
         unknown = [name for name in keep if name not in place]
         if unknown:
             hint = suggest(unknown[0], plain)
@@ -519,7 +520,7 @@ def _kept_columns(
 def plan_columns(
     header: Sequence[str],              # column names of a file
     features: Sequence[str | Feature],  # names of the model's features, or its recipe
-    # to pass through: identifiers (all that are no features), all, none, or names
+    # to pass through: identifiers (all that are no features), all, none, or names or positions
     keep: str | Sequence[str] = "identifiers",
     some: bool = False,                 # True: columns may be missing, but not all, as keys of JSON
 ) -> Layout:                            # positions

@@ -76,6 +76,16 @@ def test_what_was_taken_back_is_not_learnt(tmp_path):
     assert len(told.records) == 0 and told.n_unsure == 1 and read_verdicts(desk.file).every[-1].note == _TAKEN_BACK
 
 
+def test_a_large_step_is_taken_back_at_once(tmp_path, monkeypatch):
+    "One call for all records that had the same answer; one a record takes minutes for ten thousand."
+    calls = []
+    monkeypatch.setattr("nfad.desk.verdicts_on", lambda listed, ranks, *words: calls.append(len(ranks)) or verdicts_on(listed, ranks, *words))
+    desk = open_desk(tmp_path, table(300).assign(incident=1, **{"value: Flow Duration": np.arange(300.0)}))
+    desk.say({"incident": 1, "verdict": "attack"})
+    desk.undo()
+    assert calls == [300, 300]
+
+
 def test_the_answer_of_somebody_else_stays(tmp_path):
     desk = open_desk(tmp_path)
     desk.say({"incident": 1, "verdict": "attack"})

@@ -141,11 +141,11 @@ def test_done_is_skipped_and_changes_are_not(model, detector, tmp_path):
 KILLED = """
 import sys, time
 from nfad import files
-score_rows = files.score_rows
+judge_rows = files.judge_rows
 def slow(*args):
     time.sleep(0.3)
-    return score_rows(*args)
-files.score_rows, files.BATCH = slow, 100
+    return judge_rows(*args)
+files.judge_rows, files.BATCH = slow, 100
 files.score_files(*sys.argv[1:4], progress=False)
 """
 
