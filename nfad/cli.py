@@ -12,7 +12,6 @@ import os
 import shlex
 import stat
 import sys
-import time
 import warnings
 from _thread import interrupt_main
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from . import answering, live, metering
+from . import answering, live, metering, opening
 from .commands import COMMANDS, Said, add_options, command, names_of
 from .teaching import benign_beside, found_below, require_benign
 from .text import printable, printable_lines
@@ -120,7 +119,7 @@ def _inspect(
     missing: str = "auto",   # rows in which a number is missing: drop, indicate or auto, see `nfad train`
     sensor: str = "",        # of a folder with files of several: one of them, or largest
 ) -> Said:                   # an overview
-    "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing, what looks wrong."
+    "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing or looks wrong."
     from nfad.overview import look_at
     seen = look_at(path, label_column or None, names_of(header), missing, sensor)
     given = [f"--{name}={value}" for name, value in (("label-column", label_column), ("header", header)) if value]
@@ -361,35 +360,6 @@ def _recalibrate(
     if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
     return Said(said, f"{target}: {text.format(**said)}")
 
-# %% ../nbs/13_cli.ipynb #d23b0ea1
-@command("triage")
-def _triage(
-    alerts: str,            # the folder, or its alerts.parquet, that nfad explain wrote
-    file: str = "",         # of verdicts; verdicts.jsonl beside the alerts
-    who: str = "",          # answers; the user's name
-    model: str = "",        # path of the model that scored: the page can learn from the answers
-    # to learn: benign records that nobody chose; calibration.parquet beside the model is found
-    calibration: str = "",
-    source: str = "",       # to learn: records, to count what disappears and appears
-    port: int = 0,          # of 127.0.0.1; 0: any that is free
-    browser: bool = False,  # open the page in the browser of this machine
-) -> Said:                  # what was said, at the end
-    "Opens a list of alerts on a page of this machine, to judge them by keys; answers go to the file at once."
-    import webbrowser
-    from nfad.server import served
-    from nfad.widget import open_desk
-    desk = open_desk(alerts, file, who, model, calibration, source)
-    with served(desk, port) as address:
-        print(f"{address}\nfor this machine only; Ctrl-C ends it", file=sys.stderr, flush=True)
-        if browser: webbrowser.open(address)
-        try:
-            while True: time.sleep(3600)
-        except KeyboardInterrupt: pass
-    signs = desk.state()["signs"]
-    counts = {word: signs.count(word[0]) for word in ("attack", "benign", "unsure")} | {"open": signs.count("-")}
-    told = ", ".join(f"{n:,} {word}" for word, n in counts.items())
-    return Said({"file": str(desk.file), "alerts": len(signs)} | counts, f"{desk.file}: {told}")
-
 # %% ../nbs/13_cli.ipynb #24b7f0bc
 def _scores_of(loaded: Any, source: str, header: str) -> Any:
     "(n,) anomaly scores of all records of a table or folder, NaN for bad ones."
@@ -496,7 +466,7 @@ def _run(
     force: bool = False,            # write over files that nfad did not write
     quiet: bool = False,            # no progress and no summary
 ) -> Said:                          # what became of each cell
-    "Trains and scores data sets x feature sets x seeds with papermill, skips what is done, collects the figures."
+    "Trains and scores data sets x feature sets x seeds with papermill; skips what is done."
     from nfad.core import atomic_path
     from nfad.grid import plan_grid, run_grid
     from nfad.outputs import require_free, safe_cells
