@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['require_scores', 'require_truth', 'ranking_metrics', 'class_metrics', 'beta_binomial', 'middle_of',
-           'decision_metrics', 'bootstrap_interval', 'plot_scores', 'plot_roc', 'plot_precision_recall',
-           'plot_classes_found', 'collect_scores', 'overall_metrics', 'explained', 'score_table', 'run_facts']
+           'decision_metrics', 'threshold_youden', 'bootstrap_interval', 'plot_scores', 'plot_roc',
+           'plot_precision_recall', 'plot_classes_found', 'collect_scores', 'overall_metrics', 'explained',
+           'score_table', 'run_facts']
 
 # %% ../nbs/03a_metrics.ipynb #5efc6c8d
 from pathlib import Path
