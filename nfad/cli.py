@@ -25,18 +25,6 @@ from .teaching import benign_beside, found_below, require_benign
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
-def _checked(name: str) -> Said:
-    "What is known of the files of a data set, and what differs."
-    from nfad.core import data_dir
-    from nfad.releases import check_files
-    if not name: raise ValueError("check needs the name of a data set, such as cicids2017")
-    table = check_files(name)
-    lines = [f"{row.status:<10} {row.file}{row.said and ': '}{row.said}" for row in table.itertuples()]
-    if table.empty: lines = [f"no file of {name} is in {data_dir()}, and none is known by size, rows or hash"]
-    content = {"folder": str(data_dir()), "files": table.to_dict("records")}
-    return Said(content, "\n".join(lines), 3 if (table["status"] == "differs").any() else 0)
-
-
 @command("datasets")
 def _datasets(
     # argument: a data set to say more about: its official files, where to get them, what to cite
@@ -46,7 +34,9 @@ def _datasets(
     "Lists the registered data sets: what each is, whether it is here, where to get it."
     from nfad.core import data_dir, require_choice
     from nfad.catalog import DATASETS, list_datasets
-    if check: return _checked(name)
+    if check:
+        from nfad.releases import say_files
+        return say_files(name)
     table = list_datasets().set_index("name")
     folder = data_dir()
     if not name:
