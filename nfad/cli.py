@@ -9,9 +9,9 @@ __all__ = ['main']
 import json
 import math
 import os
+import shlex
 import stat
 import sys
-import time
 import warnings
 from _thread import interrupt_main
 from contextlib import contextmanager
@@ -19,24 +19,12 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, Iterator, Sequence
 
-from . import answering, live, metering
+from . import answering, live, metering, opening
 from .commands import COMMANDS, Said, add_options, command, names_of
 from .teaching import benign_beside, found_below, require_benign
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
-def _checked(name: str) -> Said:
-    "What is known of the files of a data set, and what differs."
-    from nfad.core import data_dir
-    from nfad.releases import check_files
-    if not name: raise ValueError("check needs the name of a data set, such as cicids2017")
-    table = check_files(name)
-    lines = [f"{row.status:<10} {row.file}{row.said and ': '}{row.said}" for row in table.itertuples()]
-    if table.empty: lines = [f"no file of {name} is in {data_dir()}, and none is known by size, rows or hash"]
-    content = {"folder": str(data_dir()), "files": table.to_dict("records")}
-    return Said(content, "\n".join(lines), 3 if (table["status"] == "differs").any() else 0)
-
-
 @command("datasets")
 def _datasets(
     # argument: a data set to say more about: its official files, where to get them, what to cite
@@ -46,7 +34,9 @@ def _datasets(
     "Lists the registered data sets: what each is, whether it is here, where to get it."
     from nfad.core import data_dir, require_choice
     from nfad.catalog import DATASETS, list_datasets
-    if check: return _checked(name)
+    if check:
+        from nfad.releases import say_files
+        return say_files(name)
     table = list_datasets().set_index("name")
     folder = data_dir()
     if not name:
@@ -106,6 +96,11 @@ def _info(
     return Said(said, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #d04d533b
+def _next(*words: str) -> str:
+    "The command that usually follows, as a shell takes it."
+    return f"next: {shlex.join(['nfad', *map(str, words)])}"
+
+
 @command("inspect")
 def _inspect(
     path: str,               # a table of any kind, a folder of tables, or a registered name
@@ -114,10 +109,11 @@ def _inspect(
     missing: str = "auto",   # rows in which a number is missing: drop, indicate or auto, see `nfad train`
     sensor: str = "",        # of a folder with files of several: one of them, or largest
 ) -> Said:                   # an overview
-    "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing, what looks wrong."
+    "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing or looks wrong."
     from nfad.overview import look_at
     seen = look_at(path, label_column or None, names_of(header), missing, sensor)
-    return Said(seen.to_dict(), str(seen))
+    given = [f"--{name}={value}" for name, value in (("label-column", label_column), ("header", header)) if value]
+    return Said(seen.to_dict(), f"{seen}\n{_next('train', path, *given)}")
 
 # %% ../nbs/13_cli.ipynb #579f5a96
 def split_sizes(
@@ -219,6 +215,7 @@ def _trained(record: dict[str, Any], prepared: Any) -> Said:
     for warning in ("few_to_learn", "weak_promise"):
         if record[warning]: text += f"\nWARNING: {{{warning}}}"
     lines = [text.format(**said), *prepared.dataset.report.lines()]
+    lines.append(_next("score", said["model"], "RECORDS", "SCORES"))
     return Said(said | {"data": prepared.dataset.report.to_dict()}, "\n".join(lines))
 
 # %% ../nbs/13_cli.ipynb #c9a18c0c
@@ -261,10 +258,10 @@ def _score(
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
                          names_of(header), force)
-    return _scored(report)
+    return _scored(report, _next("explain", model, source, target))
 
 # %% ../nbs/13_cli.ipynb #2139a949
-def _scored(report: Any) -> Said:
+def _scored(report: Any, following: str) -> Said:
     "What a run over files has to say."
     from nfad.measure import peak_resident_memory
     totals = report.totals() | {"warning": report.warning, "note": report.note, "reasons": report.reasons,
@@ -277,7 +274,7 @@ def _scored(report: Any) -> Said:
     lines += [f"  left out: {name} ({why})" for name, why in list(report.left_out.items())[:5]]
     lines += [f"failed: {row.file}: {row.error}" for row in failed.itertuples()]
     if report.warning: lines.append(f"WARNING: {report.warning}")
-    if report.note: lines.append(report.note)
+    lines += [note for note in (report.note, following) if note]
     content = totals | {
         "failed_files": failed[["file", "error"]].to_dict("records"),
         "left_out": report.left_out, "doubts": list(report.doubts)}
@@ -352,35 +349,6 @@ def _recalibrate(
             "({alarm_rate_before:.2%} of them were above the old one)")
     if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
     return Said(said, f"{target}: {text.format(**said)}")
-
-# %% ../nbs/13_cli.ipynb #d23b0ea1
-@command("triage")
-def _triage(
-    alerts: str,            # the folder, or its alerts.parquet, that nfad explain wrote
-    file: str = "",         # of verdicts; verdicts.jsonl beside the alerts
-    who: str = "",          # answers; the user's name
-    model: str = "",        # path of the model that scored: the page can learn from the answers
-    # to learn: benign records that nobody chose; calibration.parquet beside the model is found
-    calibration: str = "",
-    source: str = "",       # to learn: records, to count what disappears and appears
-    port: int = 0,          # of 127.0.0.1; 0: any that is free
-    browser: bool = False,  # open the page in the browser of this machine
-) -> Said:                  # what was said, at the end
-    "Opens a list of alerts on a page of this machine, to judge them by keys; answers go to the file at once."
-    import webbrowser
-    from nfad.server import served
-    from nfad.widget import open_desk
-    desk = open_desk(alerts, file, who, model, calibration, source)
-    with served(desk, port) as address:
-        print(f"{address}\nfor this machine only; Ctrl-C ends it", file=sys.stderr, flush=True)
-        if browser: webbrowser.open(address)
-        try:
-            while True: time.sleep(3600)
-        except KeyboardInterrupt: pass
-    signs = desk.state()["signs"]
-    counts = {word: signs.count(word[0]) for word in ("attack", "benign", "unsure")} | {"open": signs.count("-")}
-    told = ", ".join(f"{n:,} {word}" for word, n in counts.items())
-    return Said({"file": str(desk.file), "alerts": len(signs)} | counts, f"{desk.file}: {told}")
 
 # %% ../nbs/13_cli.ipynb #24b7f0bc
 def _scores_of(loaded: Any, source: str, header: str) -> Any:
@@ -488,7 +456,7 @@ def _run(
     force: bool = False,            # write over files that nfad did not write
     quiet: bool = False,            # no progress and no summary
 ) -> Said:                          # what became of each cell
-    "Trains and scores data sets x feature sets x seeds with papermill, skips what is done, collects the figures."
+    "Trains and scores data sets x feature sets x seeds with papermill; skips what is done."
     from nfad.core import atomic_path
     from nfad.grid import plan_grid, run_grid
     from nfad.outputs import require_free, safe_cells
@@ -528,9 +496,9 @@ def _demo(
     places = str(model), str(source), str(model.parent / "scores")
     scored = _score(*places, force=force, quiet=quiet)
     found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)
-    texts = ["1. nfad train demo --feature-set timing", trained.text,
-             "2. nfad score MODEL RECORDS SCORES", scored.text,
-             "3. nfad explain MODEL RECORDS SCORES", found.text]
+    texts = ["1. nfad train demo --feature-set timing", trained.text.partition("\nnext: ")[0],
+             "2. nfad score MODEL RECORDS SCORES", scored.text.partition("\nnext: ")[0],
+             "3. nfad explain MODEL RECORDS SCORES", found.text, _next("inspect", "YOUR_RECORDS")]
     content = {"train": trained.content, "score": scored.content, "explain": found.content}
     return Said(content, "\n".join(texts))
 

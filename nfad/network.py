@@ -362,6 +362,7 @@ def fit(
     self: NeuralClassifier,
     X: pd.DataFrame | np.ndarray,  # (n, d) records
     y: np.ndarray,                 # (n,) class names or numbers
+    held: np.ndarray | None = None,  # rows to stop by and not to fit on; None: `validation_fraction` of them
 ) -> NeuralClassifier:             # self
     "Learns classes from labelled records."
     _check_network(self)
@@ -369,7 +370,8 @@ def fit(
     if len(codes) != len(X): raise ValueError(f"X and y must have one length, got {len(X)} and {len(codes)}")
     if len(self.classes_) < 2:
         raise ValueError(f"y must hold at least two classes, got {self.classes_.tolist()}")
-    rows, held = _hold_out(codes, self.classes_, self.validation_fraction, self.seed)
+    if held is None: rows, held = _hold_out(codes, self.classes_, self.validation_fraction, self.seed)
+    else: rows = np.setdiff1d(np.arange(len(codes)), held)
     seen = X.iloc[rows] if isinstance(X, pd.DataFrame) else np.asarray(X)[rows]
     self.transform_ = Transform(self.transform).fit(seen)
     self.n_features_in_ = self.transform_.n_features_in_
