@@ -101,9 +101,9 @@ def fit_view(
     prepared: Any,               # `Prepared`, that a detector was trained on
     detector: Any,               # the detector
     dataset: Any,                # name or path that `prepare` was given
-    header: Sequence[str] = (),  # see `prepare`, and the two below
-    sensor: str = "",
-    dialect: str = "nfad",
+    header: Sequence[str] = (),  # names of the columns, for texts without a header
+    sensor: str = "",            # of a folder with files of several
+    dialect: str = "nfad",       # of captures
     seed: int = 0,               # of the draw of hours
 ) -> ViewFit:
     "What is usual for the hosts of a data set."

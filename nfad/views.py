@@ -55,7 +55,9 @@ class HostView:
         self.fpr = require_between(fpr, 0, 1, "fpr")
         self.names = self.memory().names
 
-    def memory(self) -> HostMemory: return HostMemory(self.horizons, self.most)  # of one stream, empty
+    def memory(self) -> HostMemory:  # empty
+        "A memory for one stream."
+        return HostMemory(self.horizons, self.most)
 
 
 @patch
