@@ -627,7 +627,8 @@ def load_dataset(
     wanted = plan.usual if columns is None else list(dict.fromkeys(columns))
     known = pd.DataFrame(columns=[*plan.features, *plan.words])
     base = _base_columns(wanted, plan)
-    require_columns(known, base, f"this choice from {str(name_or_path)!r}")
+    chosen = f"this choice from {str(name_or_path)!r} (feature_set all takes what is there)"
+    require_columns(known, base, chosen)
     if not wanted:
         raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")
     if max_per_class is not None: require_positive_int(max_per_class, "max_per_class")

@@ -267,9 +267,15 @@ def features_of(
     return sorted(told, key=lambda entry: -abs(entry["credit"] or 0))
 
 
+def _whole(value: Any) -> Any:
+    "A protocol or a port that stands among numbers without its point."
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _facts(row: pd.Series, names: Sequence[str]) -> list[list[str]]:
     "Name and value of what was passed through."
-    return [[printable(name), printable(row[name])[:500]] for name in names if pd.notna(row[name])]
+    there = [name for name in names if pd.notna(row[name])]
+    return [[printable(name), printable(_whole(row[name]))[:500]] for name in there]
 
 
 def _reasons(row: pd.Series) -> list[str]:

@@ -195,3 +195,8 @@ def test_learning(tmp_path):
     assert desk.answer({"ask": "learn"})["gone"] == "1" * 3 + "0" * 9
     desk.learn = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError): desk.answer({"ask": "learn"})  # no error of ours is hidden
+
+
+def test_whole_numbers_have_no_point(tmp_path):
+    facts = dict(open_desk(tmp_path, table(Protocol=6.0, Share=0.5)).card({"rank": 1})["facts"])
+    assert (facts["Protocol"], facts["Share"], facts["row"]) == ("6", "0.5", "0")
