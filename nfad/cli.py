@@ -332,6 +332,29 @@ def _explain(
     text = "\n".join(filter(None, (str(alerts), first_alerts(alerts.table), str(page))))
     return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
 
+# %% ../nbs/13_cli.ipynb #ed706c8b
+@command("hosts")
+def _hosts(
+    scores: str,           # file or folder of scores, with addresses and times passed through
+    by: str = "source",    # who is asked about: source or target
+    hours: float = 1.0,    # length of a span
+    fdr: float = 0.1,      # allowed share of those that pass that are benign throughout
+    top: int = 20,         # hosts and spans to show
+) -> Said:                 # the strongest evidence first
+    "Says which host did something strange in which hour, from all its records together."
+    from nfad.hosts import find_hosts
+    found = find_hosts(scores, by, hours, fdr)
+    first = found.table.head(top).assign(start=lambda shown: shown["start"].astype(str))
+    first["host"] = [printable(host) for host in first["host"]]
+    n = int(found.table["passes_fdr"].sum())
+    text = (f"{n:,} of {len(found.table):,} hosts and spans pass a false discovery rate of {fdr:g}, "
+            f"{found.n_records:,} records")
+    text += "".join(f"; {count:,} {why}" for why, count in found.left_out.items())
+    content = {"passed": n, "spans": len(found.table), "records": found.n_records,
+               "left_out": found.left_out, "hosts": first.to_dict("records")}
+    shown = first.round({"evidence": 3, "p_value": 4, "highest_score": 2, "lowest_p": 5})
+    return Said(content, f"{shown.to_string(index=False)}\n\n{text}" if len(first) else text)
+
 # %% ../nbs/13_cli.ipynb #19079393
 @command("recalibrate")
 def _recalibrate(
@@ -511,6 +534,7 @@ _MORE = """examples:
   nfad score MODEL - --netflow 127.0.0.1:2055 --alerts-only
   nfad explain MODEL /data/flows /data/scores --top 50     alerts.html, most anomalous first
   nfad verdict alerts 3-9,12 attack --note scan            what a person says of listed records
+  nfad hosts scores/                                       which host was strange in which hour
   nfad triage alerts --browser                             the same on a page, by keys
   nfad run tor2016,cicids2017 --seeds 0,1,2 --jobs 2       a grid, with one table
 

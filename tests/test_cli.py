@@ -72,7 +72,7 @@ def test_loading_is_noticed(): assert "pandas" in loaded_by("datasets")
 def test_every_command_explains_itself(here, capsys):
     with pytest.raises(SystemExit) as end: main(["--help"])
     overview = capsys.readouterr().out
-    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress learn collect watch flows audit triage".split())
+    assert end.value.code == 0 and set(COMMANDS) == set("train score explain evaluate run datasets info inspect demo recalibrate verdict verdicts suppress learn collect watch flows audit triage hosts".split())
     for name, function in COMMANDS.items():
         assert name in overview
         with pytest.raises(SystemExit): main([name, "--help"])

@@ -1,0 +1,97 @@
+"Laws of 11m_hosts: benign hosts are called as rarely as promised, strange ones are, and no row is lost."
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfad.cli import main
+from nfad.detector import FlowDetector
+from nfad.files import score_files
+from nfad.hosts import add_up, find_hosts, hour_sums, judge_hours
+from nfad.score import conformal_p_values
+from nfad.serving import load_model
+
+START = pd.Timestamp("2026-11-27")
+
+
+def day(seed: int, m=300, hosts=12, n=40, shift=0.0, together=0.7) -> tuple[pd.DataFrame, int]:
+    "Records of one day: those of a host and hour move together; the last host is stranger by `shift`."
+    rng = np.random.default_rng(seed)
+    scores = np.sqrt(together) * rng.normal(size=(hosts, 4, 1)) + np.sqrt(1 - together) * rng.normal(size=(hosts, 4, n // 4))
+    scores[-1] += shift
+    host = np.repeat([f"h{i}" for i in range(hosts)], n)
+    time = START + pd.to_timedelta(np.tile(np.repeat(np.arange(4), n // 4), hosts), unit="h")
+    p = conformal_p_values(scores.ravel(), rng.normal(size=m))
+    return pd.DataFrame({"Source IP": host, "Timestamp": time, "anomaly_score": scores.ravel(), "p_value": p}), m
+
+
+def law_promise(judge):
+    "Of benign days at most a share `fdr` calls a host, though records of an hour depend on each other."
+    hits = []
+    for seed in range(120):
+        frame, m = day(seed)
+        hits.append(judge(hour_sums(frame, m), len(frame))["passes_fdr"].any())
+    assert np.mean(hits) <= 0.1 + 2 * np.sqrt(0.1 * 0.9 / 120)
+
+
+def test_law_promise(): law_promise(judge_hours)
+
+
+def test_law_promise_catches_records_of_the_host_alone():
+    "Divided by the records of the hour instead of all, evidence forgets how many hours were looked at."
+    with pytest.raises(AssertionError): law_promise(lambda sums, n: judge_hours(sums.assign(worth=sums["worth"] / sums["records"]), 1))
+
+
+def test_a_strange_host_is_called_and_hardly_another():
+    calls = []
+    for seed in range(20):
+        frame, m = day(seed, shift=4.0, together=0.1)
+        table = judge_hours(hour_sums(frame, m), len(frame))
+        assert table["evidence"].is_monotonic_decreasing
+        calls.append(set(table.loc[table["passes_fdr"], "host"]))
+    assert sum("h11" in found for found in calls) >= 18
+    assert np.mean([len(found - {"h11"}) / max(len(found), 1) for found in calls]) <= 0.1
+
+
+def test_pieces_in_any_order_are_the_whole():
+    frame, m = day(1)
+    whole = hour_sums(frame, m)
+    parts = [hour_sums(part, m) for part in (frame[300:], frame[:7], frame[7:300])]
+    pd.testing.assert_frame_equal(add_up(parts), whole)
+
+
+@pytest.mark.parametrize("hours, rows", [(1, 48), (4, 12), (0.5, 48)])
+def test_spans(hours, rows):
+    frame, m = day(2)
+    assert len(hour_sums(frame, m, hours=hours)) == rows
+
+
+def test_what_cannot_be_asked_is_said():
+    frame, m = day(3)
+    with pytest.raises(ValueError, match="by must be one of"): hour_sums(frame, m, by="router")
+    with pytest.raises(ValueError, match="target addresses"): hour_sums(frame, m, by="target")
+    with pytest.raises(ValueError, match="of times"): hour_sums(frame.drop(columns="Timestamp"), m)
+    with pytest.raises(ValueError, match="hours"): hour_sums(frame, m, hours=0)
+
+
+def test_files_and_the_command(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names = ["a", "b", "c"]
+    benign = pd.DataFrame(rng.normal(size=(600, 3)), columns=names)
+    model = FlowDetector(hidden=8, epochs=1, n_layers=1, progress=False).fit(benign[:300]).calibrate(benign[300:])
+    night = pd.DataFrame(rng.normal(size=(400, 3)), columns=names)
+    night.loc[300:339] += 9.0
+    night["Source IP"] = [f"10.0.0.{i % 10}" for i in range(300)] + ["10.0.0.99"] * 40 + ["10.0.0.1"] * 60
+    night["Timestamp"] = START + pd.to_timedelta(np.arange(400) * 20, unit="s")
+    night.loc[5, "a"] = np.nan
+    night.loc[6, "Timestamp"] = pd.NaT
+    (tmp_path / "in").mkdir()
+    for i in range(2): night[200 * i:200 * i + 200].to_parquet(tmp_path / "in" / f"{i}.parquet")
+    score_files(load_model(model), tmp_path / "in", tmp_path / "scores", progress=False)
+    found = find_hosts(tmp_path / "scores")
+    assert found.left_out == {"without a score": 1, "without a host or a time": 1}
+    assert found.table["records"].sum() + sum(found.left_out.values()) == len(night) and found.n_records == 399
+    assert found.table["host"][0] == "10.0.0.99" and found.table["passes_fdr"][0] and not found.table["passes_fdr"][2:].any()
+    assert main(["hosts", str(tmp_path / "scores"), "--top", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "10.0.0.99" in said and "1 without a score" in said and "pass a false discovery rate" in said
+    with pytest.raises(FileNotFoundError): find_hosts(tmp_path / "nowhere")
