@@ -13,7 +13,6 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .catalog import locate
-from .context import HostMemory, host_cells, host_columns
 from .core import data_dir
 from .data import open_all, row_ids
 from .dialects import flat
@@ -26,7 +25,7 @@ class Hosts:
     "Contexts of the rows of one stream, as they come."
     def __init__(
         self,
-        memory: HostMemory,  # that remembers; of a view: `view.memory()`
+        memory: Any,  # a `HostMemory` that remembers; of a view: `view.memory()`
     ):
         self.memory = memory
         self.day_first: bool | None = None  # settled by the first rows that have a time
@@ -39,6 +38,7 @@ def follow(
     sound: np.ndarray,    # (n,) bool: rows that are records
 ) -> np.ndarray:          # (n, c) float32; NaN where there is no time or no address
     "The context of rows; those that have one are remembered."
+    from nfad.context import host_cells  # brings numba
     cells = host_cells(frame, self.day_first)
     if self.day_first is None and len(frame): self.day_first = cells.day_first
     there = sound & ~np.isnan(cells.time)
@@ -57,6 +57,7 @@ def with_contexts(
     **rows: int,              # rows of a batch: `rows`
 ) -> Iterator[tuple[Records, np.ndarray]]:  # each batch, and the (n, c) contexts of its rows
     "Batches of a table as a model sees them, with what came before."
+    from nfad.context import host_columns  # brings numba
     wanted = host_columns(table.names)
     if not wanted:
         raise ValueError(f"{table.path.name} must have a time and both addresses for context; it has {table.names[:8]}")
@@ -178,6 +179,7 @@ def of_frame(
     sound: np.ndarray,    # (n,) bool: those that are records
 ) -> np.ndarray:          # (n, c), see `follow`
     "The context of the rows of a frame; NaN where its columns tell no time or no addresses."
+    from nfad.context import host_columns  # brings numba
     wanted = host_columns(list(frame.columns))
     if not wanted: return np.full((len(frame), len(self.memory.names)), np.nan, np.float32)
     return self.follow(frame.iloc[:, list(wanted.values())].set_axis(list(wanted), axis=1), sound)
@@ -190,6 +192,7 @@ def of_records(
     sound: np.ndarray,                     # (n,) bool: those that are records
 ) -> np.ndarray:                           # (n, c), see `follow`
     "The context of records by name."
+    from nfad.context import host_columns  # brings numba
     rows = []
     for record in map(flat, records):
         keys = list(record)

@@ -18,7 +18,6 @@ from .core import (
 from .prep import Transform
 from .tail import Tail
 from .statistics import PARTS
-from .context import HostMemory
 from .score import conformal_p_values, threshold_at_fpr
 
 # %% ../nbs/04a_views.ipynb #c0db4434
@@ -55,8 +54,9 @@ class HostView:
         self.fpr = require_between(fpr, 0, 1, "fpr")
         self.names = self.memory().names
 
-    def memory(self) -> HostMemory:  # empty
+    def memory(self) -> Any:  # a `HostMemory`, empty
         "A memory for one stream."
+        from nfad.context import HostMemory  # brings numba
         return HostMemory(self.horizons, self.most)
 
 

@@ -113,11 +113,11 @@ def test_an_old_run_outlives_a_full_disk(home, small_disk, capsys):
 
 
 def test_a_folder_that_goes_away(home, monkeypatch, capsys):
-    rows = files.score_rows
+    rows = files.judge_rows
     def removing(*how):
         shutil.rmtree(home / "disk" / "out", ignore_errors=True)
         return rows(*how)
-    monkeypatch.setattr(files, "score_rows", removing)
+    monkeypatch.setattr(files, "judge_rows", removing)
     law_no_room(*run(commands(home, home / "disk")["score"], capsys), home / "disk")
 
 
