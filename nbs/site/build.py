@@ -330,6 +330,7 @@ def build(folder: Path) -> int:
     for path in (folder / "html").rglob("*.html"):
         page = path.read_text(encoding="utf-8")
         named = page.replace('<summary><span class="toctree-toggle"', '<summary aria-label="pages below"><span class="toctree-toggle"')  # a button needs a name
+        named = named.replace('title="Search" aria-label="Search"', 'title="Search"')  # its words, Search Ctrl+K, are its name
         if named != page: path.write_text(named, encoding="utf-8")
     for path in [*(folder / "html" / "_static").rglob("*.map"), *(folder / "html" / "_static").glob("*.html")]: path.unlink()  # of the theme's makers
     shutil.rmtree(folder / "html" / "_static" / "locales", ignore_errors=True)   # its translations, used while building
