@@ -37,9 +37,10 @@ def hour_sums(
     require_between(hours, 0, 24 * 366, "hours")
     start = times_of(frame[time]).dt.floor(pd.Timedelta(hours=hours))
     p = frame["p_value"].to_numpy(dtype=float)
+    worth = record_evidence(p, m)
     own = pd.DataFrame({
-        "host": frame[place].astype("string"), "start": start, "records": 1, "strange": p <= 0.01,
-        "worth": record_evidence(p, m), "lowest_p": p, "highest_score": frame["anomaly_score"]})
+        "host": frame[place].astype("string"), "start": start, "records": 1, "strange": worth > 0,
+        "worth": worth, "lowest_p": p, "highest_score": frame["anomaly_score"]})
     return add_up([own.dropna(subset=["host", "start"]).set_index(["host", "start"])])
 
 
@@ -87,12 +88,16 @@ def find_hosts(
             names = file.schema_arrow.names
             known = known_columns(names)
             asked = [known[what] for what in (by, "time") if what in known]
+            lacks = len(asked) < 2 and len(files) > 1  # a lone file is refused, with the reason
             for batch in file.iter_batches(columns=["anomaly_score", "p_value", *asked]):
                 frame = batch.to_pandas()
                 scored = frame[frame["anomaly_score"].notna()]
-                parts = [add_up([*parts, hour_sums(scored, m, by, hours)])]
+                if not lacks: parts = [add_up([*parts, hour_sums(scored, m, by, hours)])]
                 n_rows, n_scored = n_rows + len(frame), n_scored + len(scored)
+    if not parts and n_rows:
+        raise ValueError(f"no file of {target} has both {by} addresses and times")
     placed = int(parts[0]["records"].sum()) if parts else 0
-    left_out = {"without a score": n_rows - n_scored, "without a host or a time": n_scored - placed}
+    left_out = {"without a score": n_rows - n_scored,
+                "without a host or a time": n_scored - placed}
     table = judge_hours(parts[0], n_scored, fdr) if parts else pd.DataFrame()
     return Hosts(table, n_scored, {why: n for why, n in left_out.items() if n})

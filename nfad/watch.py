@@ -85,6 +85,7 @@ class State(NamedTuple):
     "What a watch knows."
     done: dict[str, Taken]   # name in the folder -> what was taken
     meter: FlowMeter | None  # None: no capture yet
+    ends: int = 0            # how often open flows were ended
 
 
 def _plain(held: np.ndarray) -> np.ndarray:
@@ -98,7 +99,7 @@ def write_state(
     model: str,        # identity of the model
 ) -> None:
     "Writes a state, whole or not at all."
-    meter, arrays, said = state.meter, {}, {"model": model, "done": state.done}
+    meter, arrays, said = state.meter, {}, {"model": model, "done": state.done, "ends": state.ends}
     if meter:
         arrays = {f"table.{name}": _plain(held) for name, held in meter.table._asdict().items()}
         meter.waiting.gather()
@@ -124,7 +125,8 @@ def read_state(
     if said["model"] != model:
         raise ValueError(f"{path} is of another model; name another folder for results")
     done = {name: Taken(*entry) for name, entry in said["done"].items()}
-    if "dialect" not in said: return State(done, None)
+    ends = said.get("ends", 0)
+    if "dialect" not in said: return State(done, None, ends)
     if said["layout"] != f"{FLOW} {PACKET}": raise ValueError(f"{path} is of another version of nfad")
     meter = FlowMeter(said["dialect"])
     table = {name: _like(arrays[f"table.{name}"], held) for name, held in meter.table._asdict().items()}
@@ -134,7 +136,7 @@ def read_state(
     meter.waiting.gather()
     meter.waiting.newest, meter.waiting.late = said["newest"], said["late"]
     meter.report = FlowReport(**said["report"])
-    return State(done, meter)
+    return State(done, meter, ends)
 
 # %% ../nbs/11j_watch.ipynb #20f33ddd
 class Watch:
@@ -233,7 +235,7 @@ def _take(self: Watch, name: str, path: Path) -> dict[str, Any]:
         said = {**_NOTHING, "status": "failed", "error": str(error)}
         taken = taken._replace(part=before.part)
         meter = read_state(self.out / _STATE, self.model.identity).meter  # as it was before this file
-    self._keep(State(self.state.done | {name: taken}, meter))
+    self._keep(State(self.state.done | {name: taken}, meter, self.state.ends))
     return said | {"file": name}
 
 # %% ../nbs/11j_watch.ipynb #c558caf7
@@ -254,5 +256,6 @@ def run(
     meter = self.state.meter
     rest = [records for records in [meter.flush()] if len(records)]
     last = max(self.state.done, key=lambda name: self.state.done[name].time)
-    if rest: yield self._score_flows(rest, meter, f"{last}.open")
-    self._keep(State(self.state.done, None))
+    ends = self.state.ends + 1
+    if rest: yield self._score_flows(rest, meter, f"{last}.open" if ends == 1 else f"{last}.open.{ends}")
+    self._keep(State(self.state.done, None, ends))

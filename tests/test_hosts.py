@@ -94,4 +94,10 @@ def test_files_and_the_command(tmp_path, capsys):
     assert main(["hosts", str(tmp_path / "scores"), "--top", "3"]) == 0
     said = capsys.readouterr().out
     assert "10.0.0.99" in said and "1 without a score" in said and "pass a false discovery rate" in said
+    (tmp_path / "in" / "2.parquet").unlink(missing_ok=True)
+    night[:50].drop(columns="Timestamp").to_parquet(tmp_path / "in" / "timeless.parquet")
+    score_files(load_model(model), tmp_path / "in", tmp_path / "scores", progress=False)
+    more = find_hosts(tmp_path / "scores")  # one file without times is named, and the rest goes on
+    assert more.left_out == {"without a score": 2, "without a host or a time": 50} and more.table["host"][0] == "10.0.0.99"
+    with pytest.raises(ValueError, match="of times"): find_hosts(tmp_path / "scores" / "timeless.parquet")
     with pytest.raises(FileNotFoundError): find_hosts(tmp_path / "nowhere")

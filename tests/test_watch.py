@@ -133,6 +133,18 @@ def test_law_grown_catches_packets_that_count_twice(model, tmp_path, monkeypatch
         law_grown(lambda folder, out: Watch(model, folder, out, settle=0), write_talks(tmp_path / "whole.pcap"), tmp_path / "in", tmp_path / "out")
 
 
+def test_flows_that_were_ended_twice_are_all_kept(model, tmp_path):
+    "A watch that finishes, and finishes again when its capture has grown, replaces no flows of the first time."
+    content, folder, out = write_talks(tmp_path / "whole.pcap").read_bytes(), tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    said = []
+    for size in (len(content) // 2, len(content)):
+        (folder / "x.pcap").write_bytes(content[:size])
+        said += list(Watch(model, folder, out, settle=0).run(once=True, finish=True))
+    kept = sum(len(pd.read_parquet(path)) for path in (out / "scores").iterdir())
+    assert kept == sum(found["rows"] for found in said) and [found["file"] for found in said][1::2] == ["x.pcap.open", "x.pcap.open.2"]
+
+
 def test_another_file_under_an_old_name_replaces_no_result(model, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
