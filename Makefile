@@ -6,6 +6,7 @@ NB     ?=
 DATA   ?=
 JOBS   ?= 2
 STUDY  ?= statistics
+DETECTORS ?=
 STAGES ?=
 ACCEPT ?=
 ATTACKS ?= 20000
@@ -105,9 +106,9 @@ results: venv  ## train and score every data set in NFAD_DATA, both protocols, i
 studies: venv  ## compare statistics (or STUDY=preparation, regularization, cost) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
 	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py $(STUDY) $(DATA)
 
-detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016"), JOBS=2 at a time, into figures/detectors.csv
+detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016", or DETECTORS="knn,lof" alone), JOBS=2 at a time, into figures/detectors.csv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
-	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py detectors $(DATA)
+	JOBS=$(JOBS) DETECTORS="$(DETECTORS)" $(BIN)/python tests/notebooks.py detectors $(DATA)
 
 benchmark: venv  ## measure speed beside pzflow, on synthetic and real records, into figures/benchmark.json (over an hour)
 	$(BIN)/python tests/notebooks.py benchmark

@@ -7,6 +7,7 @@ __all__ = ['mean_interval', 'plot_ranks', 'plot_heatmap', 'collect_detectors', '
 
 # %% ../nbs/07_detectors.ipynb #c4790fb8
 import json
+import math
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -149,10 +150,25 @@ def promise(
              "accuracy": decided["accuracy"]}
     return {f"{key}_at_{fpr:g}": value for key, value in found.items()}
 
+# %% ../nbs/07_detectors.ipynb #d24536ca
+CURVE = tuple(float(f"{fpr:.2g}") for fpr in np.geomspace(1e-4, 1e-1, 13))  # false-alarm rates
+
+
+def found_by_class(
+    attack: np.ndarray,  # (n,) class names, "benign" for benign
+    scores: np.ndarray,  # (n,) higher is more anomalous
+    fpr: float = 0.01,   # on the benign records among them, in (0, 1)
+) -> pd.Series:          # index: attack class; values in [0, 1]
+    "Share of each attack class above a threshold that flags at most a fraction `fpr` of the benign records."
+    attack = np.asarray(attack).astype(str)
+    threshold = threshold_at_fpr(scores[attack == "benign"], fpr)
+    return pd.Series(scores > threshold).groupby(attack).mean().drop("benign")
+
 # %% ../nbs/07_detectors.ipynb #17d3ed75
 _AT_FPR = ("realised_fpr", "band_low", "band_high", "in_band")
 METRICS = ("auroc", "macro_auroc", "min_auroc", "average_precision", "tpr_at_fpr_0.01",
-           "tpr_at_fpr_0.001", "accuracy_at_0.01", "attack_share",
+           "tpr_at_fpr_0.001", "macro_tpr_at_fpr_0.01", "macro_tpr_at_fpr_0.05",
+           "accuracy_at_0.01", "attack_share",
            *(f"{key}_at_{fpr}" for fpr in ("0.01", "0.001") for key in _AT_FPR),
            "fit_cpu_seconds", "score_rows_per_s")
 
@@ -160,12 +176,16 @@ METRICS = ("auroc", "macro_auroc", "min_auroc", "average_precision", "tpr_at_fpr
 def judge(
     attack: np.ndarray,  # (n,) class names of the test records, "benign" for benign
     run: Scored,         # scores
-) -> dict[str, float]:   # `METRICS`, and "auroc of <class>" for each attack class
+) -> dict[str, float]:   # `METRICS`, "tpr at <rate>" along `CURVE`, and "auroc of <class>" for each class
     "Metrics of one run."
     y = np.asarray(attack) != "benign"
     by_class = class_metrics(attack, run.test)["auroc"]
     found = ranking_metrics(y, run.test) | promise(y, run, 0.01) | promise(y, run, 0.001)
     found |= {"macro_auroc": float(by_class.mean()), "min_auroc": float(by_class.min())}
+    for fpr in (0.01, 0.05):
+        found[f"macro_tpr_at_fpr_{fpr}"] = float(found_by_class(attack, run.test, fpr).mean())
+    benign = run.test[~y]
+    found |= {f"tpr at {fpr:g}": float(np.mean(run.test[y] > threshold_at_fpr(benign, fpr))) for fpr in CURVE}
     found |= {"attack_share": float(y.mean())}
     found |= {key: run.facts[key] for key in ("fit_cpu_seconds", "score_rows_per_s")}
     return found | {f"auroc of {name}": float(value) for name, value in by_class.items()}
@@ -462,3 +482,52 @@ def leads(
     chosen = collected[collected["split"] == split].set_index("detector")
     rows = {name: _against(part, metric, "nfad") for name, part in chosen.groupby("dataset")}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+# %% ../nbs/07_detectors.ipynb #fff8fb55
+def collect_curves(
+    out_dir: str | Path = "runs",  # parent of all runs, see `from_here` of 00_core
+    n_seeds: int = 1,              # seeds that a record needs to be taken
+) -> pd.DataFrame:  # dataset, split, detector, n_seeds, n_test_benign, fpr, tpr, tpr_low, tpr_high
+    "What each detector finds along `CURVE`, from all `detect*.json`."
+    rows = []
+    for path in sorted(from_here(out_dir).glob("*/*/detect*.json")):
+        record = read_json(path)
+        if "detectors" not in record or record["n_seeds"] < n_seeds: continue
+        facts = {key: record[key] for key in ("dataset", "split", "n_test_benign")}
+        for name, row in record["detectors"].items():
+            own = facts | {"detector": name, "n_seeds": row["n_seeds"]}
+            for fpr in CURVE:
+                if f"tpr at {fpr:g}" not in row: continue
+                low, high = row[f"tpr at {fpr:g}_ci95"]
+                rows.append(own | {"fpr": fpr, "tpr": row[f"tpr at {fpr:g}"], "tpr_low": low, "tpr_high": high})
+    columns = ["dataset", "split", "detector", "n_seeds", "n_test_benign", "fpr", "tpr", "tpr_low", "tpr_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+# %% ../nbs/07_detectors.ipynb #b79af78f
+def plot_curves(
+    curves: pd.DataFrame,      # result of `collect_curves`, one split
+    detectors: Sequence[str],  # to draw; the first one stands out
+    n_columns: int = 4,        # of small pictures
+) -> Any:                      # the Figure
+    "Attacks found against false alarms, a small picture for each data set, as far as its benign records reach."
+    import matplotlib.pyplot as plt
+    n = curves["dataset"].nunique()
+    n_rows = math.ceil(n / n_columns)
+    look = {"sharex": True, "sharey": True, "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=(2.7 * n_columns, 2.2 * n_rows + 0.6), **look)
+    for ax in axes.flat[n:]: ax.set_axis_off()
+    for ax, (place, part) in zip(axes.flat, curves.groupby("dataset"), strict=False):
+        seen = part[part["fpr"] * part["n_test_benign"] >= 1]
+        for i, name in enumerate(detectors):
+            mine = seen[seen["detector"] == name]
+            look = {"color": "black", "linewidth": 2, "zorder": 5} if i == 0 else {"color": f"C{i - 1}", "linewidth": 1}
+            ax.plot(mine["fpr"], mine["tpr"], label=name, **look)
+            if i == 0: ax.fill_between(mine["fpr"], mine["tpr_low"], mine["tpr_high"], color="0.85")
+        ax.axvline(0.01, color="0.8", linestyle=":")
+        ax.set(xscale="log", xlim=(CURVE[0], CURVE[-1]), ylim=(-0.02, 1.02))
+        ax.set_title(place, fontsize="small")
+    figure.supxlabel("false-alarm rate (FPR)")
+    figure.supylabel("attacks found (TPR)")
+    lines, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper center", ncols=len(names), fontsize="small")
+    return figure

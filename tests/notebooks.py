@@ -6,7 +6,7 @@ readme   renders nbs/index.ipynb to README.md, its figures to figures/
 incident draws the first incident of `nfad demo` by chromium, figures/incident.png
 triage   draws the desk of a simulated night by chromium and playwright, figures/triage.png
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
-detectors runs every detector on every data set over five seeds, into figures/detectors.csv and figures; what is cached is not computed again
+detectors runs every detector on every data set over five seeds, into figures/detectors.csv, curves.csv and figures; what is cached is not computed again
 statistics, preparation, regularization, cost   judges candidates by the benign-only criterion and by attacks on every data set, into figures/
 paper    runs the stages of figures/paper.toml that are stale, then the notebooks that show them; --dry-run only says which, --accept takes files as they stand
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
@@ -256,31 +256,39 @@ def detectors(names: list[str], run=run_detectors, out_dir: str | Path = "runs",
     """Runs the named data sets (all that are there), goes on if one fails, then writes figures/detectors.csv and figures; exit status.
 
     Two run at a time, on one thread each, so that the CPU seconds of detectors mean something; the environment variable JOBS says another number.
+    DETECTORS names a few (with commas): only they and nfad, which they are compared with, run again, and the rows of all others stay.
     """
     import pandas as pd
     from nfad.core import require_choice
     from nfad.catalog import list_datasets
-    from nfad.detectors import collect_detectors
-    from nfad.peers import PEERS
+    from nfad.detectors import collect_curves, collect_detectors
+    from nfad.peers import PEERS, detector_names
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = [name for name in there.loc[there["found"], "name"] if name != "demo"] + ["demo"] * ("demo" in names)
     if not there: sys.exit("detectors needs data: NFAD_DATA must name a folder with data sets, see the README; nothing was run or written")
     wanted = [(require_choice(name, there, "a data set"), "random") for name in names or there]
     wanted += [(name, split) for name, _ in wanted for split in MORE_SPLITS.get(name, ())]  # last: what leaves out classes finds the scores of "random"
-    failed, every = [], ",".join(("nfad", *PEERS, "pzflow"))
+    few = [name for name in os.environ.get("DETECTORS", "").split(",") if name]
+    failed, every, cheap = [], ",".join(("nfad", *PEERS, "pzflow")), CHEAP
+    if few: every = cheap = ",".join(dict.fromkeys(("nfad", *detector_names(few)[0])))
     with pool(int(os.environ.get("JOBS", "2"))) as workers:
-        tasks = {workers.submit(run, dataset, split, every if split.startswith("random") else CHEAP): f"{dataset}, {split}" for dataset, split in wanted}
+        tasks = {workers.submit(run, dataset, split, every if split.startswith("random") else cheap): f"{dataset}, {split}" for dataset, split in wanted}
         for task in as_completed(tasks):
             error, seconds = task.result()
             print(f"{tasks[task]}: {f'FAILED, {error}' if error else 'done'} ({seconds:.0f} s)", flush=True)
             if error: failed.append(tasks[task])
-    collected = collect_detectors(out_dir, SEEDS)
-    if "demo" not in names: collected = collected[collected["dataset"] != "demo"]
-    if names and (folder / "detectors.csv").is_file():  # rows of other data sets stay
-        known = pd.read_csv(folder / "detectors.csv")
-        collected = pd.concat([known[~known["dataset"].isin(collected["dataset"])], collected], ignore_index=True)
-    collected.sort_values(["split", "dataset", "detector"]).round(5).to_csv(folder / "detectors.csv", index=False)
+    made = {"detectors": collect_detectors(out_dir, SEEDS), "curves": collect_curves(out_dir, SEEDS)}
+    for name, table in made.items():
+        if "demo" not in names: table = table[table["dataset"] != "demo"]
+        path, keys = folder / f"{name}.csv", ["dataset", "split", "detector"] if few else ["dataset"]
+        if (names or few) and path.is_file():  # rows of others stay
+            known = pd.read_csv(path)
+            again = known[keys].apply(tuple, axis=1).isin(table[keys].apply(tuple, axis=1))
+            table = pd.concat([known[~again], table], ignore_index=True)
+        made[name] = table.sort_values(["split", "dataset", "detector"], kind="stable").round(5)
+        made[name].to_csv(path, index=False)
+    collected = made["detectors"]
     detector_figures(collected, folder)
     print(f"{folder / 'detectors.csv'}: {len(collected)} rows; {len(failed)} runs failed{': ' + '; '.join(sorted(failed)) if failed else ''}", flush=True)
     return int(bool(failed))

@@ -9,11 +9,11 @@ from sklearn.metrics import roc_auc_score
 from flows import ATTACK, odd_parts
 from nfad.core import write_json
 from nfad.detector import FlowDetector
-from nfad.detectors import (COMPARED, METRICS, Scored, _FACTS, _critical_difference, best_peers, broken_promises, cached,
-                            collect_detectors, compare_detectors, judge, leads, mean_interval, metric_table,
-                            paired_difference, plot_heatmap, plot_promises, plot_ranks, promise, run_flow, run_paper,
+from nfad.detectors import (COMPARED, CURVE, METRICS, Scored, _FACTS, _critical_difference, best_peers, broken_promises, cached,
+                            collect_curves, collect_detectors, compare_detectors, found_by_class, judge, leads, mean_interval, metric_table,
+                            paired_difference, plot_curves, plot_heatmap, plot_promises, plot_ranks, promise, run_flow, run_paper,
                             run_peer, summarize, verdict, with_leads)
-from nfad.metrics import decision_metrics, ranking_metrics
+from nfad.metrics import decision_metrics, ranking_metrics, tpr_at_fpr
 from nfad.peers import PEERS
 from nfad.prep import FEATURE_SETS
 from nfad.score import threshold_at_fpr
@@ -113,6 +113,41 @@ def test_judge_agrees_with_score(parts):
     run = run_peer("knn", parts)["knn"]
     found, expected = judge(ATTACK, run), ranking_metrics(ATTACK != "benign", run.test)
     assert all(found[key] == expected[key] for key in expected) and found["auroc of odd"] == found["min_auroc"] == found["macro_auroc"]
+
+
+def law_found(found):
+    "Of each class what `tpr_at_fpr` says of it alone, also where scores are tied."
+    rng = np.random.default_rng(0)
+    attack = rng.choice(["benign", "a", "b"], 600, p=[0.6, 0.3, 0.1])
+    scores = np.round(rng.normal(size=600) + (attack == "a"), 1)
+    for fpr in (0.001, 0.01, 0.05, 0.3):
+        alone = {name: tpr_at_fpr(attack[keep] == name, scores[keep], fpr) for name in "ab" for keep in [np.isin(attack, ["benign", name])]}
+        assert found(attack, scores, fpr).to_dict() == pytest.approx(alone)
+
+
+def test_law_found(): law_found(found_by_class)
+
+
+def test_law_found_catches_a_threshold_of_all_records():
+    def mixed(attack, scores, fpr): return pd.Series(scores > np.quantile(scores, 1 - fpr)).groupby(attack).mean().drop("benign")
+    with pytest.raises(AssertionError): law_found(mixed)
+
+
+def test_what_is_found_rises_along_the_curve(parts):
+    found = judge(ATTACK, run_peer("knn", parts)["knn"])
+    along = [found[f"tpr at {fpr:g}"] for fpr in CURVE]
+    assert along == sorted(along) and found["tpr at 0.01"] == found["tpr_at_fpr_0.01"] == found["macro_tpr_at_fpr_0.01"] <= found["macro_tpr_at_fpr_0.05"]
+
+
+def test_curves_are_collected_and_drawn_as_far_as_benign_records_reach(parts, tmp_path):
+    judged = {name: [judge(ATTACK, run_peer(name, parts)[name])] * 2 for name in ("knn", "pca")}
+    record = dict.fromkeys(_FACTS, 9) | {"dataset": "here", "feature_set": "all", "split": "random", "n_seeds": 2, "n_test_benign": 300}
+    write_json(tmp_path / "here" / "all" / "detect.json", record | {"detectors": summarize(judged)})
+    curves = collect_curves(tmp_path, 2)
+    assert len(curves) == 2 * len(CURVE) and (curves["tpr_low"] <= curves["tpr"]).all()
+    drawn = plot_curves(curves, ["knn", "pca"]).axes[0].lines[0].get_xdata()
+    assert drawn[0] > 1 / 300 and drawn[-1] == 0.1 and len(collect_curves(tmp_path, 3)) == 0
+    pyplot.close("all")
 
 
 def law_interval(interval):

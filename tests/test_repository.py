@@ -479,6 +479,39 @@ def test_a_data_set_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, c
     with pytest.raises(ValueError, match="gone"): command(["gone"])
 
 
+def test_few_detectors_run_again_and_the_rows_of_others_stay(tmp_path, monkeypatch):
+    import pandas as pd
+    from nfad.core import write_json
+    from nfad.detectors import CURVE, METRICS, summarize, with_leads
+    monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["here", "there"], "found": [True, True]}))
+    asked = []
+
+    def run_at(level):
+        def run(dataset, split, detectors):
+            asked.append(detectors)
+            names = ["nfad", "knn", "lof"] if "pzflow" in detectors else detectors.split(",")
+            curve = {f"tpr at {fpr:g}": level for fpr in CURVE}
+            judged = {name: [dict.fromkeys(METRICS, level) | curve] * notebooks.SEEDS for name in names}
+            record = dict.fromkeys(("n_train", "n_calibration", "n_test_benign", "n_test_attack"), 9) | {"dataset": dataset, "feature_set": "all", "split": split}
+            write_json(tmp_path / "runs" / dataset / "all" / "detect.json", record | {"n_seeds": notebooks.SEEDS, "detectors": with_leads(summarize(judged), judged)}, force=True)
+            return "", 1.0
+        return run
+
+    def command(names, level): return notebooks.detectors(names, run_at(level), tmp_path / "runs", tmp_path, pool=ThreadPoolExecutor)
+
+    assert command([], 0.5) == 0
+    monkeypatch.setenv("DETECTORS", "knn")
+    assert command(["here"], 0.7) == 0 and asked[-1] == "nfad,knn"
+    for name in ("detectors", "curves"):
+        table = pd.read_csv(tmp_path / f"{name}.csv").set_index(["dataset", "detector"])
+        value = table["auroc" if name == "detectors" else "tpr"].groupby(level=[0, 1]).agg(["size", "first"])
+        assert (value["size"] == (1 if name == "detectors" else len(CURVE))).all()
+        assert value["first"].to_dict() == {(place, who): 0.7 if place == "here" and who != "lof" else 0.5
+                                            for place in ("here", "there") for who in ("nfad", "knn", "lof")}
+    monkeypatch.setenv("DETECTORS", "knnn")
+    with pytest.raises(ValueError, match="did you mean"): command([], 0.5)
+
+
 def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json
