@@ -103,7 +103,7 @@ triage: venv  ## draw the desk of a simulated night, figures/triage.png (needs c
 results: venv  ## train and score every data set in NFAD_DATA, both protocols, into figures/results.csv (over an hour)
 	$(BIN)/python tests/notebooks.py results
 
-studies: venv  ## compare statistics (or STUDY=preparation, regularization, cost) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
+studies: venv  ## compare statistics (or STUDY=preparation, regularization, cost, parts) by a criterion without attacks, and by attacks, on every data set in NFAD_DATA (or on DATA="tor2016"), into figures/
 	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py $(STUDY) $(DATA)
 
 detectors: venv  ## run nfad and its peers on every data set in NFAD_DATA over 5 seeds (or on DATA="tor2016", or DETECTORS="knn,lof" alone), JOBS=2 at a time, into figures/detectors.csv

@@ -150,7 +150,7 @@ def promise(
              "accuracy": decided["accuracy"]}
     return {f"{key}_at_{fpr:g}": value for key, value in found.items()}
 
-# %% ../nbs/07_detectors.ipynb #d24536ca
+# %% ../nbs/07_detectors.ipynb #1aba5a57
 CURVE = tuple(float(f"{fpr:.2g}") for fpr in np.geomspace(1e-4, 1e-1, 13))  # false-alarm rates
 
 
@@ -483,7 +483,7 @@ def leads(
     rows = {name: _against(part, metric, "nfad") for name, part in chosen.groupby("dataset")}
     return pd.DataFrame.from_dict(rows, orient="index")
 
-# %% ../nbs/07_detectors.ipynb #fff8fb55
+# %% ../nbs/07_detectors.ipynb #18b972e1
 def collect_curves(
     out_dir: str | Path = "runs",  # parent of all runs, see `from_here` of 00_core
     n_seeds: int = 1,              # seeds that a record needs to be taken
@@ -503,7 +503,7 @@ def collect_curves(
     columns = ["dataset", "split", "detector", "n_seeds", "n_test_benign", "fpr", "tpr", "tpr_low", "tpr_high"]
     return pd.DataFrame(rows, columns=columns)
 
-# %% ../nbs/07_detectors.ipynb #b79af78f
+# %% ../nbs/07_detectors.ipynb #1337cbda
 def plot_curves(
     curves: pd.DataFrame,      # result of `collect_curves`, one split
     detectors: Sequence[str],  # to draw; the first one stands out

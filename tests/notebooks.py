@@ -7,7 +7,7 @@ incident draws the first incident of `nfad demo` by chromium, figures/incident.p
 triage   draws the desk of a simulated night by chromium and playwright, figures/triage.png
 results  trains and scores every data set that is there, by nfad's default and by the paper's protocol, into figures/results.csv
 detectors runs every detector on every data set over five seeds, into figures/detectors.csv, curves.csv and figures; what is cached is not computed again
-statistics, preparation, regularization, cost   judges candidates by the benign-only criterion and by attacks on every data set, into figures/
+statistics, preparation, regularization, cost, parts   judges candidates by the benign-only criterion and by attacks on every data set, into figures/
 paper    runs the stages of figures/paper.toml that are stale, then the notebooks that show them; --dry-run only says which, --accept takes files as they stand
 benchmark measures speed on synthetic and on real records, into figures/benchmark.json
 rivals   measures the flows and whole detectors that a user would take instead, into figures/rivals.json and figures/tradeoff.json
@@ -304,7 +304,7 @@ def run_study(dataset: str, study: str) -> str:
     return ""
 
 
-STUDIES = ("statistics", "preparation", "regularization", "cost")
+STUDIES = ("statistics", "preparation", "regularization", "cost", "parts")
 
 
 def studies(study: str, names: list[str], run=run_study, out_dir: str | Path = "runs", folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:

@@ -7,8 +7,8 @@ from matplotlib import pyplot
 from flows import ATTACK, odd_parts, odd_records
 from nfad.peers import Nearest, PEERS, fit_peer
 from nfad.statistics import PARTS
-from nfad.studies import (PREPARATIONS, REGULARIZATIONS, benign_kinds, compare_candidates, contamination_sweep,
-                          each_alone, fit_scores, flow_variants, kind_folds, plot_criterion, plot_sweep, rank_classes,
+from nfad.studies import (PEER_PARTS, PREPARATIONS, REGULARIZATIONS, benign_kinds, compare_candidates, contamination_sweep,
+                          each_alone, fit_scores, flow_variants, kind_folds, peer_parts_fit, plot_criterion, plot_sweep, rank_classes,
                           rank_statistics, redundant_features, size_sweep, statistic_fit, statistic_scores, study_names,
                           with_copies, without_redundant)
 from nfad.detector import FlowDetector
@@ -268,3 +268,31 @@ def test_figures():
         axes = plot_sweep({"a": sweep}, ax=pyplot.figure().gca())
         assert axes.get_xscale() == scale and axes.get_xlabel() == name and len(axes.get_xticks()) == 2
     pyplot.close("all")
+
+
+# --- peers as parts -----------------------------------------------------------------------------------------
+
+def law_added(fit, parts):
+    "The default column is nfad's score; a peer adds the same surprise, never negative, to the sum and to the sum without local."
+    detector = FlowDetector(hidden=8, n_layers=1, epochs=2).fit(parts["train"], validation=parts["reference"])
+    found = fit(parts["train"], parts["reference"])(parts["test"])
+    assert np.allclose(found["default"], detector.anomaly_score(parts["test"]))
+    for name in PEER_PARTS:
+        added = found[f"+ {name}"] - found["default"]
+        assert (added >= 0).all() and np.allclose(added, found[f"{name} for local"] - found["without local"])
+        usual = fit(parts["train"], parts["reference"])(parts["reference"])
+        assert np.mean(usual[f"+ {name}"] - usual["default"] > -np.log(0.05)) <= 0.05  # rare among held-out benign records
+
+
+def small_parts_fit(): return peer_parts_fit(lambda seed: FlowDetector(hidden=8, n_layers=1, epochs=2, seed=seed))
+
+
+def test_law_added(parts): law_added(small_parts_fit(), parts)
+
+
+def test_law_added_catches_scores_that_are_no_surprises(parts, monkeypatch):
+    class Raw:
+        def __init__(self, scores): self.usual = np.sort(scores)
+        def surprise(self, x): return np.abs(np.asarray(x)) * 100
+    monkeypatch.setattr("nfad.studies.Tail", Raw)
+    with pytest.raises(AssertionError): law_added(small_parts_fit(), parts)
