@@ -284,13 +284,17 @@ def _scored(report: Any, following: str) -> Said:
     return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
 
 # %% ../nbs/13_cli.ipynb #fd91ea92
-def first_alerts(
-    table: Any,     # of `Alerts`
-    n: int = 10,    # to show
-) -> str:           # lines, "" without an alert
-    "The first records of a list to ask about, for a terminal."
+def first_lines(
+    alerts: Any,    # `Alerts`
+    each: bool,     # a line for each record, as a list of questions has it; else for each incident
+    n: int = 10,    # lines
+) -> str:           # "" without an alert
+    "The beginning of a list of alerts, for a terminal."
+    from nfad.page import incident_lines
     from nfad.text import terminal_table
+    table = alerts.table
     if not len(table): return ""
+    if not each and alerts.incidents is not None: return incident_lines(table, alerts.incidents, n)
     why = "first_reason" if "first_reason" in table else "surprising"
     shown = table[["rank", "file", "row", "anomaly_score", "p_value", why]].head(n)
     return terminal_table(shown.rename(columns={why: "what"}))
@@ -318,7 +322,6 @@ def _explain(
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
     from nfad.alerts import explain_alerts, find_alerts, find_shown, write_alerts
     from nfad.ecs import write_lines
-    from nfad.page import incident_lines
     from nfad.serving import benign_records, load_model
     loaded = load_model(model)
     beside = None if quick else benign_beside(model, background)
@@ -335,9 +338,7 @@ def _explain(
     reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
-    found = alerts.incidents
-    listed = first_alerts(alerts.table) if ask or found is None else incident_lines(alerts.table, found)
-    text = "\n".join(filter(None, (str(alerts), listed, str(page))))
+    text = "\n".join(filter(None, (str(alerts), first_lines(alerts, ask > 0), str(page))))
     return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #ed706c8b

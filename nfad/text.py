@@ -35,7 +35,8 @@ def terminal_table(
 ) -> str:              # a line for each row, below the names
     "A table for a terminal."
     *_, words = table.columns
-    numbers = table.drop(columns=words).map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
+    shown = lambda cell: printable(cell) if isinstance(cell, str) else cell
+    numbers = table.drop(columns=words).map(shown)
     lines = numbers.to_string(index=False, float_format="{:.4g}".format).splitlines()
     room = max(width - len(lines[0]) - 2, 40)
     texts = [textwrap.shorten(printable(text), room, placeholder=" ...") for text in (words, *table[words])]
