@@ -481,7 +481,8 @@ def sound_records(
     "The records that were scored, and which of their cells were empty."
     cells = alert_records(alerts, source, model.recipe, header, fill=False)
     records = cells.fillna({feature.name: feature.fill for feature in model.recipe})
-    known = alerts.table["record_score" if model.view else "anomaly_score"].to_numpy()
+    joint = model.view or "window_p_value" in alerts.table  # a score of more than the record
+    known = alerts.table["record_score" if joint else "anomaly_score"].to_numpy()
     finite = np.isfinite(records).all(axis=None)
     if finite and np.allclose(model.detector.anomaly_score(records), known, rtol=1e-3, atol=1e-3):
         return records, cells.isna()

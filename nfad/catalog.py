@@ -44,6 +44,7 @@ _SHARAFALDIN = (
 _TOR = (
     "Habibi Lashkari, Draper-Gil, Mamun, Ghorbani: Characterization of Tor Traffic "
     "using Time based Features, ICISSP 2017")
+_NETO = "Neto, Dadkhah, Ferreira, Zohourian, Lu, Ghorbani: CICIoT2023, Sensors 23 (2023) 5941"
 
 
 def _tables(folder: str) -> tuple[str, ...]:
@@ -98,9 +99,14 @@ _OTHERS = (
         "one CSV per attack, the file name is the label "
         "(Recon-PingSweep.pcap.csv, ..., BenignTraffic.pcap.csv)",
         f"{_CIC}, CIC IoT dataset 2023 (www.unb.ca/cic/datasets/iotdataset-2023.html)",
-        "Neto, Dadkhah, Ferreira, Zohourian, Lu, Ghorbani: CICIoT2023, Sensors 23 (2023) 5941",
+        _NETO,
         label_columns=("label", "Label", "label_multiclass"), label_fallback="file name",
         vocabulary="ciciot2023", feature_set="ciciot2023", index_base="ciciot2023"),
+    DatasetSource(
+        "ciciot2023_first", "CIC-IoT2023, first release", _tables("ciciot2023_first"),
+        "part-00000-*.csv and so on: 46 columns and a label",
+        f"{_CIC}, CIC IoT dataset 2023 (www.unb.ca/cic/datasets/iotdataset-2023.html)", _NETO,
+        vocabulary="ciciot2023", feature_set="ciciot2023_first", index_base="ciciot2023_first"),
     DatasetSource(
         "tiissrc23", "TII-SSRC-23",
         ("tiissrc23/tiissrc23_packets.parquet", "tiissrc23/*.parquet", *_tables("tiissrc23")),

@@ -225,20 +225,18 @@ def _score(
     source: str,                 # table of any kind, a folder of tables, or - for standard input
     target: str = "",            # argument: .parquet file for one file, else a folder; not with -
     fpr: float | None = None,    # false-alarm rate of the threshold; as in the model
-    # columns to pass through: identifiers, all, none, or names separated by commas
-    keep: str = "identifiers",
+    keep: str = "identifiers",   # columns to pass on: identifiers, all, none, names with commas
     # table of benign records to compare with; calibration.parquet beside the model is found
     reference: str = "",
-    # local for a Dask cluster on this machine, or the address of a scheduler
-    scheduler: str | None = None,
+    scheduler: str | None = None,  # local: a Dask cluster on this machine; or an address
     workers: int | None = None,  # of a local cluster; one per core
+    together: int = 0,           # records judged together, so that what repeats counts; 0: each alone
     window: int = 16384,         # records per comparison with the calibration
     strict: bool = False,        # stop at the first file that cannot be scored
     sensor: str = "none",        # of standard input: none (names of the features), zeek or suricata
     alerts_only: bool = False,   # of standard input: answer only with records that are flagged
     header: str = "",            # names of columns, separated by commas, of texts without a header
-    # with - as source: listen on HOST:PORT to NetFlow v5, v9 and IPFIX instead of reading lines
-    netflow: str = "",
+    netflow: str = "",           # with - as source: HOST:PORT to listen on to NetFlow v5, v9 and IPFIX
     expose: bool = False,        # of netflow: listen on an address that other machines reach
     exporters: str = "",         # of netflow: addresses that are heard, separated by commas; all
     pcap: bool = False,          # with - as source: packets, as tcpdump -U -w - writes them
@@ -246,15 +244,17 @@ def _score(
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
+    from nfad.together import load_windowed
+    beside = benign_beside(model, reference)
     if source == "-":
+        ready = lambda: load_windowed(model, fpr, beside if together else None, together)
         stream = live.Stream(sensor, header, netflow, expose, exporters, pcap)
-        return live.score_stream(model, fpr, stream, alerts_only)
+        return live.score_stream(ready, stream, alerts_only)
     if netflow or pcap: raise ValueError("netflow and pcap are streams: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
-    from nfad.serving import load_model
-    loaded = load_model(model, fpr, benign_beside(model, reference))
+    loaded = load_windowed(model, fpr, beside, together)
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
                          names_of(header), force)
@@ -274,21 +274,30 @@ def _scored(report: Any, following: str) -> Said:
     lines += [f"  left out: {name} ({why})" for name, why in list(report.left_out.items())[:5]]
     lines += [f"failed: {row.file}: {row.error}" for row in failed.itertuples()]
     if report.warning: lines.append(f"WARNING: {report.warning}")
+    if report.together:
+        from nfad.together import windows_said
+        lines += windows_said(report.together)
     lines += [note for note in (report.note, following) if note]
     content = totals | {
         "failed_files": failed[["file", "error"]].to_dict("records"),
-        "left_out": report.left_out, "doubts": list(report.doubts)}
+        "left_out": report.left_out, "doubts": list(report.doubts), "together": report.together}
     return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
 
 # %% ../nbs/13_cli.ipynb #fd91ea92
-def first_alerts(
-    table: Any,     # of `Alerts`
-    n: int = 10,    # to show
-) -> str:           # lines, "" without an alert
-    "The first alerts of a list, for a terminal."
-    names = "rank file row anomaly_score p_value is_anomaly passes_fdr incident first_reason surprising"
-    shown = table[[name for name in names.split() if name in table]].head(n)
-    return shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
+def first_lines(
+    alerts: Any,    # `Alerts`
+    each: bool,     # a line for each record, as a list of questions has it; else for each incident
+    n: int = 10,    # lines
+) -> str:           # "" without an alert
+    "The beginning of a list of alerts, for a terminal."
+    from nfad.page import incident_lines
+    from nfad.text import terminal_table
+    table = alerts.table
+    if not len(table): return ""
+    if not each and alerts.incidents is not None: return incident_lines(table, alerts.incidents, n)
+    why = "first_reason" if "first_reason" in table else "surprising"
+    shown = table[["rank", "file", "row", "anomaly_score", "p_value", why]].head(n)
+    return terminal_table(shown.rename(columns={why: "what"}))
 
 # %% ../nbs/13_cli.ipynb #0f2e739a
 @command("explain")
@@ -329,7 +338,7 @@ def _explain(
     reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
-    text = "\n".join(filter(None, (str(alerts), first_alerts(alerts.table), str(page))))
+    text = "\n".join(filter(None, (str(alerts), first_lines(alerts, ask > 0), str(page))))
     return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #ed706c8b
@@ -507,18 +516,19 @@ def _demo(
 ) -> Said:                            # the first alerts
     "Shows the whole way on simulated traffic: trains, scores a folder, ranks the alerts."
     from nfad.core import from_here
-    from nfad.outputs import require_free, write_table
+    from nfad.files import write_nights
+    from nfad.outputs import require_free
     from nfad.runs import prepare
     source = from_here(out_dir) / "records"
     nights = [source / f"night-{i}.parquet" for i in range(2)]
     require_free(dict.fromkeys(nights, "records"), force=force)
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, force=force, quiet=quiet)
     model = Path(trained.content["model"])
-    night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
-    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records", force)
+    night = prepare("demo", "timing", out_dir=out_dir, progress=False)
+    write_nights(night, source, len(nights), benign_per_attack=10, force=force)
     places = str(model), str(source), str(model.parent / "scores")
     scored = _score(*places, force=force, quiet=quiet)
-    found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)
+    found = _explain(*places, out=str(model.parent), top=50, force=force, quiet=quiet)
     texts = ["1. nfad train demo --feature-set timing", trained.text.partition("\nnext: ")[0],
              "2. nfad score MODEL RECORDS SCORES", scored.text.partition("\nnext: ")[0],
              "3. nfad explain MODEL RECORDS SCORES", found.text, _next("inspect", "YOUR_RECORDS")]

@@ -25,9 +25,8 @@ from tqdm import tqdm
 from .core import (
     atomic_path, cache_dir, data_dir, fingerprint, require_choice, require_columns,
     require_positive_int)
-from nfad.vocabulary import (
-    BENIGN_LABELS, MARKS, canonical_columns, class_name, column_key, is_attempted, is_background,
-    label_of_file)
+from .vocabulary import MARKS, canonical_columns, column_key
+from .classes import BENIGN_LABELS, class_name, is_attempted, is_background, label_of_file
 from .contents import on_disk
 from .dialects import NOTHING, is_nothing
 from .lines import BATCH, Batch
@@ -627,7 +626,8 @@ def load_dataset(
     wanted = plan.usual if columns is None else list(dict.fromkeys(columns))
     known = pd.DataFrame(columns=[*plan.features, *plan.words])
     base = _base_columns(wanted, plan)
-    chosen = f"this choice from {str(name_or_path)!r} (feature_set all takes what is there)"
+    way_out = "feature_set all takes what is there; `nfad datasets` lists releases"
+    chosen = f"this choice from {str(name_or_path)!r} ({way_out})"
     require_columns(known, base, chosen)
     if not wanted:
         raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")

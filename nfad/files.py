@@ -36,6 +36,7 @@ from .vocabulary import canonical_columns, find_vocabulary, is_known
 from .lines import BATCH, Wanted
 from .roles import column_roles
 from .contexts import VIEW_RESULT, Hosts, judge_rows, with_contexts
+from .together import WINDOW_RESULT, WindowQueue, in_windows
 from .tables import RESULT, ReadReport, Records, Table, find_tables, open_table, plan_columns
 from .columns import doubts_about, sample_of
 
@@ -63,11 +64,15 @@ def task(
     records = model.reference.records
     threshold, known = model.threshold, model.reference.n_calibration
     if model.view: threshold, known = model.view.threshold_, len(model.view.calibration_scores_)
+    windows = {}
+    if model.together:
+        threshold, known = model.together.threshold, len(model.together.usual.calibration_scores)
+        windows = {"together": model.together.n, "windows_beside": model.together.identity}
     return {"format": _FORMAT, "model": model.identity, "threshold": threshold,
             "source": self.name, "size": state.st_size, "mtime_ns": state.st_mtime_ns,
             "keep": self.keep if isinstance(self.keep, str) else list(self.keep),
             "window": self.window, "compared_with": "" if records is None else fingerprint(records),
-            "n_calibration": known}
+            "n_calibration": known} | windows
 
 # %% ../nbs/11_files.ipynb #4da6e9ac
 def read_scored(
@@ -78,6 +83,22 @@ def read_scored(
         said = json.loads((pq.read_metadata(path).metadata or {}).get(b"nfad", b"{}"))
         return said if isinstance(said, dict) and {"task", "result"} <= said.keys() else {}
     except (OSError, ValueError, RecursionError, pa.ArrowException): return {}
+
+# %% ../nbs/11_files.ipynb #369aff09
+def answers_of(
+    model: LoadedModel,         # that scores
+    table: Table,               # of records
+    keep: str | Sequence[str],  # see `plan_columns`
+) -> tuple[Iterator[tuple[Records, dict[str, np.ndarray]]], WindowQueue | None]:
+    "The batches of a table, each with the answers for its rows; and what is told of windows, if there are."
+    if model.view:
+        batches = with_contexts(table, model.recipe, Hosts(model.view.memory()), keep, rows=BATCH)
+        return ((batch, judge_rows(model, batch.X, past, batch.faults)) for batch, past in batches), None
+    batches = table.records(model.recipe, keep, BATCH)
+    if not model.together:
+        return ((batch, score_rows(model, batch.X, batch.faults)) for batch in batches), None
+    queue = WindowQueue(model.together)
+    return in_windows(model, queue, ((batch, batch.X, batch.faults) for batch in batches)), queue
 
 # %% ../nbs/11_files.ipynb #25507597
 def no_news(
@@ -90,7 +111,8 @@ def write_scores(
     model: LoadedModel,          # that scores
     job: Job,                    # for the length of windows
     writer: pq.ParquetWriter,    # of the target
-    batches: Iterator[tuple[Records, Any]],  # of the source, each with its contexts, or None
+    # batches of the source, each with its answers
+    answered: Iterator[tuple[Records, dict[str, np.ndarray]]],
     advance: Callable,           # called after each batch with (share of the file, rows of the batch)
 ) -> dict[str, Any]:             # rows, bad, alarms, reasons, windows
     "Scores batch after batch into `writer`."
@@ -98,8 +120,7 @@ def write_scores(
     alarms = 0
     reasons = Counter()
     windows = []
-    for batch, context in batches:
-        scored = judge_rows(model, batch.X, context, batch.faults)
+    for batch, scored in answered:
         bad = np.isnan(scored["anomaly_score"])
         scores = scored.get("record_score", scored["anomaly_score"])  # compared with those of calibration
         as_column = lambda x: pa.array(x, mask=bad) if x.dtype == float else pa.array(x)
@@ -159,19 +180,18 @@ def score_file(
     table = open_table(job.source, header=job.header)
     added = dict(zip(RESULT, (pa.float64(), pa.float64(), pa.bool_(), pa.string()), strict=True))
     if model.view: added |= dict.fromkeys(VIEW_RESULT, pa.float64())
+    if model.together: added |= dict.fromkeys(WINDOW_RESULT, pa.float64())
     keep = passed_through(table, job.keep)
     layout = plan_columns(table.names, model.recipe, keep, some=table.written.startswith("JSON"))
     twice = sorted(set(layout.kept.values()) & set(added))
     if twice: raise ValueError(f"columns {twice} have the names of results; leave them out with keep")
     schema = pa.schema([*table.fields(layout), *(pa.field(name, kind) for name, kind in added.items())])
-    batches = ((batch, None) for batch in table.records(model.recipe, keep, BATCH))
-    if model.view:
-        hosts = Hosts(model.view.memory())
-        batches = with_contexts(table, model.recipe, hosts, keep, rows=BATCH)
+    answered, queue = answers_of(model, table, keep)
     doubts = doubts_about(narrowed(table))
     with atomic_path(job.target) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
-            result = write_scores(model, job, writer, batches, advance) | {"doubts": doubts}
+            result = write_scores(model, job, writer, answered, advance) | {"doubts": doubts}
+            if queue: result |= {"together": queue.account()}
             said = {"kind": "scores", "task": task, "result": result}
             writer.add_key_value_metadata({"nfad": json.dumps(said)})
         if job.task(model) != task: raise ValueError(f"{job.name} changed while it was read; score it again")
@@ -232,6 +252,7 @@ class FilesReport(NamedTuple):
     note: str = ""           # what the comparison with the calibration could not see; "" if nothing
     left_out: dict[str, str] = {}  # files that are no tables of records -> why
     doubts: tuple[str, ...] = ()   # what looks wrong in the files
+    together: dict[str, dict[str, Any]] = {}  # file -> what became of its windows, see `with_windows`
 
 
 @patch
@@ -294,7 +315,9 @@ def account(
     warning = drift_warning(judged, model.reference.fpr)
     note = drift_note(judged, model.reference)
     doubts = tuple(f"{r['file']}: {doubt}" for r in results for doubt in r.get("doubts", []))
-    return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds, note, doubts=doubts)
+    together = {r["file"]: r["together"] for r in results if "together" in r}
+    return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds, note, doubts=doubts,
+                       together=together)
 
 # %% ../nbs/11_files.ipynb #6f36e4ae
 @patch
@@ -455,7 +478,8 @@ def score_frame(
     "Scores a dask.dataframe, lazily."
     with extra("dask"): from dask import delayed
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    if loaded.view: raise ValueError("model has a view of hosts, which needs rows in order: score files")
+    if loaded.view or loaded.together:
+        raise ValueError("model has a view of hosts or windows, which need rows in order: score files")
     there = delayed(_unpacked, pure=True)(*_packed(loaded))
     empty = score_partition(frame._meta, loaded, keep)
     return frame.map_partitions(score_partition, there, keep, meta=empty)
@@ -580,16 +604,18 @@ def write_nights(
     prepared: Any,       # `Prepared` records of a training run
     folder: str | Path,  # for the files
     n_files: int = 4,    # of about equal size
+    benign_per_attack: int = 30,  # benign records for each attack
     seed: int = 0,       # of the draw
+    force: bool = False, # write over files that nfad did not write
 ) -> Path:               # `folder`
     "Writes held-out records as Parquet files, each marked by its row number in the data set."
     part = prepared.part("test")
     is_attack = prepared.dataset.is_attack[prepared.split.test]
-    n_attacks = max((~is_attack).sum() // 30, 1)
+    n_attacks = max((~is_attack).sum() // benign_per_attack, 1)
     night = pd.concat([part[~is_attack], part[is_attack].sample(n_attacks, random_state=seed)])
     night = night.sample(frac=1, random_state=seed)
     for i, rows in enumerate(np.array_split(np.arange(len(night)), n_files)):
         names = [f"record {row}" for row in night.index[rows]]
         part = night.iloc[rows].assign(**{"Flow ID": names})
-        write_table(part, Path(folder) / f"night-{i}.parquet", "records")
+        write_table(part, Path(folder) / f"night-{i}.parquet", "records", force)
     return Path(folder)

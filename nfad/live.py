@@ -150,8 +150,7 @@ def _from_packets(ready: Callable[[], Any], stream: Stream, alerts_only: bool) -
 
 # %% ../nbs/11k_live.ipynb #32822cb1
 def score_stream(
-    model: str,         # path of a model file
-    fpr: float | None,  # false-alarm rate of the threshold; None: as in the model
+    load: Callable[[], Any],  # gives a `LoadedModel`
     stream: Stream,     # where records come from
     alerts_only: bool,  # True: only flagged records are answered
 ) -> Said:              # counts
@@ -161,7 +160,16 @@ def score_stream(
     if stream.netflow and stream.pcap: raise ValueError("give netflow or pcap, not both")
     from nfad.streams import Scorer
     way = _from_routers if stream.netflow else _from_packets if stream.pcap else _from_lines
-    return way(lambda: Scorer(model, fpr), stream, alerts_only)
+    scorers = []
+    def ready():
+        scorers.append(Scorer(load(), None))
+        return scorers[0]
+    said = way(ready, stream, alerts_only)
+    queue = scorers[0].queue
+    if not queue: return said
+    from nfad.together import windows_said
+    say(*windows_said({"the stream": queue.account()}))
+    return said._replace(content=said.content | {"together": queue.account()})
 
 # %% ../nbs/11k_live.ipynb #a27391df
 @command("collect")

@@ -9,6 +9,7 @@ __all__ = ['MAX_POINTS', 'ROWS', 'usual_points', 'covering_points', 'NearestPoin
 # %% ../nbs/02_nearest.ipynb #071566c5
 import math
 import threading
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -76,6 +77,7 @@ class NearestPoints:
         self.points, self.spacing = points, spacing
         self._table = None
         self._searches = {}  # made when they are first needed
+        self._asked, self._boxes, self._making = 0, None, threading.Lock()  # see the engine room
         self._scratch = threading.local()
 
     @property
@@ -97,14 +99,14 @@ def _order_table(points: np.ndarray, spacing: np.ndarray | None) -> np.ndarray:
     near = _single(points)
     table = np.hstack([-2 * near, np.square(near).sum(axis=1, keepdims=True)])
     if spacing is not None:
-        table = np.hstack([table, np.ones((len(points), 1))]) / np.square(spacing)[:, None]
+        table = np.hstack([table, np.ones((len(points), 1))]) / np.square(spacing / spacing.min())[:, None]
     return table.T.astype(np.float32, order="C")
 
 
 def _lift(rows: np.ndarray, out: np.ndarray) -> None:
-    "Writes the rows `(x, 1)` or `(x, 1, |x|^2)`; what else stands in `out` does not matter."
+    "Writes the rows `(x, 1)` or `(x, 1, |x|^2)`."
     d = rows.shape[1]
-    np.clip(rows, -_FAR, _FAR, out=out[:len(rows), :d], casting="same_kind")
+    np.clip(rows, -_FAR, _FAR, out=out[:, :d], casting="same_kind")
     out[:, d] = 1
     if out.shape[1] == d + 2: out[:, -1] = _squared_length(out[:, :d])
 
@@ -119,9 +121,76 @@ def _buffers(self: NearestPoints, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     "Rows to multiply and their products, one pair a thread: new ones for each block would cost more than the products."
     kept = getattr(self._scratch, "kept", ())
     if len(kept) and len(kept[0]) == n_rows: return kept
-    lifted = np.zeros((n_rows, len(self._table)), dtype=np.float32)
+    lifted = np.empty((n_rows, len(self._table)), dtype=np.float32)
     self._scratch.kept = lifted, np.empty((n_rows, len(self.points)), dtype=np.float32)
     return self._scratch.kept
+
+
+def _margin(lifted: np.ndarray, least: np.ndarray, d: int) -> np.ndarray:
+    "(n,) how far the order of a nearest point may be above the least one, `least`, by rounding."
+    length = _squared_length(lifted[:, :d].astype(np.float64))
+    square = least if lifted.shape[1] == d + 2 else least + length
+    return 4 * 2.0**-23 * (d + 8) * (4 * length + np.maximum(square, 0))
+
+
+def _candidates(order: np.ndarray, lifted: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
+    "(n,) a nearest point of each row, (q, 2) further pairs of row and candidate; writes into `order`."
+    rows = np.arange(len(order))
+    nearest = order.argmin(axis=1)
+    least = order[rows, nearest]
+    order[rows, nearest] = np.inf
+    limit = (least + _margin(lifted[:len(order)], least, d)).astype(np.float32)
+    unsure = np.flatnonzero(order.min(axis=1) <= limit)
+    which, point = np.nonzero(order[unsure] <= limit[unsure, None])
+    return nearest, np.column_stack([unsure[which], point])
+
+# %% ../nbs/02_nearest.ipynb #83024fd6
+@patch
+def _by_product(
+    self: NearestPoints, X: np.ndarray, own: np.ndarray | None, n_rows: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    "Candidates of all records, by the product with all points."
+    if self._table is None: self._table = _order_table(self.points, self.spacing)
+    lifted, product = self._buffers(n_rows)
+    nearest, more = np.empty(len(X), dtype=np.int64), []
+    for start in range(0, len(X), n_rows):
+        rows = X[start:start + n_rows]
+        _lift(rows, lifted[:len(rows)])
+        order = np.matmul(lifted[:len(rows)], self._table, out=product[:len(rows)])
+        if own is not None:
+            mine = own[start:start + n_rows]
+            order[mine >= 0, mine[mine >= 0]] = np.inf
+        nearest[start:start + n_rows], pairs = _candidates(order, lifted, self.width)
+        more.append(pairs + [start, 0])
+    return nearest, np.concatenate(more or [np.empty((0, 2), dtype=np.int64)])
+
+# %% ../nbs/02_nearest.ipynb #9eca2027
+_PRUNE_AFTER = 20_000  # records asked about
+_WORK = 0.2            # share of the comparisons above which products are faster
+
+
+@patch
+def _pruned(self: NearestPoints, X: np.ndarray) -> Any:
+    "The points in boxes, if enough was asked to pay for them and they skip enough; else None."
+    self._asked += len(X)
+    if self._asked < _PRUNE_AFTER: return None
+    with self._making:
+        if self._boxes is None:
+            from nfad.boxes import Boxes  # brings numba
+            boxes = Boxes(self.points, self.spacing)
+            self._boxes = boxes if boxes.candidates(X[:ROWS])[2] < _WORK else False
+    return self._boxes or None
+
+# %% ../nbs/02_nearest.ipynb #fafd0e04
+_TOGETHER = 8 * ROWS  # records, or candidates, whose distances are computed at once
+
+
+@patch
+def _gap(self: NearestPoints, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    "(n,) distances between rows and the points of these numbers."
+    apart = np.subtract(rows, self.points[numbers], dtype=np.float64, order="C")
+    gap = np.sqrt(_squared_length(apart))
+    return gap if self.spacing is None else gap / self.spacing[numbers]
 
 
 @patch
@@ -132,20 +201,17 @@ def distance(
     n_rows: int = ROWS,            # records in work at once; see the engine room
 ) -> np.ndarray:                    # (n,) >= 0, in units of the spacing if there is one
     "Distance to the nearest point, apart from the record's own."
-    if self._table is None: self._table = _order_table(self.points, self.spacing)
     distance = np.empty(len(X))
-    lifted, product = self._buffers(n_rows)
-    for start in range(0, len(X), n_rows):
-        rows = X[start:start + n_rows]
-        _lift(rows, lifted)
-        order = np.matmul(lifted, self._table, out=product)[:len(rows)]
-        if own is not None:
-            mine = own[start:start + n_rows]
-            order[mine >= 0, mine[mine >= 0]] = np.inf
-        nearest = order.argmin(axis=1)
-        gap = np.sqrt(_squared_length(np.subtract(rows, self.points[nearest], dtype=np.float64)))
-        if self.spacing is not None: gap = gap / self.spacing[nearest]
-        distance[start:start + len(rows)] = gap
+    for start in range(0, len(X), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        rows, mine = X[some], None if own is None else own[some]
+        boxes = None if own is not None else self._pruned(rows)
+        nearest, more = boxes.candidates(rows)[:2] if boxes else self._by_product(rows, mine, n_rows)
+        gap = self._gap(rows, nearest)
+        for first in range(0, len(more), _TOGETHER):
+            row, point = more[first:first + _TOGETHER].T
+            np.minimum.at(gap, row, self._gap(rows[row], point))
+        distance[some] = gap
     return distance
 
 # %% ../nbs/02_nearest.ipynb #b7b8a468

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 
 from .core import data_dir
 from .text import html_block, html_table, html_text, printable
-from .vocabulary import canonical_columns, class_name
+from .vocabulary import canonical_columns
+from .classes import class_name
 from .dialects import is_nothing
 from .roles import column_roles
 from .lines import Wanted, base_unit

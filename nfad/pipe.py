@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from .capture import CaptureReport
 from .headers import PACKET, read_capture
 from .contexts import judge_rows
+from .together import in_windows
 from .serving import frame_numbers
 from .streams import Scorer
 from .wire import IDENTITY, FlowMeter
@@ -89,6 +90,17 @@ def flows_of_pipe(
     yield meter.flush()
 
 # %% ../nbs/11i_pipe.ipynb #569f3c50
+def _judged_frames(scorer: Scorer, frames: Iterator[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    "Frames of flow records in order, each with its answers."
+    numbers = ((frame, *frame_numbers(frame, scorer.recipe)) for frame in frames)
+    if scorer.queue:
+        yield from in_windows(scorer.model, scorer.queue, numbers)
+        return
+    for frame, X, faults in numbers:
+        context = scorer.hosts and scorer.hosts.of_frame(frame, np.equal(faults, None).astype(bool))
+        yield frame, judge_rows(scorer.model, X, context, faults)
+
+
 def answer_flows(
     scorer: Scorer,                    # of a model
     frames: Iterator[pd.DataFrame],    # flow records, see `flows_of_pipe`
@@ -96,11 +108,7 @@ def answer_flows(
 ) -> Iterator[dict[str, Any]]:         # each record with what was found under `nfad`
     "Flow records in, JSON objects with their scores out, in order."
     number = 0
-    for frame in frames:
-        if not len(frame): continue
-        X, faults = frame_numbers(frame, scorer.recipe)
-        context = scorer.hosts and scorer.hosts.of_frame(frame, np.equal(faults, None).astype(bool))
-        scored = judge_rows(scorer.model, X, context, faults)
+    for frame, scored in _judged_frames(scorer, filter(len, frames)):
         told = np.equal(scored["is_anomaly"], True) if alerts_only else np.ones(len(frame), bool)
         told = told.astype(bool)
         records = iter(frame[told].to_dict("records"))

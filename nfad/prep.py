@@ -17,7 +17,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .core import read_json, require_between, require_choice, require_columns, suggest
-from .vocabulary import FEATURES, ON_REQUEST, canonical_columns, column_role
+from .vocabulary import FEATURES, FIRST_RELEASE, ON_REQUEST, canonical_columns, column_role
 from .catalog import DATASETS
 
 # %% ../nbs/02_prep.ipynb #e2abf627
@@ -64,8 +64,9 @@ FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "ids2017": _split_names(_IDS2017),
     "tor2016": _split_names(_TOR2016),
     "paper6": tuple(_split_names(_IDS2017)[i] for i in (31, 13, 35, 36, 18, 27)),
-    "ciciot2023": _names_where("ciciot2023", without=("Number",)),
-    "ciciot2023_shares": _names_where("ciciot2023", without=_WINDOW_LENGTH),
+    "ciciot2023": _names_where("ciciot2023", without=("Number", *FIRST_RELEASE)),
+    "ciciot2023_first": _names_where("ciciot2023", without=("Number", "IAT", "IGMP")),
+    "ciciot2023_shares": _names_where("ciciot2023", without=(*_WINDOW_LENGTH, *FIRST_RELEASE)),
     "timing": _names_where("cicflowmeter", ["timing", "activity"], without=("Total TCP Flow Time",)),
     "sizes": _names_where("cicflowmeter", ["size"]),
 }
@@ -91,8 +92,7 @@ def _describes_traffic(
 ) -> list[str]:            # those that "all" means, in the order of FEATURES, unknown ones last
     "The columns that are features by themselves."
     rank = {name: i for i, name in enumerate(FEATURES.name)}
-    canonical = zip(names, canonical_columns(names), strict=True)
-    roles = {name: column_role(known) for name, known in canonical}
+    roles = dict(zip(names, map(column_role, canonical_columns(names)), strict=True))
     return sorted((n for n in names if roles[n] == "feature"), key=lambda n: rank.get(n, len(rank)))
 
 # %% ../nbs/02_prep.ipynb #7f2dcdf4
@@ -228,14 +228,14 @@ def _frame_matrix(records: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     "The columns `names` of a frame as (n, d) float64, NaN where a value is missing."
     require_columns(records, names, "the transform")
     twice = records.columns[records.columns.duplicated()].intersection(list(names))
-    if len(twice):
-        raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
+    if len(twice): raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
+    chosen = records[list(names)]
+    if all(isinstance(kind, np.dtype) and kind.kind in "fiu" for kind in chosen.dtypes): return chosen.to_numpy(float)
     columns = []
     for name in names:
         column = records[name]
         if not (pd.api.types.is_numeric_dtype(column) or column.dtype == object):
-            example = column.iloc[:1].tolist()
-            raise TypeError(f"column {name!r} must hold numbers, got {column.dtype} such as {example}")
+            raise TypeError(f"column {name!r} must hold numbers, not {column.dtype}, as {column.iloc[:1].tolist()}")
         try: columns.append(column.to_numpy(dtype=np.float64, na_value=np.nan))
         except (TypeError, ValueError) as error:
             raise TypeError(f"column {name!r} must hold numbers: {error}") from error

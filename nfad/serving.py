@@ -71,6 +71,7 @@ class LoadedModel(NamedTuple):
     identity: str         # hash of its file, 16 hexadecimal digits
     reference: Reference  # threshold, and what drift is measured against
     view: HostView | None = None  # what is usual for hosts, if it was learnt
+    together: Any = None  # `Together` of `nfad.together`, where records are judged in windows
 
     @property
     def threshold(self) -> float: return self.reference.threshold  # flag scores > it

@@ -29,6 +29,7 @@ from .recipes import REPAIRS, Feature, is_plain, make_numbers, needed_columns
 from .tables import plan_columns
 from .serving import LoadedModel, find_reasons, frame_numbers, load_model
 from .contexts import NO_CONTEXT, Hosts, judged
+from .together import WindowQueue, in_windows
 
 # %% ../nbs/11a_streams.ipynb #9602d1d4
 def _near(keys: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -151,6 +152,18 @@ class Answer(NamedTuple):
     reason: str | None           # why there is no score
 
 
+class WindowAnswer(NamedTuple):
+    "The same of a record in its window, and what it says alone."
+    anomaly_score: float | None = None
+    p_value: float | None = None
+    is_anomaly: bool | None = None
+    reason: str | None = None
+    record_score: float | None = None    # nats
+    record_p_value: float | None = None
+    repetition: float | None = None      # log ratio, see `repetition` of `nfad.windows`
+    window_p_value: float | None = None  # of the whole window
+
+
 class HostAnswer(NamedTuple):
     "The same of a model that knows hosts: what counts, and what record and host say alone."
     anomaly_score: float | None = None
@@ -175,6 +188,7 @@ class Scorer:
         self.features, detector = tuple(self.model.features), self.model.detector
         self.recipe = self.model.recipe
         self.hosts = Hosts(self.model.view.memory()) if self.model.view else None
+        self.queue = WindowQueue(self.model.together) if self.model.together else None
         self.few = FewRows(detector) if fast and hasattr(detector, "statistic_") else None
         self.score([[1.0] * len(self.features)])  # all is compiled before the first record comes
 
@@ -489,12 +503,27 @@ def json_line(
     try: return json.dumps(_finite(said), allow_nan=False)
     except RecursionError: return json.dumps({"nfad": said["nfad"]}, allow_nan=False)
 
+# %% ../nbs/11a_streams.ipynb #af1f0223
+@patch
+def answer_bursts(
+    self: Scorer,
+    bursts: Iterable[list[Parsed]],  # records that wait together
+) -> Iterator[tuple[list[Parsed], list[Any]]]:  # each, and an answer for each of its records
+    "Bursts in order, each as soon as it can be answered: at once, or when its windows are full."
+    if self.queue is None:
+        for parsed in bursts: yield parsed, self.judge(parsed)
+        return
+    batches = ((parsed, to_matrix([found.features for found in parsed], self.recipe), None) for parsed in bursts)
+    for parsed, said in in_windows(self.model, self.queue, batches):
+        rows = zip(*(column.tolist() for column in said.values()), strict=True)
+        answers = [WindowAnswer(**dict(zip(said, row, strict=True))) for row in rows]
+        yield parsed, [WindowAnswer(reason=one.reason) if one.reason else one for one in answers]
+
 # %% ../nbs/11a_streams.ipynb #83928c23
 def _answers(scorer: Scorer, bursts: Iterable[list[Parsed]]) -> Iterator[dict[str, Any]]:
     "Each record of a stream with what was found under `nfad`."
     number = 0
-    for parsed in bursts:
-        answers = scorer.judge(parsed)
+    for parsed, answers in scorer.answer_bursts(bursts):
         for found, answer in zip(parsed, answers, strict=True):
             number += 1
             said = answer if found.reason is None else type(answer)(None, None, None, found.reason)

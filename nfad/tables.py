@@ -27,7 +27,8 @@ from .core import require_choice, suggest
 from .outputs import kind_of
 from .sensors import HEADERLESS
 from .vocabulary import (
-    CAPTURE_MAGIC, canonical_columns, column_key, column_role, find_vocabulary, label_of_file)
+    CAPTURE_MAGIC, canonical_columns, column_key, column_role, find_vocabulary)
+from .classes import label_of_file
 from .contents import (
     DAMAGE, archive_members, is_pipe, on_disk, open_contents, plain_ending, whole_lines,
     whole_objects)

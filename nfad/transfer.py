@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from .core import require_choice, require_positive_int
-from .vocabulary import families
+from .classes import families
 from .data import Dataset, row_ids
 from .draws import stratified_units
 from .prep import Transform, feature_table

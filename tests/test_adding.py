@@ -68,7 +68,7 @@ def test_a_data_set_takes_its_entry_and_its_classes(copy):
     assert "office" in works(copy, script) and "Error" in works(copy, script)
     add(copy, "01c_catalog", '    DatasetSource(\n        "tor2016", ', OFFICE)
     assert works(copy, script) == "benign,wurm!,paper6"
-    add(copy, "00a_vocabulary", '"Heartbleed:"', '"Office Worm: wurm!", ')
+    add(copy, "00b_classes", '"Heartbleed:"', '"Office Worm: wurm!", ')
     assert works(copy, script) == "Office Worm,benign,paper6"
 
 

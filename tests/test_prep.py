@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conftest import needs_data
+from nfad import prep
 from nfad.vocabulary import FEATURES
 from nfad.prep import (FEATURE_SETS, PAPER_PAIRS, TRANSFORMS, Transform, columns_to_load, default_feature_set,
                        feature_names, feature_table, index_base, noise_scale, set_slug)
-from nfad.vocabulary import FLOW_COLUMNS, IOT_COLUMNS, canonical_columns, column_role
+from nfad.vocabulary import FIRST_RELEASE, FLOW_COLUMNS, IOT_COLUMNS, canonical_columns, column_role
 
 KINDS = list(TRANSFORMS)
 UNBOUNDED = [kind for kind in KINDS if kind != "robust"]
@@ -45,7 +46,8 @@ def test_appendix_a():
     assert FEATURE_SETS["paper6"] == ("Packet Length Mean", "Flow IAT Max", "PSH Flag Count", "ACK Flag Count", "Fwd IAT Max",
                                       "Fwd Packets/s")
     assert feature_names([31, 13, 35, 36, 18, 27]) == list(FEATURE_SETS["paper6"])
-    assert "Number" not in FEATURE_SETS["ciciot2023"]
+    assert "Number" not in FEATURE_SETS["ciciot2023"] and not set(FIRST_RELEASE) & {*FEATURE_SETS["ciciot2023"], *FEATURE_SETS["ciciot2023_shares"]}
+    assert len(FEATURE_SETS["ciciot2023_first"]) == 44 and not {"IAT", "Number", "IGMP"} & set(FEATURE_SETS["ciciot2023_first"])
 
 
 def test_sets_are_made_of_described_features():
@@ -59,7 +61,7 @@ def test_sets_are_made_of_described_features():
 def test_table_covers_the_vocabulary():
     on_request = {"Protocol", "ICMP Code", "ICMP Type", "Protocol Type", "Number"}
     cic = FEATURES.vocabulary.isin(["cicflowmeter", "ciciot2023"])
-    assert set(FEATURES.name[cic]) == {*FLOW_COLUMNS, *IOT_COLUMNS, *on_request}
+    assert set(FEATURES.name[cic]) == {*FLOW_COLUMNS, *IOT_COLUMNS, *FIRST_RELEASE, *on_request}
     table = feature_table(["Idle Min", "my column", "Protocol"])
     assert list(table.name) == ["Idle Min", "my column", "Protocol"] and list(table.group) == ["activity", "other", "protocol"]
 
@@ -90,7 +92,7 @@ def test_all_leaves_out_identifiers_and_ignores_file_order():
     assert feature_names("all", available=columns) == ["Flow Duration", "Idle Min", "own"]
     assert feature_names("all", available=columns[::-1]) == ["Flow Duration", "Idle Min", "own"]
     iot = feature_names("all", available=list(FEATURES.name[FEATURES.vocabulary == "ciciot2023"]))
-    assert "Number" not in iot and len(iot) == 37
+    assert "Number" not in iot and len(iot) == 45
 
 
 def test_json_file_of_a_selection(tmp_path):
@@ -573,3 +575,15 @@ def test_real_records_scale(data_dir, kind):
 def again_is_equal(fitted, rows):
     "Whether a state round trip keeps every bit."
     return Transform.from_state(*fitted.get_state()).transform(rows).tobytes() == fitted.transform(rows).tobytes()
+
+
+def law_columns_by_name(matrix, frame, names):
+    "Columns in the order of their names, as 64-bit numbers, whatever kinds of columns stand beside each other."
+    assert np.array_equal(matrix(frame, names), np.column_stack([frame[name].astype("float64") for name in names]))
+
+
+@pytest.mark.parametrize("kinds", [["float64"], ["int32", "float32"], ["uint8", "bool"], ["Int64", "float64"], ["object", "float64"], ["double[pyarrow]", "int64"]])
+def test_law_columns_by_name(kinds):
+    frame = pd.DataFrame({name: pd.Series([0, 1, 1], dtype=kind) for name, kind in zip("abcd", kinds * 4)})
+    law_columns_by_name(prep._frame_matrix, frame, ["c", "a", "b"])
+    with pytest.raises(AssertionError): law_columns_by_name(lambda frame, names: frame.to_numpy("float64")[:, :3], frame.assign(a=5), ["c", "a", "b"])

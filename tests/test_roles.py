@@ -7,7 +7,8 @@ from conftest import needs_data
 from nfad import roles
 from nfad.roles import Role, column_roles, telling_columns, times_of, unit_faults
 from nfad.sensors import SENSOR_COLUMNS
-from nfad.vocabulary import COLUMNS, FLOW_COLUMNS, canonical_columns, class_name, column_role, find_vocabulary
+from nfad.classes import class_name
+from nfad.vocabulary import COLUMNS, FLOW_COLUMNS, canonical_columns, column_role, find_vocabulary
 
 # ---------------------------------------------------------------- times
 MOMENTS = pd.Series(np.array(["2019-04-04T16:23:00.325010", "2019-04-05T00:00:01", "2019-04-13T12:05:59.5", "2019-12-31T23:59:59.999999"], "datetime64[ns]"))

@@ -11,7 +11,7 @@ from nfad.data import load_dataset
 from nfad.transfer import (Domain, attack_score, common_columns, domain_gap, feature_shift, fit_models, make_domain,
                            plot_grid, plot_shift, quantile_matcher, refit_transform, require_target_columns, transfer,
                            transfer_metrics)
-from nfad.vocabulary import families
+from nfad.classes import families
 
 
 def frame(n=300, shift=0.0, seed=0, columns="abc"):

@@ -1,4 +1,4 @@
-"""Laws of nfad.vocabulary: the one table of columns, and what is derived from it; names of classes; the repaired rows of ISCXTor2016."""
+"""Laws of nfad.vocabulary: the one table of columns, and what is derived from it; the repaired rows of ISCXTor2016."""
 import re
 import types
 from pathlib import Path
@@ -9,9 +9,8 @@ import pytest
 
 from conftest import needs_data
 from nfad import vocabulary
-from nfad.vocabulary import (COLUMNS, FEATURES, FLOW_COLUMNS, FLOW_FEATURES, IOT_COLUMNS, MARKS, ON_REQUEST, canonical_columns, class_name,
-                             column_key, column_role, families, find_vocabulary, is_attempted, is_background,
-                             repair_tor_rows)
+from nfad.vocabulary import (COLUMNS, FEATURES, FIRST_RELEASE, FLOW_COLUMNS, FLOW_FEATURES, IOT_COLUMNS, MARKS, ON_REQUEST, canonical_columns,
+                             column_key, column_role, find_vocabulary, is_known, repair_tor_rows)
 from samples import law_min_mean_max
 
 ROLES = {"feature", "word", "letters", "code", "port", "testbed", "time", "identifier", "counter", "text", "label", "mark"}
@@ -51,10 +50,10 @@ def test_table_law_catches(spoil):
 
 
 def test_parts_of_the_table():
-    assert (len(FLOW_FEATURES), len(FLOW_COLUMNS), len(IOT_COLUMNS)) == (77, 79, 37)
+    assert (len(FLOW_FEATURES), len(FLOW_COLUMNS), len(IOT_COLUMNS)) == (77, 79, 37) and len(FIRST_RELEASE) == 8
     on_request = {"Protocol", "Source Port", "Destination Port", "ICMP Code", "ICMP Type", "Protocol Type", "Number"}
     known = set(FEATURES.name[FEATURES.vocabulary.isin(["cicflowmeter", "ciciot2023"])])
-    assert known == {*FLOW_COLUMNS, *IOT_COLUMNS, *on_request} - {"Source Port", "Destination Port"}
+    assert known == {*FLOW_COLUMNS, *IOT_COLUMNS, *FIRST_RELEASE, *on_request} - {"Source Port", "Destination Port"}
     assert set(ON_REQUEST) & set(CIC.name) == on_request and {"sttl", "MIN_TTL", "sTos"} <= set(ON_REQUEST)
     assert FEATURES.name.is_unique and {"duration", "IN_BYTES", "orig_pkts", "TotBytes", "flow.age"} <= set(FEATURES.name)
     assert not {"Timestamp", "conn_state", "history", "stcpb", "expiration_id_"} & set(FEATURES.name)
@@ -128,6 +127,33 @@ def test_canonical_law_catches_a_lookup_by_spelling():
     with pytest.raises(AssertionError): law_canonical(lambda columns: [str(column).strip() for column in columns])
 
 
+FIRST_HEADER = """flow_duration,Header_Length,Protocol Type,Duration,Rate,Srate,Drate,fin_flag_number,syn_flag_number,rst_flag_number,psh_flag_number,
+ack_flag_number,ece_flag_number,cwr_flag_number,ack_count,syn_count,fin_count,urg_count,rst_count,HTTP,HTTPS,DNS,Telnet,SMTP,SSH,IRC,TCP,UDP,DHCP,ARP,
+ICMP,IPv,LLC,Tot sum,Min,Max,AVG,Std,Tot size,IAT,Number,Magnitue,Radius,Covariance,Variance,Weight""".replace("\n", "").split(",")
+
+
+def law_first_release(rename):
+    "The first release of CIC-IoT2023 has 46 known columns; the same general names mean nothing elsewhere."
+    names = rename(FIRST_HEADER)
+    assert len(names) == 46 and set(names) == {*IOT_COLUMNS, *FIRST_RELEASE, "Protocol Type", "Number"} - {"IGMP"}
+    assert names[3] == "Time_To_Live" and names[0] == "flow_duration" and names[41] == "Magnitue"
+    assert rename(["flow_duration", "Duration", "Weight"]) == ["Flow Duration", "Duration", "Weight"]
+
+
+def test_first_release():
+    law_first_release(canonical_columns)
+    assert find_vocabulary(FIRST_HEADER) == "ciciot2023" and not is_known("Weight") and not is_known("Radius")
+    assert find_vocabulary(["srate", "drate", "dur", "rate", "Weight", "Radius"]) != "ciciot2023"
+    assert COLUMNS.unit[COLUMNS.name == "flow_duration"].tolist() == ["s"]
+
+
+@pytest.mark.parametrize("rename", [
+    lambda columns: [name for name in columns], lambda columns: ["Flow Duration" if n == "flow_duration" else n for n in canonical_columns(columns)],
+    lambda columns: ["Time_To_Live" if n == "Duration" else n for n in canonical_columns(columns)]])
+def test_first_release_law_catches(rename):
+    with pytest.raises(AssertionError): law_first_release(rename)
+
+
 def test_short_names_mean_what_their_dialect_says():
     assert canonical_columns(["Min", "Max", "duration"]) == ["Min", "Max", "duration"]
     assert find_vocabulary(IOT_COLUMNS) == "ciciot2023" and find_vocabulary(FLOW_FEATURES) == "cicflowmeter"
@@ -150,61 +176,6 @@ def test_every_real_column_is_known(data_dir, name):
     unknown = set(names) - set(CIC.name) - {"class1", "label"}
     assert not unknown, unknown
     assert sum(column_role(name) == "feature" for name in names) >= 20
-
-
-# ---------------------------------------------------------------- classes
-@pytest.mark.parametrize("label, name", [
-    ("nonTOR", "benign"), ("BENIGN", "benign"), ("0", "benign"), ("FTP-Patator", "FTP Brute Force"), ("DDOS attack-HOIC", "DDoS HOIC"),
-    ("Web Attack \u2013 XSS", "Web Attack XSS"), ("Web Attack \ufffd XSS", "Web Attack XSS"),
-    ("'TOR'", "TOR"), ("My new_attack", "My new attack"), ("Normal Traffic", "benign"), ("Benign_Final", "benign"), ("Legitimate", "benign"),
-    ("False", "benign"), ("Bots", "Botnet"), ("Port Scanning", "PortScan"), ("Web Attacks", "Web Attack"), ("Backdoor", "Backdoors"),
-    ("PartOfAHorizontalPortScan", "Horizontal PortScan"), ("C&C", "Command and Control"), ("C&C-HeartBeat", "C&C-HeartBeat")])
-def test_class_names(label, name): assert class_name(label) == name and class_name(name) == name
-
-
-def law_ctu13(name, is_background):
-    "CTU-13: normal is benign, a botnet an attack, and background neither; other tools' labels keep what they say."
-    for way in ("", "From-", "To-"):
-        assert name(f"flow={way}Normal-V42-Grill") == "benign" and name(f"flow={way}Botnet-V42-UDP-DNS") == "Botnet"
-        assert name(f"flow={way}Background-UDP-Established") == "Background" and is_background(f"flow={way}Background")
-    assert not any(map(is_background, ["flow=From-Normal-V42-Grill", "flow=From-Botnet-V42-TCP", "BENIGN", "Background-noise attack "]))
-    assert name("Normal-looking flood") != "benign" and name("From-Normal-V1") != "benign"
-
-
-def test_ctu13():
-    law_ctu13(class_name, lambda label: is_background(label) if label.startswith("flow=") else False)
-    assert is_background("Background") and class_name("From-Normal-V1", "argus") == "benign"
-
-
-@pytest.mark.parametrize("name, background", [
-    (lambda label: class_name(label, "argus"), is_background), (lambda label: re.sub("Background", "benign", class_name(label)), is_background),
-    (class_name, lambda label: "flow=" in label), (lambda label: label, is_background)])
-def test_ctu13_law_catches(name, background):
-    with pytest.raises(AssertionError): law_ctu13(name, background)
-
-
-def test_an_empty_attack_column_is_benign_where_the_tool_says_so():
-    assert [class_name("-", tool) for tool in (None, "own", "netflow", "zeek", "unswnb15")] == ["-", "-", "-", "benign", "benign"]
-    assert class_name(" Fuzzers ", "unswnb15") == "Fuzzers" and class_name("Malicious", "zeek") == "Malicious"
-
-
-@pytest.mark.parametrize("name, family", [
-    ("benign", "benign"), ("DoS Hulk", "DoS/DDoS"), ("Web Attack XSS", "web"), ("FTP Brute Force", "brute force"), ("PortScan", "scan"),
-    ("Botnet", "bot"), ("Infiltration", "infiltration"),
-    ("UDP-lag", "DoS/DDoS"), ("Something New", "other"), ("Heartbleed", "infiltration"),
-    ("Exploits", "exploit"), ("Fuzzers", "exploit"), ("Generic", "exploit"), ("Shellcode", "exploit"), ("Reconnaissance", "scan"), ("Analysis", "scan"),
-    ("Backdoors", "infiltration"), ("Backdoor Malware", "infiltration"), ("Theft", "infiltration"), ("Worms", "malware"), ("Background", "background"),
-    ("Horizontal PortScan", "scan"), ("C&C-HeartBeat", "bot"), ("Mirai-greeth flood", "DoS/DDoS"), ("Malware", "other")])
-def test_families(name, family): assert families(np.array([name])).tolist() == [family]
-
-
-def test_every_listed_attack_has_a_family_but_tor():
-    names = np.array(sorted(set(vocabulary._CLASS_ALIASES.values())))
-    assert set(names[families(names) == "other"]) <= {"TOR"}
-
-
-def test_attempted():
-    assert is_attempted("DoS Hulk - Attempted") and is_attempted("Botnet_attempted ") and not is_attempted("Attempted Hulk")
 
 
 # ---------------------------------------------------------------- the 15 s files of ISCXTor2016

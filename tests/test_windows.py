@@ -59,7 +59,7 @@ def test_windows_refuse():
     with pytest.raises(ValueError, match="at least 60"): score_window(own(x), x, x, own(x), x)
     with pytest.raises(ValueError, match="at least 120"): score_window(own(x), x, x, np.tile(own(x), 3), np.tile(x, (3, 1)), n_windows=3)
     with pytest.raises(ValueError, match="k = 40"): repetition(x, x, k=40)
-    with pytest.raises(ValueError, match="one length"): score_window(own(x), x[:5], x, own(x), x)
+    with pytest.raises(ValueError, match="must have one length"): score_window(own(x), x[:5], x, own(x), x)
 
 
 def test_a_drawn_window_holds_what_was_asked():

@@ -7,6 +7,7 @@ Everything that it loads lies in it; MathJax is fetched once, by npm, into .cach
 import ast
 import hashlib
 import html
+import io
 import os
 import re
 import shutil
@@ -320,6 +321,17 @@ def mathjax() -> Path:
     return kept
 
 
+def with_fewer_colors(picture: Path):
+    "Rewrites a picture with at most 256 colors, where that makes it smaller."
+    from PIL import Image
+    image = Image.open(picture)
+    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255): image = image.convert("RGB")
+    method = Image.Quantize.MAXCOVERAGE if image.mode == "RGB" else Image.Quantize.FASTOCTREE
+    small = io.BytesIO()
+    image.quantize(256, method=method, dither=Image.Dither.NONE).save(small, "PNG")
+    if len(small.getvalue()) < picture.stat().st_size: picture.write_bytes(small.getvalue())
+
+
 def build(folder: Path) -> int:
     "Exit status of Sphinx, which takes warnings for errors."
     from sphinx.cmd.build import main
@@ -332,6 +344,7 @@ def build(folder: Path) -> int:
         named = page.replace('<summary><span class="toctree-toggle"', '<summary aria-label="pages below"><span class="toctree-toggle"')  # a button needs a name
         named = named.replace('title="Search" aria-label="Search"', 'title="Search"')  # its words, Search Ctrl+K, are its name
         if named != page: path.write_text(named, encoding="utf-8")
+    for picture in (folder / "html" / "_images").glob("*.png"): with_fewer_colors(picture)
     for path in [*(folder / "html" / "_static").rglob("*.map"), *(folder / "html" / "_static").glob("*.html")]: path.unlink()  # of the theme's makers
     shutil.rmtree(folder / "html" / "_static" / "locales", ignore_errors=True)   # its translations, used while building
     return status
