@@ -26,7 +26,7 @@ unexport PYTHONHOME
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-browser attack promises check rules readme incident triage notebooks results detectors studies benchmark rivals verdicts dirt captures strangest paper site export lab clean
+.PHONY: help venv demo test test-browser attack promises check rules readme incident triage notebooks results detectors studies benchmark rivals verdicts dirt captures strangest throughput paper site export lab clean
 
 help:  ## this list
 	@echo "make <target> [PYTHON=python3.12]"
@@ -125,6 +125,11 @@ dirt: venv  ## play rounds of answers with 1 % attacks in training on two data s
 
 captures: venv  ## train on captures of devices in NFAD_DATA, and say what is found in attacks and in a device never seen, into figures/captures.csv (minutes)
 	$(BIN)/papermill nbs/07e_captures.ipynb runs/captures.ipynb -p dataset "$${NFAD_DATA:-data}/captures" -p n_splits 8 -p epochs 0 -p table_path figures/captures.csv -p figure_path figures/captures.png
+
+throughput: venv  ## measure what a packet costs, beside NFStream, cicflowmeter and tshark where they are installed, into figures/throughput.csv (minutes)
+	$(PYTHON) -m venv runs/throughput/venv
+	runs/throughput/venv/bin/python -m pip install --quiet nfstream==6.6.0 cicflowmeter==0.2.0
+	$(BIN)/python tests/notebooks.py paper throughput
 
 strangest: venv  ## draw the strangest flow of a capture in NFAD_DATA, beside a usual one, into figures/strangest.png (a minute)
 	$(BIN)/python tests/notebooks.py paper strangest

@@ -284,14 +284,20 @@ def _scored(report: Any, following: str) -> Said:
     return Said(content, "\n".join(map(printable, lines)), 3 if len(failed) else 0)
 
 # %% ../nbs/13_cli.ipynb #fd91ea92
-def first_alerts(
-    table: Any,     # of `Alerts`
-    n: int = 10,    # to show
-) -> str:           # lines, "" without an alert
-    "The first alerts of a list, for a terminal."
-    names = "rank file row anomaly_score p_value is_anomaly passes_fdr incident first_reason surprising"
-    shown = table[[name for name in names.split() if name in table]].head(n)
-    return shown.to_string(index=False, float_format="{:.4g}".format) if len(shown) else ""
+def first_lines(
+    alerts: Any,    # `Alerts`
+    each: bool,     # a line for each record, as a list of questions has it; else for each incident
+    n: int = 10,    # lines
+) -> str:           # "" without an alert
+    "The beginning of a list of alerts, for a terminal."
+    from nfad.page import incident_lines
+    from nfad.text import terminal_table
+    table = alerts.table
+    if not len(table): return ""
+    if not each and alerts.incidents is not None: return incident_lines(table, alerts.incidents, n)
+    why = "first_reason" if "first_reason" in table else "surprising"
+    shown = table[["rank", "file", "row", "anomaly_score", "p_value", why]].head(n)
+    return terminal_table(shown.rename(columns={why: "what"}))
 
 # %% ../nbs/13_cli.ipynb #0f2e739a
 @command("explain")
@@ -332,7 +338,7 @@ def _explain(
     reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
-    text = "\n".join(filter(None, (str(alerts), first_alerts(alerts.table), str(page))))
+    text = "\n".join(filter(None, (str(alerts), first_lines(alerts, ask > 0), str(page))))
     return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #ed706c8b
@@ -510,18 +516,19 @@ def _demo(
 ) -> Said:                            # the first alerts
     "Shows the whole way on simulated traffic: trains, scores a folder, ranks the alerts."
     from nfad.core import from_here
-    from nfad.outputs import require_free, write_table
+    from nfad.files import write_nights
+    from nfad.outputs import require_free
     from nfad.runs import prepare
     source = from_here(out_dir) / "records"
     nights = [source / f"night-{i}.parquet" for i in range(2)]
     require_free(dict.fromkeys(nights, "records"), force=force)
     trained = _train("demo", feature_set="timing", epochs=epochs, out_dir=out_dir, force=force, quiet=quiet)
     model = Path(trained.content["model"])
-    night = prepare("demo", "timing", out_dir=out_dir, progress=False).part("test")
-    for i, path in enumerate(nights): write_table(night.iloc[i::2], path, "records", force)
+    night = prepare("demo", "timing", out_dir=out_dir, progress=False)
+    write_nights(night, source, len(nights), benign_per_attack=10, force=force)
     places = str(model), str(source), str(model.parent / "scores")
     scored = _score(*places, force=force, quiet=quiet)
-    found = _explain(*places, out=str(model.parent), top=20, force=force, quiet=quiet)
+    found = _explain(*places, out=str(model.parent), top=50, force=force, quiet=quiet)
     texts = ["1. nfad train demo --feature-set timing", trained.text.partition("\nnext: ")[0],
              "2. nfad score MODEL RECORDS SCORES", scored.text.partition("\nnext: ")[0],
              "3. nfad explain MODEL RECORDS SCORES", found.text, _next("inspect", "YOUR_RECORDS")]

@@ -623,16 +623,18 @@ def write_nights(
     prepared: Any,       # `Prepared` records of a training run
     folder: str | Path,  # for the files
     n_files: int = 4,    # of about equal size
+    benign_per_attack: int = 30,  # benign records for each attack
     seed: int = 0,       # of the draw
+    force: bool = False, # write over files that nfad did not write
 ) -> Path:               # `folder`
     "Writes held-out records as Parquet files, each marked by its row number in the data set."
     part = prepared.part("test")
     is_attack = prepared.dataset.is_attack[prepared.split.test]
-    n_attacks = max((~is_attack).sum() // 30, 1)
+    n_attacks = max((~is_attack).sum() // benign_per_attack, 1)
     night = pd.concat([part[~is_attack], part[is_attack].sample(n_attacks, random_state=seed)])
     night = night.sample(frac=1, random_state=seed)
     for i, rows in enumerate(np.array_split(np.arange(len(night)), n_files)):
         names = [f"record {row}" for row in night.index[rows]]
         part = night.iloc[rows].assign(**{"Flow ID": names})
-        write_table(part, Path(folder) / f"night-{i}.parquet", "records")
+        write_table(part, Path(folder) / f"night-{i}.parquet", "records", force)
     return Path(folder)

@@ -6,6 +6,7 @@
 __all__ = ['Listener', 'speaks_nfdump', 'collect']
 
 # %% ../nbs/11g_listen.ipynb #398533e8
+import json
 import queue
 import socket
 import threading
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Iterable, Iterator, Sequence
 
 import pandas as pd
 from fastcore.basics import patch
@@ -143,14 +144,68 @@ _NUMBERS = (
     "FORWARDING_STATUS")
 
 
-def _write(records: list[dict[str, Any]], folder: Path) -> Path:
-    "Writes records under a name of their own."
+def _write(records: list[dict[str, Any]], target: Path) -> Path:
+    "Writes records into a table."
     frame = pd.DataFrame(records, columns=[*_TEXTS, *_NUMBERS])
     frame = frame.astype(dict.fromkeys(_TEXTS, "str") | dict.fromkeys(_NUMBERS, "Int64"))
-    moment = f"{time.time_ns() // 1000:017d}"  # us since 1970: names sort by time
-    return write_table(frame, folder / f"netflow-{moment}.parquet", "records")
+    return write_table(frame, target, "records")
+
+# %% ../nbs/11g_listen.ipynb #ddd356d3
+def _holds(file: BinaryIO) -> bool:
+    "Locks a file until it is closed; False if another process has locked it."
+    try: import fcntl
+    except ImportError: return True
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError: return False
+    return True
 
 
+class Unwritten:
+    "Records that stand in no table yet."
+    def __init__(
+        self,
+        folder: Path,  # where tables are written
+    ):
+        self.folder, self.records = folder, []
+
+    def add(
+        self, records: list[dict[str, Any]],  # a burst
+    ) -> None:
+        "Keeps records."
+        if not records: return
+        if not self.records:
+            moment = f"{time.time_ns() // 1000:017d}"  # us since 1970: names sort by time
+            self.path = self.folder / f".netflow-{moment}.jsonl"
+            self.file = open(self.path, "xb")
+            _holds(self.file)
+        self.file.write(b"".join(json.dumps(record).encode() + b"\n" for record in records))
+        self.file.flush()
+        self.records += records
+
+    def write(self) -> Path:
+        "Makes a table of them."
+        target = _write(self.records, self.folder / f"{self.path.stem[1:]}.parquet")
+        self.file.close()
+        self.path.unlink(missing_ok=True)
+        self.records = []
+        return target
+
+# %% ../nbs/11g_listen.ipynb #377282fe
+def rescued(
+    folder: Path,  # of a collection
+) -> list[Path]:   # tables
+    "Makes tables of what processes that were killed had heard."
+    tables = []
+    for path in sorted(folder.glob(".netflow-*.jsonl")):
+        with open(path, "rb") as file:
+            if not _holds(file): continue
+            records = [json.loads(line) for line in file if line.endswith(b"}\n")]
+            target = folder / f"{path.stem[1:]}.parquet"
+            if records and not target.exists(): tables.append(_write(records, target))
+        path.unlink(missing_ok=True)
+    return tables
+
+# %% ../nbs/11g_listen.ipynb #7b9f07da
 def collect(
     listener: Listener,            # where records come from
     folder: str | Path,            # for the files
@@ -162,15 +217,13 @@ def collect(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)
-    files, records, began = [], [], time.monotonic()
+    files, heard, began = rescued(folder), Unwritten(folder), time.monotonic()
     try:
         for burst in listener.bursts(seconds):
-            records += burst
+            heard.add(burst)
             is_late = time.monotonic() - began >= every
-            if records and (is_late or len(records) >= most):
-                files.append(_write(records, folder))
-                records = []
+            if heard.records and (is_late or len(heard.records) >= most): files.append(heard.write())
             if is_late: began = time.monotonic()
     finally:
-        if records: files.append(_write(records, folder))
+        if heard.records: files.append(heard.write())
     return files

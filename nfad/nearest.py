@@ -104,9 +104,9 @@ def _order_table(points: np.ndarray, spacing: np.ndarray | None) -> np.ndarray:
 
 
 def _lift(rows: np.ndarray, out: np.ndarray) -> None:
-    "Writes the rows `(x, 1)` or `(x, 1, |x|^2)`; what else stands in `out` does not matter."
+    "Writes the rows `(x, 1)` or `(x, 1, |x|^2)`."
     d = rows.shape[1]
-    np.clip(rows, -_FAR, _FAR, out=out[:len(rows), :d], casting="same_kind")
+    np.clip(rows, -_FAR, _FAR, out=out[:, :d], casting="same_kind")
     out[:, d] = 1
     if out.shape[1] == d + 2: out[:, -1] = _squared_length(out[:, :d])
 
@@ -121,7 +121,7 @@ def _buffers(self: NearestPoints, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     "Rows to multiply and their products, one pair a thread: new ones for each block would cost more than the products."
     kept = getattr(self._scratch, "kept", ())
     if len(kept) and len(kept[0]) == n_rows: return kept
-    lifted = np.zeros((n_rows, len(self._table)), dtype=np.float32)
+    lifted = np.empty((n_rows, len(self._table)), dtype=np.float32)
     self._scratch.kept = lifted, np.empty((n_rows, len(self.points)), dtype=np.float32)
     return self._scratch.kept
 
@@ -155,8 +155,8 @@ def _by_product(
     nearest, more = np.empty(len(X), dtype=np.int64), []
     for start in range(0, len(X), n_rows):
         rows = X[start:start + n_rows]
-        _lift(rows, lifted)
-        order = np.matmul(lifted, self._table, out=product)[:len(rows)]
+        _lift(rows, lifted[:len(rows)])
+        order = np.matmul(lifted[:len(rows)], self._table, out=product[:len(rows)])
         if own is not None:
             mine = own[start:start + n_rows]
             order[mine >= 0, mine[mine >= 0]] = np.inf

@@ -144,7 +144,8 @@ def __str__(self: Reason) -> str:
         return f"combination: {value} with {other}, each usual alone; {_rarity(self, 'has both')}"
     low, high = readable(self.low, self.unit), readable(self.high, self.unit)
     typical = low if low == high else f"{low} to {high}"
-    about = "" if self.group == self.feature else f" ({self.group})"
+    group = self.group.removesuffix(f" like {self.feature}")  # nothing is like itself
+    about = "" if group == self.feature else f" ({group})"
     if not self.is_outside: return f"{value}{about}, inside its typical range of {typical}"
     return f"{value}{about}; benign records like this one have {typical}; {_rarity(self, 'goes as far')}"
 

@@ -228,14 +228,14 @@ def _frame_matrix(records: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     "The columns `names` of a frame as (n, d) float64, NaN where a value is missing."
     require_columns(records, names, "the transform")
     twice = records.columns[records.columns.duplicated()].intersection(list(names))
-    if len(twice):
-        raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
+    if len(twice): raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
+    chosen = records[list(names)]
+    if all(isinstance(kind, np.dtype) and kind.kind in "fiu" for kind in chosen.dtypes): return chosen.to_numpy(float)
     columns = []
     for name in names:
         column = records[name]
         if not (pd.api.types.is_numeric_dtype(column) or column.dtype == object):
-            example = column.iloc[:1].tolist()
-            raise TypeError(f"column {name!r} must hold numbers, got {column.dtype} such as {example}")
+            raise TypeError(f"column {name!r} must hold numbers, not {column.dtype}, as {column.iloc[:1].tolist()}")
         try: columns.append(column.to_numpy(dtype=np.float64, na_value=np.nan))
         except (TypeError, ValueError) as error:
             raise TypeError(f"column {name!r} must hold numbers: {error}") from error

@@ -92,6 +92,7 @@ _STYLE = """
 .nfad img { max-width: 100% }
 .nfad svg { display: block; max-width: 100% }
 .nfad section, .nfad h1 { overflow-wrap: anywhere; overflow-x: auto }
+.nfad th { overflow-wrap: normal }
 .nfad svg .benign { stroke: #4c72b0; stroke-opacity: .35 }
 .nfad svg .limit { stroke: #222; stroke-dasharray: 3 2 }
 .nfad svg circle { fill: #c44e52 }

@@ -74,7 +74,7 @@ def scaled(
     "Places of records, in units of the log transform."
     Z = np.zeros(X.shape, dtype=np.float32)
     if self.transform is None: return Z
-    Z[:, self.varies] = self.transform.transform(pd.DataFrame(X, columns=self.names))
+    Z[:, self.varies] = self.transform.transform(X)
     return Z
 
 # %% ../nbs/04b_shapley.ipynb #446587db

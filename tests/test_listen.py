@@ -1,5 +1,8 @@
 """Laws of a listener: what was sent comes out in order, strangers and losses are counted, files hold every record once."""
+import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -99,4 +102,37 @@ def test_an_interrupt_writes_what_was_heard(tmp_path):
 
 def test_a_large_address_and_an_odd_record_fit_in_a_file(tmp_path):
     odd = {"Source IP": "x" * 5000, "IN_BYTES": (1 << 53) - 1}
-    assert pd.read_parquet(listen._write([odd, {}], tmp_path))["IN_BYTES"].tolist()[0] == (1 << 53) - 1
+    assert pd.read_parquet(listen._write([odd, {}], tmp_path / "odd.parquet"))["IN_BYTES"].tolist()[0] == (1 << 53) - 1
+
+
+# ---------------------------------------------------------------- killed
+_KILLED = """
+import os, signal, sys
+from nfad.listen import collect
+class Killed:
+    def bursts(self, seconds):
+        for k in range(7): yield [{"Source IP": "10.0.0.1", "Source Port": 40000 + 3 * k + i} for i in range(3)]
+        os.kill(os.getpid(), signal.SIGKILL)
+collect(Killed(), sys.argv[1], most=int(sys.argv[2]))
+"""
+
+
+def law_a_kill_loses_nothing(folder, most):
+    "After a kill, the next collection has every record that was heard, once and in order, and leaves nothing hidden."
+    folder.mkdir(exist_ok=True)
+    assert subprocess.run([sys.executable, "-c", _KILLED, folder, str(most)]).returncode == -signal.SIGKILL
+    class Silent:
+        def bursts(self, seconds): return iter([])
+    collect(Silent(), folder)
+    tables = [pd.read_parquet(path) for path in sorted(folder.iterdir())]
+    assert pd.concat(tables)["Source Port"].tolist() == list(range(40000, 40021))
+    assert collect(Silent(), folder) == []
+
+
+@pytest.mark.parametrize("most", [100, 6, 5])
+def test_a_kill_loses_nothing(tmp_path, most): law_a_kill_loses_nothing(tmp_path / "a", most)
+
+
+def test_the_law_catches_a_collection_that_forgets(tmp_path, monkeypatch):
+    monkeypatch.setattr(listen, "rescued", lambda folder: [path.unlink() for path in folder.glob(".netflow-*")] and [])
+    with pytest.raises((AssertionError, ValueError)): law_a_kill_loses_nothing(tmp_path / "a", 100)

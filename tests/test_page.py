@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from nfad.incidents import find_incidents
-from nfad.page import incidents_html, list_html, talkers_html, timeline_svg
+from nfad.page import incident_lines, incidents_html, list_html, talkers_html, timeline_svg
 from nfad.report import html_page
 
 EVIL = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\"'><b>", "a\u202eb"]
@@ -67,3 +67,13 @@ def test_times_in_order():
     first = found.table["first"].head(30)
     assert np.array_equal(np.argsort(left, kind="stable"), np.argsort(first.to_numpy(), kind="stable")) and min(left) == 60
     assert list_html(found, [""] * len(found.table)).count("<tr>") == len(found.table) + 1
+
+
+def test_incidents_in_lines():
+    table, found = night()
+    table = table.assign(rank=range(1, len(table) + 1))
+    lines = incident_lines(table, found, most=3).split("\n")
+    assert len(lines) == 5 and lines[-1] == f"{len(found.table) - 3:,} more incidents" and "\u202e" not in "".join(lines)
+    ranks = [int(line.split()[2]) for line in lines[1:4]]
+    assert [found.of[rank - 1] for rank in ranks] == [1, 2, 3]
+    assert incident_lines(table, find_incidents(table.head(0), np.zeros((0, 3)), np.zeros((9, 3)), 9, 9)) == ""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conftest import needs_data
+from nfad import prep
 from nfad.vocabulary import FEATURES
 from nfad.prep import (FEATURE_SETS, PAPER_PAIRS, TRANSFORMS, Transform, columns_to_load, default_feature_set,
                        feature_names, feature_table, index_base, noise_scale, set_slug)
@@ -574,3 +575,15 @@ def test_real_records_scale(data_dir, kind):
 def again_is_equal(fitted, rows):
     "Whether a state round trip keeps every bit."
     return Transform.from_state(*fitted.get_state()).transform(rows).tobytes() == fitted.transform(rows).tobytes()
+
+
+def law_columns_by_name(matrix, frame, names):
+    "Columns in the order of their names, as 64-bit numbers, whatever kinds of columns stand beside each other."
+    assert np.array_equal(matrix(frame, names), np.column_stack([frame[name].astype("float64") for name in names]))
+
+
+@pytest.mark.parametrize("kinds", [["float64"], ["int32", "float32"], ["uint8", "bool"], ["Int64", "float64"], ["object", "float64"], ["double[pyarrow]", "int64"]])
+def test_law_columns_by_name(kinds):
+    frame = pd.DataFrame({name: pd.Series([0, 1, 1], dtype=kind) for name, kind in zip("abcd", kinds * 4)})
+    law_columns_by_name(prep._frame_matrix, frame, ["c", "a", "b"])
+    with pytest.raises(AssertionError): law_columns_by_name(lambda frame, names: frame.to_numpy("float64")[:, :3], frame.assign(a=5), ["c", "a", "b"])

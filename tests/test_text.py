@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot
 
 from nfad import account, metrics, rankings, windows
-from nfad.text import html_text, printable, printable_lines
+from nfad.text import html_text, printable, printable_lines, terminal_table
 
 HIDDEN = ["\x00", "\x07", "\x08", "\x1b[31m", "\x7f", "\x9b2J", "\u200b", "\u200e", "\u202e", "\u2066", "\ufeff", "\u2028", "\u2029", "\xad", "\U000e0041",
           "\ud800", "\r", "\x0b", "\x85"]
@@ -74,3 +74,22 @@ def test_law_pictures_show_names(kind): law_pictures_show_names(PICTURES[kind])
 
 def test_law_pictures_show_names_catches_mathematics():
     with pytest.raises(ValueError): law_pictures_show_names(lambda name, ax: ax.set(yticks=[0], yticklabels=[name]))
+
+
+# ---------------------------------------------------------------- for a terminal
+def law_terminal(show):
+    "No line is wider than the terminal, none is lost, and none holds signs that a terminal obeys."
+    texts = ["short", "word " * 60, "\x1b[2J" + "x" * 300, "", "two\nlines"]
+    table = pd.DataFrame({"rank": range(1, 6), "file": ["a.csv", "b\n.csv", "c", "d", "e"], "what": texts})
+    lines = show(table, 80).split("\n")
+    assert len(lines) == 6 and all(len(line) <= 80 for line in lines)
+    assert not any(sign in line for line in lines for sign in "\x1b\r\t") and lines[2].endswith("...") and "short" in lines[1]
+
+
+def test_terminal(): law_terminal(terminal_table)
+
+
+@pytest.mark.parametrize("broken", [lambda t, width: t.to_string(index=False), lambda t, width: t.drop(columns="what").to_string(index=False),
+                                    lambda t, width: "\n".join(t["what"])])
+def test_the_law_catches_other_tables(broken):
+    with pytest.raises(AssertionError): law_terminal(broken)

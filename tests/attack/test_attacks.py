@@ -10,14 +10,25 @@ from attacks import Attack, damage, run_attacks
 
 def test_what_hangs_or_grows_is_noticed(monkeypatch):
     def busy(attack):
+        end = time.process_time() + 0.05
         while time.process_time() < end: pass
     monkeypatch.setattr(attacks, "LONGEST", 0.02)
-    end = time.process_time() + 0.05
     with pytest.raises(AssertionError, match="took 0 s of CPU"): run_attacks("slow", busy)
     with pytest.raises(AssertionError, match="s by the clock"): run_attacks("waiting", lambda attack: time.sleep(attacks.PATIENCE * 0.025))
     monkeypatch.setattr(attacks, "LONGEST", 10)
     monkeypatch.setattr(attacks, "MEMORY", 64 << 20)
     with pytest.raises(AssertionError, match="MB"): run_attacks("large", lambda attack: np.ones(1 << 27).sum())
+
+
+def test_what_is_slow_once_is_asked_again(monkeypatch):
+    monkeypatch.setattr(attacks, "LONGEST", 0.02)
+    drawn = []
+    def compiles(attack):
+        drawn.append(attack.rng.integers(1 << 30))
+        end = time.process_time() + 0.05 * (len(drawn) == 1)
+        while time.process_time() < end: pass
+    assert run_attacks("compiled", compiles, 3 / attacks.ATTACKS).total() == 3
+    assert len(drawn) == 4 and drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_failed_case_is_named_and_comes_again(monkeypatch):
