@@ -31,6 +31,7 @@ from .serving import (
     LoadedModel, frame_numbers, load_model, model_bytes, restore_model, score_rows, table_numbers)
 from .seen import write_seen
 from .contents import on_disk
+from .views import write_view
 from .outputs import clear_leftovers, require_free, write_table
 from .vocabulary import canonical_columns, find_vocabulary, is_known
 from .lines import BATCH, Wanted
@@ -485,17 +486,33 @@ def score_frame(
     return frame.map_partitions(score_partition, there, keep, meta=empty)
 
 # %% ../nbs/11_files.ipynb #616b260c
+def _with_pasts(
+    model: LoadedModel, source: str | Path, header: Sequence[str],
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    "Features, faults and contexts of all tables at a path; without a view contexts of no columns."
+    if model.view:
+        hosts = Hosts(model.view.memory())  # one past, in the order of the files
+        for path in find_tables(source)[0].values():
+            for batch, past in with_contexts(open_table(path, header=header), model.recipe, hosts):
+                yield batch.X, batch.faults, past
+    else:
+        for X, faults in table_numbers(source, model.recipe, header): yield X, faults, np.empty((len(X), 0))
+
+
 def _benign_scores(
     model: LoadedModel, source: str | Path, limit: int, header: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, int]]:
     "Sorted scores of the first `limit` fresh records of files; and how many rows are bad, and were seen."
     parts = []
     left_out = {"bad": 0, "seen": 0}
-    for rows, faults in table_numbers(source, model.recipe, header):
-        good = np.isfinite(rows).all(axis=1) & np.equal(faults, None).astype(bool)
-        X = rows[good]
+    for rows, faults, pasts in _with_pasts(model, source, header):
+        whole = np.isfinite(rows).all(axis=1) & np.isfinite(pasts).all(axis=1)
+        good = whole & np.equal(faults, None).astype(bool)
+        X, past = rows[good], pasts[good]
         new = np.ones(len(X), bool) if model.seen is None else ~model.seen.was_trained_on(X)
-        if sum(map(len, parts)) < limit: parts.append(model.detector.anomaly_score(X[new]))
+        if sum(map(len, parts)) < limit and new.any():
+            scores = model.detector.anomaly_score(X[new])
+            parts.append(model.view.judge(scores, past[new]).score if model.view else scores)
         left_out["bad"] += int((~good).sum())
         left_out["seen"] += int((~new).sum())
     return np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0), left_out
@@ -514,20 +531,22 @@ def recalibrate(
     own = [model] if isinstance(model, (str, Path)) else []
     require_free({target: "flow"}, [*own, *map(on_disk, find_sources(source).values())], force)
     loaded = load_model(model)
-    if loaded.view: raise ValueError("model has a view of hosts: train again with context")
-    detector = loaded.detector
+    detector, view = loaded.detector, loaded.view
     scores, left_out = _benign_scores(loaded, source, limit, header)
     if len(scores) < 100:
         wanted = "at least 100 benign records to calibrate on that the model has not seen"
         also = f" and {left_out['seen']:,} that it was trained on" if left_out["seen"] else ""
         raise ValueError(f"source must hold {wanted}, got {len(scores)}{also}")
-    old = detector.threshold_
-    if fpr is not None: detector.fpr = fpr
+    judge = view or detector  # whose scores they are
+    old = judge.threshold_
+    if fpr is not None: judge.fpr = fpr
+    judge.set_calibration(scores)
     clear_leftovers(Path(target).parent)
     with atomic_path(target) as temporary:
-        write_seen(detector.set_calibration(scores).save(temporary), loaded.seen)
-    return {"n_calibration": len(scores), "threshold": detector.threshold_, "old_threshold": old,
-            "fpr": detector.fpr, "alarm_rate_before": float((scores > old).mean()), **left_out}
+        write_seen(detector.save(temporary), loaded.seen)
+        write_view(temporary, view)
+    return {"n_calibration": len(scores), "threshold": judge.threshold_, "old_threshold": old,
+            "fpr": judge.fpr, "alarm_rate_before": float((scores > old).mean()), **left_out}
 
 # %% ../nbs/11_files.ipynb #f4fe5f49
 def capacity_plan(

@@ -109,9 +109,33 @@ def test_another_rate_moves_the_threshold_of_the_view(place):
     assert loose.view.threshold_ < model.view.threshold_ and (loose.view.calibration_scores_ > loose.view.threshold_).mean() == pytest.approx(0.2, abs=0.01)
 
 
+def law_renewed(renew, folder):
+    "A network that asks twice as often is flagged no more than promised, once some of its hours were calibrated on."
+    day = connections(2400, 5)
+    day["Timestamp"] = 1.6e9 + (day["Timestamp"] - 1.6e9) / 2
+    day[:1200].to_csv(folder / "first.csv", index=False)
+    day.to_csv(folder / "both.csv", index=False)
+    said = renew(folder / "model.safetensors", folder / "first.csv", folder / "renewed.safetensors")
+    model = load_model(folder / "renewed.safetensors")
+    assert model.view.threshold_ == said["threshold"] and said["n_calibration"] == len(model.view.calibration_scores_)
+    score_files(model, folder / "both.csv", folder / "both.parquet", progress=False)
+    assert pd.read_parquet(folder / "both.parquet")["is_anomaly"][1200:].mean() <= 0.03 < said["alarm_rate_before"]
+
+
+def test_law_renewed(place): law_renewed(recalibrate, place[0])
+
+
+def test_law_renewed_catches_records_alone(place):
+    def alone(model, source, target):
+        loaded = load_model(model)
+        said = recalibrate(loaded.detector, source, target)
+        write_view(target, loaded.view)
+        return said
+    with pytest.raises(AssertionError): law_renewed(alone, place[0])
+
+
 def test_what_a_view_refuses(place):
     folder, _, _ = place
-    with pytest.raises(ValueError, match="view of hosts"): recalibrate(folder / "model.safetensors", folder / "usual.csv", folder / "new.safetensors")
     connections(50, 2).drop(columns="Timestamp").to_csv(folder / "timeless.csv", index=False)
     report = score_files(load_model(folder / "model.safetensors"), folder / "timeless.csv", folder / "t.parquet", progress=False)
     assert "time and both addresses" in report.files["error"][0]
