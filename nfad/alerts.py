@@ -273,6 +273,8 @@ def counted(
     some = f"{passing:,} {'passes' if passing == 1 else 'pass'} {rule} (p <= {alerts.p_limit:.2g})"
     shown = len(alerts.table)
     follow = f"the {shown:,} highest scores follow" if shown > 1 else "the highest score follows"
+    is_ranked = alerts.table["anomaly_score"].is_monotonic_decreasing
+    if not is_ranked: follow = f"{number_of(shown, 'record')} to ask about follow{'s' * (shown == 1)}"
     if alerts.suppressed:
         follow = f"{number_of(shown, 'record')} that no rule hides follow{'s' * (shown == 1)}"
     return f"{high}, {some if passing else 'none passes ' + rule}; {follow}."

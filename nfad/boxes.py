@@ -6,9 +6,10 @@
 __all__ = ['Boxes']
 
 # %% ../nbs/02_boxes.ipynb #465674e9
-import numba
 import numpy as np
 from fastcore.basics import patch
+
+from .kernels import kernel
 
 # %% ../nbs/02_boxes.ipynb #81572ddc
 AXES = 8    # of a group: a box is measured along the first group
@@ -74,9 +75,8 @@ def _fill(self: Boxes, Q: np.ndarray, unit: np.ndarray, parts: list[np.ndarray])
     self.points = self.points.reshape(n * self.n_groups, AXES, LANES)
 
 # %% ../nbs/02_boxes.ipynb #5ce56e2a
-_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
-_vector = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True,
-                     fastmath={"contract", "nnan", "nsz"})
+_kernel = kernel(error_model="numpy")
+_vector = kernel(error_model="numpy", forceinline=True, fastmath={"contract", "nnan", "nsz"})
 
 
 @_kernel

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, NamedTuple
 
-import numba
 import numpy as np
 from fastcore.basics import patch
 
+from .kernels import kernel
 from .vocabulary import CAPTURE_MAGIC
 
 # %% ../nbs/00e_capture.ipynb #1bf89a04
@@ -58,8 +58,8 @@ class Frames(NamedTuple):
 # %% ../nbs/00e_capture.ipynb #2a081b4f
 _LONGEST = 1 << 20  # bytes of a frame; more is damage (the usual limit is 256 KiB)
 _FULL, _DAMAGED, _BLOCK, _SKIP = 0, 1, 2, 3  # why a kernel stopped
-_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
-_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+_kernel = kernel(error_model="numpy")
+_inlined = kernel(error_model="numpy", forceinline=True)
 
 
 @_inlined

@@ -10,9 +10,10 @@ import base64
 import hashlib
 import struct
 
-import numba
 import numpy as np
 import pyarrow as pa
+
+from .kernels import kernel
 
 # %% ../nbs/00e_community.ipynb #4424d2b1
 def _one_id(version: int, ends: tuple, protocol: int, seed: int) -> str:
@@ -45,13 +46,13 @@ def community_ids(
     return np.array(said, object)
 
 # %% ../nbs/00e_community.ipynb #635fcd3d
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _turn(word, places):
     "A 32-bit word turned to the left."
     return (word << np.uint64(places) | word >> np.uint64(32 - places)) & np.uint64(0xFFFFFFFF)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _sha1(words, state):
     "SHA-1 of one padded block: words (80,) uint64, of which 16 are given; writes state (5,) uint64."
     for i in range(16, 80):
@@ -70,7 +71,7 @@ def _sha1(words, state):
     for i in range(5): state[i] &= np.uint64(0xFFFFFFFF)
 
 # %% ../nbs/00e_community.ipynb #2428f9b6
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _message(version, here, there, port, port_2, protocol, seed, held):
     "Writes what is hashed into held (64,) uint8, padded; the smaller end is given first."
     held[:] = 0
@@ -88,7 +89,7 @@ def _message(version, here, there, port, port_2, protocol, seed, held):
     held[62], held[63] = (at + 6) * 8 >> 8, (at + 6) * 8 & 255
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _base64(state, letters, text):
     "Writes 20 bytes, five words of 32 bits, as 28 letters."
     for group in range(7):
@@ -103,7 +104,7 @@ def _base64(state, letters, text):
     text[27] = 61
 
 # %% ../nbs/00e_community.ipynb #9827e554
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _all_ids(version, source, destination, ports, protocol, one_way, seed, letters, texts):
     "Writes the ids of n conversations into texts (n, 30) uint8."
     held, words, state = np.zeros(64, np.uint8), np.zeros(80, np.uint64), np.zeros(5, np.uint64)

@@ -8,11 +8,11 @@ __all__ = ['host_columns', 'HostCells', 'host_cells', 'HostMemory']
 # %% ../nbs/04a_context.ipynb #e9c9bf41
 from typing import NamedTuple, Sequence
 
-import numba
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from .kernels import kernel
 from .core import require_between, require_positive_int
 from .roles import times_of
 from .vocabulary import canonical_columns
@@ -93,7 +93,7 @@ _KINDS = ("source", "destination", "pair", "service")
 _N_SUMS = 4  # records, failed, and two of a kind's own: see `_read`
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _mixed(first, second):
     "One key of two, never 0."
     key = first * np.uint64(0x9E3779B97F4A7C15) ^ (second + np.uint64(0x7F4A7C15F39CC061))
@@ -103,7 +103,7 @@ def _mixed(first, second):
     return (key ^ (key >> np.uint64(32))) | np.uint64(1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _slot_of(keys, key):
     "Where a key stands, or may stand: open addressing, the next slot if one is taken."
     last = len(keys) - 1
@@ -112,7 +112,7 @@ def _slot_of(keys, key):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _fade(sums, pause, own, horizons, is_new, new):
     "Fades one slot to the present and counts a record; `new`: what a peer adds that was last seen so long ago."
     for h in range(len(horizons)):
@@ -123,7 +123,7 @@ def _fade(sums, pause, own, horizons, is_new, new):
         sums[h, 1] += own
 
 # %% ../nbs/04a_context.ipynb #8673eafa
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _learn_pause(rhythm, pause, is_new):
     "Number, mean and variance of the logarithms of pauses; the last ten or so count."
     if is_new:
@@ -137,7 +137,7 @@ def _learn_pause(rhythm, pause, is_new):
     rhythm[2] = (1 - weight) * (rhythm[2] + weight * apart * apart) if rhythm[0] > 1 else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _read(sums, rhythm, at, out):
     "What a record sees; `at`: slots of source, destination, pair and service."
     source, target, pair, _ = at
@@ -157,7 +157,7 @@ def _read(sums, rhythm, at, out):
     out[place + 2] = np.sqrt(max(rhythm[pair, 2], 0.0))
 
 # %% ../nbs/04a_context.ipynb #b2716901
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _walk(table, cells, horizons, start, room, out):
     "Records from `start` as long as there is room for four more slots; the next record, and slots that were taken."
     keys, last, sums, rhythm, clock = table
@@ -241,7 +241,7 @@ def _make_room(self: HostMemory) -> None:
     for new, old in zip(self.table[1:4], kept[1:], strict=True): new[at] = old
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _settle(keys, old):
     "Puts keys into an empty table; their slots."
     at = np.empty(len(old), np.int64)

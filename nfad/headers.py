@@ -10,10 +10,10 @@ import ipaddress
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
-import numba
 import numpy as np
 import pandas as pd
 
+from .kernels import kernel
 from .capture import CaptureReport, Frames, read_frames
 from .flowmeter import TCP, UDP
 
@@ -39,8 +39,8 @@ _REASONS = (
     "its headers are cut off", "its IP header is malformed", "its TCP or UDP header is malformed",
     "a later fragment without its first", "802.11, but no data", "802.11, encrypted",
     "PPP, but no IP", "its link type is not read", "tunnels in tunnels in tunnels")
-_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
-_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+_kernel = kernel(error_model="numpy")
+_inlined = kernel(error_model="numpy", forceinline=True)
 (_OK, _ARP, _LLC, _ETHERTYPE, _CUT, _BAD_IP, _BAD_TRANSPORT,
  _FRAGMENT, _NO_DATA, _ENCRYPTED, _NO_PPP, _LINK, _DEEP) = range(len(_REASONS))
 _IP4, _IP6, _ETHERNET = 0x0800, 0x86DD, 0x6558  # EtherTypes; the last is Ethernet in a tunnel

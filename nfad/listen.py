@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Iterator, Sequence
@@ -118,6 +119,8 @@ def bursts(
             while len(records) < _BURST: records += self.exports.read(*self.waiting.get_nowait())
         except queue.Empty: pass
         yield records
+    left = [self.waiting.get_nowait() for _ in range(self.waiting.qsize())]
+    yield [record for datagram in left for record in self.exports.read(*datagram)]
 
 
 @patch
@@ -168,16 +171,21 @@ class Unwritten:
     ):
         self.folder, self.records = folder, []
 
+    def begin(self) -> None:
+        "A hidden file that this process holds."
+        while True:
+            moment = f"{time.time_ns() // 1000:017d}"  # us since 1970: names sort by time
+            self.path = self.folder / f".netflow-{moment}.jsonl"
+            self.file = open(self.path, "xb")
+            if _holds(self.file) and self.path.exists(): return
+            self.file.close()  # somebody took it for a leftover before it was held
+
     def add(
         self, records: list[dict[str, Any]],  # a burst
     ) -> None:
         "Keeps records."
         if not records: return
-        if not self.records:
-            moment = f"{time.time_ns() // 1000:017d}"  # us since 1970: names sort by time
-            self.path = self.folder / f".netflow-{moment}.jsonl"
-            self.file = open(self.path, "xb")
-            _holds(self.file)
+        if not self.records: self.begin()
         self.file.write(b"".join(json.dumps(record).encode() + b"\n" for record in records))
         self.file.flush()
         self.records += records
@@ -191,18 +199,32 @@ class Unwritten:
         return target
 
 # %% ../nbs/11g_listen.ipynb #377282fe
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    "A record as it was kept; None for a line that was cut or damaged."
+    try: said = json.loads(line)
+    except (ValueError, RecursionError): return None
+    if not isinstance(said, dict): return None
+    numbers = (said.get(name) for name in _NUMBERS)
+    texts = (said.get(name) for name in _TEXTS)
+    is_sound = (all(n is None or type(n) is int and abs(n) < 1 << 63 for n in numbers)
+                and all(t is None or isinstance(t, str) for t in texts))
+    return said if is_sound else None
+
+
 def rescued(
     folder: Path,  # of a collection
 ) -> list[Path]:   # tables
     "Makes tables of what processes that were killed had heard."
     tables = []
     for path in sorted(folder.glob(".netflow-*.jsonl")):
-        with open(path, "rb") as file:
-            if not _holds(file): continue
-            records = [json.loads(line) for line in file if line.endswith(b"}\n")]
-            target = folder / f"{path.stem[1:]}.parquet"
-            if records and not target.exists(): tables.append(_write(records, target))
-        path.unlink(missing_ok=True)
+        target = folder / f"{path.stem[1:]}.parquet"
+        with suppress(FileNotFoundError):  # another collection was faster
+            if not path.is_file() or path.is_symlink(): continue
+            with open(path, "rb") as file:
+                if not _holds(file) or not path.exists(): continue
+                records = [record for record in map(_record_of, file) if record]
+                if records and not target.exists(): tables.append(_write(records, target))
+            path.unlink()
     return tables
 
 # %% ../nbs/11g_listen.ipynb #7b9f07da

@@ -6,6 +6,7 @@
 __all__ = ['incident_lines', 'incidents_html']
 
 # %% ../nbs/10c_page.ipynb #7d548da1
+import re
 from typing import Any, Sequence
 
 import numpy as np
@@ -92,18 +93,25 @@ def list_html(
     return f'<h2>Incidents</h2><table><tr>{titles}</tr>{"".join(rows)}</table>'
 
 # %% ../nbs/10c_page.ipynb #75c4c5eb
+def _in_short(reason: str) -> str:
+    "What a reason says first: the value, and what is usual."
+    told = re.sub(r" \([^()]*\)(?=;)", "", reason).replace("benign records like this one have", "usual:")
+    return "; ".join(told.split("; ")[:2])
+
+
 def incident_lines(
     table: pd.DataFrame,   # (n, ...) alerts
     incidents: Incidents,  # of them
     most: int = 10,        # incidents to show
 ) -> str:                  # "" without an incident
-    "The first incidents for a terminal, one a line."
+    "The first incidents for a terminal, one a line, each with the record that stands for it."
     shown = incidents.table.head(most)
     if shown.empty: return ""
     first = table.iloc[shown["representative"]]
-    columns = {"incident": shown["incident"].to_numpy(), "records": shown["n_alerts"].to_numpy(),
-               "rank": first["rank"].to_numpy(), "score": shown["highest_score"].to_numpy(),
-               "p_value": first["p_value"].to_numpy(), "what": _first_reasons(table, incidents)[:most]}
+    columns = {"incident": shown["incident"], "records": shown["n_alerts"], "rank": first["rank"],
+               "score": first["anomaly_score"], "p_value": first["p_value"],
+               "what": [_in_short(reason) for reason in _first_reasons(table, incidents)[:most]]}
+    columns = {name: np.asarray(column) for name, column in columns.items()}
     more = f"\n{len(incidents.table) - most:,} more incidents" * (len(incidents.table) > most)
     return terminal_table(pd.DataFrame(columns)) + more
 

@@ -6,16 +6,16 @@
 __all__ = ['FLOW', 'add_packet', 'begin_flow', 'flow_columns']
 
 # %% ../nbs/01_running.ipynb #17daecfe
-import numba
 import numpy as np
 import pandas as pd
 
+from .kernels import kernel
 from .flowmeter import FIN, PSH, SYN
 from .vocabulary import FLOW_FEATURES
 
 # %% ../nbs/01_running.ipynb #ebf2b116
-_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
-_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+_kernel = kernel(error_model="numpy")
+_inlined = kernel(error_model="numpy", forceinline=True)
 _COUNT, _TOTAL, _MEAN, _SQUARES, _LOW, _HIGH = range(6)  # columns of running statistics
 
 

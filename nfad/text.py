@@ -8,7 +8,6 @@ __all__ = ['printable', 'printable_lines', 'terminal_table', 'html_text', 'html_
 # %% ../nbs/00_text.ipynb #5432b927
 import html
 import re
-import textwrap
 from typing import Any
 
 # %% ../nbs/00_text.ipynb #c8fe16d6
@@ -31,7 +30,7 @@ def printable_lines(
 # %% ../nbs/00_text.ipynb #94b34afe
 def terminal_table(
     table: Any,        # a pandas DataFrame, at least two columns; the last one holds texts
-    width: int = 120,  # letters of a line; 40 at least are left for the texts
+    width: int = 100,  # letters of a line; 40 at least are left for the texts
 ) -> str:              # a line for each row, below the names
     "A table for a terminal."
     *_, words = table.columns
@@ -39,7 +38,8 @@ def terminal_table(
     numbers = table.drop(columns=words).map(shown)
     lines = numbers.to_string(index=False, float_format="{:.4g}".format).splitlines()
     room = max(width - len(lines[0]) - 2, 40)
-    texts = [textwrap.shorten(printable(text), room, placeholder=" ...") for text in (words, *table[words])]
+    texts = [printable(text) for text in (words, *table[words])]
+    texts = [text if len(text) <= room else f"{text[:room - 4]} ..." for text in texts]
     return "\n".join(f"{line}  {text}".rstrip() for line, text in zip(lines, texts, strict=True))
 
 # %% ../nbs/00_text.ipynb #b992e555

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numba
 import pandas as pd
 from fastcore.basics import patch
 
+from .kernels import kernel
 from .core import (atomic_path, read_header, read_model, reading_model, require_finite, require_positive_int,
                        write_model)
 from .tail import Tail
@@ -203,7 +203,7 @@ def anomaly_score(
 _BLOCK = 128  # records that walk through a tree together
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _walk(place, feature, threshold, child, value, root, out):
     "Adds up the values of the leaves of each record."
     node = np.empty(_BLOCK, np.int32)

@@ -300,15 +300,22 @@ Variance | size | bytes^2 | variance of packet sizes
 
 # %% ../nbs/00a_vocabulary.ipynb #8f90f587
 _FIRST_WINDOWS = """
-flow_duration | timing | s | time from the first to the last packet
-Srate | rate | packets/s | packets per second that were sent
-Drate | rate | packets/s | packets per second that were received
-urg_count | flags | count | packets with the URG flag
-Magnitue | size | bytes^0.5 | root of the sum of both directions' mean packet sizes
-    = Magnitude
-Radius | size | bytes | root of the sum of both directions' variances of packet sizes
-Covariance | size | bytes^2 | covariance of the packet sizes of both directions
-Weight | count | packets^2 | packets sent times packets received
+Window duration | timing | s | time from the first to the last packet
+    = flow_duration
+Window Srate | rate | packets/s | packets per second that were sent
+    = Srate
+Window Drate | rate | packets/s | packets per second that were received
+    = Drate
+Window urg_count | flags | count | packets with the URG flag
+    = urg_count
+Window magnitude | size | bytes^0.5 | root of the sum of both directions' mean packet sizes
+    = Magnitue, Magnitude
+Window radius | size | bytes | root of the sum of both directions' variances of packet sizes
+    = Radius
+Window covariance | size | bytes^2 | covariance of the packet sizes of both directions
+    = Covariance
+Window weight | count | packets^2 | packets sent times packets received
+    = Weight
 """
 
 # %% ../nbs/00a_vocabulary.ipynb #e579f8ff
@@ -470,11 +477,11 @@ def canonical_columns(
 ) -> list[str]:              # same length; unknown names keep their spelling without padding
     "One canonical name per column; a repeated column gets `.1` behind its name."
     vocabulary = find_vocabulary(columns)
-    found, times = [], Counter()
+    found, times, present = [], Counter(), {str(c).strip() for c in columns} | {None}
     for column in columns:
         name = re.sub(r"^\ufeff", "", str(column)).strip().strip("'\"").strip()
         if vocabulary == "tor_arff": name = _TOR_NAMES.get(name, name)
-        elif vocabulary == "ciciot2023" and name in _IOT_NAMES: name = _IOT_NAMES[name]
+        elif vocabulary == "ciciot2023" and _IOT_NAMES.get(name) not in present: name = _IOT_NAMES.get(name, name)
         elif vocabulary in _WORDS: name = _WORDS[vocabulary].get(column_key(name), name)
         elif name not in IOT_COLUMNS: name = _BY_KEY.get(column_key(name), name)
         found.append(f"{name}.{times[name]}" if times[name] else name)

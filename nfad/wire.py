@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
-import numba
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from .kernels import kernel
 from .core import require_choice
 from .capture import CaptureReport
 from .community import quick_ids
@@ -46,8 +46,8 @@ class _Rules(NamedTuple):
     most: int   # flows in the table
 
 # %% ../nbs/01_wire.ipynb #cbdb4205
-_kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
-_inlined = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+_kernel = kernel(error_model="numpy")
+_inlined = kernel(error_model="numpy", forceinline=True)
 _OPEN, _CLOSING, _GONE, _FREE = range(4)      # chains of rows, and states of a flow
 _DONE, _FULL, _GROW = range(3)                # why the kernel stopped
 _LATE, _OTHER, _EVICTED, _SHORT = range(4)    # what is counted

@@ -1,4 +1,5 @@
 """Laws of a listener: what was sent comes out in order, strangers and losses are counted, files hold every record once."""
+import os
 import signal
 import socket
 import subprocess
@@ -136,3 +137,25 @@ def test_a_kill_loses_nothing(tmp_path, most): law_a_kill_loses_nothing(tmp_path
 def test_the_law_catches_a_collection_that_forgets(tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "rescued", lambda folder: [path.unlink() for path in folder.glob(".netflow-*")] and [])
     with pytest.raises((AssertionError, ValueError)): law_a_kill_loses_nothing(tmp_path / "a", 100)
+
+
+def test_what_is_damaged_ends_no_collection(tmp_path):
+    "Cut, glued and foreign lines are left out; what is no file of a collection is left alone; sound lines are saved."
+    class Silent:
+        def bursts(self, seconds): return iter([])
+    lines = [b'{"IN_BYTES": 5}', b"garbage }", b"\0" * 40, b'{"IN_BYTES": 1}{"IN_BYTES": 2}', b'{"IN_BYTES": "x"}', b'{"IN_BYTES": 1.5}',
+             b'{"IN_BYTES": 18446744073709551616}', b'{"Source IP": {}}', b"[" * 100_000, b'{"IN_BYTES": 6}', b'{"IN_BYTES": 7']
+    (tmp_path / ".netflow-1.jsonl").write_bytes(b"\n".join(lines))
+    (tmp_path / ".netflow-2.jsonl").mkdir()
+    (tmp_path / "mine.txt").write_bytes(b'{"IN_BYTES": 9}\n')
+    (tmp_path / ".netflow-3.jsonl").symlink_to(tmp_path / "mine.txt")
+    os.mkfifo(tmp_path / ".netflow-4.jsonl")
+    table, = collect(Silent(), tmp_path)
+    assert pd.read_parquet(table)["IN_BYTES"].tolist() == [5, 6] and (tmp_path / "mine.txt").is_file()
+
+
+def test_what_waits_at_the_end_is_read():
+    with Listener("127.0.0.1:0") as port:
+        send(port.address, [export_datagram(records, 10, sequence=20 * k) for k, records in enumerate(SENT[:9])])
+        time.sleep(0.5)
+        assert sum(map(len, port.bursts(0.0))) == 180

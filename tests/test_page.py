@@ -76,4 +76,6 @@ def test_incidents_in_lines():
     assert len(lines) == 5 and lines[-1] == f"{len(found.table) - 3:,} more incidents" and "\u202e" not in "".join(lines)
     ranks = [int(line.split()[2]) for line in lines[1:4]]
     assert [found.of[rank - 1] for rank in ranks] == [1, 2, 3]
+    for rank, line in zip(ranks, lines[1:4]):  # score and p-value are of the record that is named
+        assert np.isclose(float(line.split()[3]), table["anomaly_score"].iloc[rank - 1], rtol=1e-3) and float(line.split()[4]) == 0.01
     assert incident_lines(table, find_incidents(table.head(0), np.zeros((0, 3)), np.zeros((9, 3)), 9, 9)) == ""

@@ -83,7 +83,7 @@ def law_terminal(show):
     table = pd.DataFrame({"rank": range(1, 6), "file": ["a.csv", "b\n.csv", "c", "d", "e"], "what": texts})
     lines = show(table, 80).split("\n")
     assert len(lines) == 6 and all(len(line) <= 80 for line in lines)
-    assert not any(sign in line for line in lines for sign in "\x1b\r\t") and lines[2].endswith("...") and "short" in lines[1]
+    assert not any(sign in line for line in lines for sign in "\x1b\r\t") and lines[2].endswith("...") and "short" in lines[1] and "xxxx" in lines[3]
 
 
 def test_terminal(): law_terminal(terminal_table)

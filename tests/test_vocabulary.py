@@ -136,19 +136,21 @@ def law_first_release(rename):
     "The first release of CIC-IoT2023 has 46 known columns; the same general names mean nothing elsewhere."
     names = rename(FIRST_HEADER)
     assert len(names) == 46 and set(names) == {*IOT_COLUMNS, *FIRST_RELEASE, "Protocol Type", "Number"} - {"IGMP"}
-    assert names[3] == "Time_To_Live" and names[0] == "flow_duration" and names[41] == "Magnitue"
+    assert names[3] == "Time_To_Live" and names[0] == "Window duration" and names[41] == "Window magnitude"
     assert rename(["flow_duration", "Duration", "Weight"]) == ["Flow Duration", "Duration", "Weight"]
+    assert rename(["Duration", *IOT_COLUMNS]) == ["Duration", *IOT_COLUMNS]  # a column that somebody added
 
 
 def test_first_release():
     law_first_release(canonical_columns)
     assert find_vocabulary(FIRST_HEADER) == "ciciot2023" and not is_known("Weight") and not is_known("Radius")
     assert find_vocabulary(["srate", "drate", "dur", "rate", "Weight", "Radius"]) != "ciciot2023"
-    assert COLUMNS.unit[COLUMNS.name == "flow_duration"].tolist() == ["s"]
+    assert COLUMNS.unit[COLUMNS.name == "Window duration"].tolist() == ["s"]
+    assert not {"Weight", "Radius", "Duration", "Srate", "Covariance"} & set(FEATURES.name)  # a user's own have no unit
 
 
 @pytest.mark.parametrize("rename", [
-    lambda columns: [name for name in columns], lambda columns: ["Flow Duration" if n == "flow_duration" else n for n in canonical_columns(columns)],
+    lambda columns: [name for name in columns], lambda columns: ["Flow Duration" if n == "Window duration" else n for n in canonical_columns(columns)],
     lambda columns: ["Time_To_Live" if n == "Duration" else n for n in canonical_columns(columns)]])
 def test_first_release_law_catches(rename):
     with pytest.raises(AssertionError): law_first_release(rename)
