@@ -16,6 +16,7 @@ def kernel(
 ) -> Callable:       # a decorator
     "Compiles a function when it is first called, without the interpreter's lock."
     def compiled(function):
-        try: return numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError: return numba.njit(nogil=True, **options)(function)  # no place for a cache
+        settings = {"nogil": True} | options
+        try: return numba.njit(cache=True, **settings)(function)
+        except RuntimeError: return numba.njit(**settings)(function)  # no place for a cache
     return compiled

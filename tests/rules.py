@@ -20,7 +20,7 @@ MOST_README, MOST_PROSE = 1200, 250              # words of README.md; of a pros
 MOST_LINES, MOST_NAMES, MOST_CELL = 650, 25, 40  # of a module, of its public names, of an exported cell
 WIDEST, WIDE, WIDE_SHARE = 120, 100, 0.05        # characters; share of exported lines that may be wider than `WIDE`
 LESSON_WITHIN, LESSON_SHARE = 3, 0.9             # cells after a definition; share of public functions and classes with a lesson
-NO_PICTURE = {"00_core", "00_extras", "00_text", "00f_outputs", "00a_vocabulary", "00c_docs", "00c_stubs", "01c_releases", "11b_grid", "00g_commands", "00h_journal", "11e_answering", "11k_live", "11l_teaching", "13_cli"}  # nothing to see but text
+NO_PICTURE = {"00_core", "00_extras", "00_text", "00d_kernels", "00f_outputs", "00a_vocabulary", "00c_docs", "00c_stubs", "01c_releases", "11b_grid", "00g_commands", "00h_journal", "11e_answering", "11k_live", "11l_teaching", "13_cli"}  # nothing to see but text
 EVENING_PATH = {  # seven notebooks for one evening, and how many words each may take as a page: prose, code and text outputs
     "01_packets": 2000, "01d_splits": 1300, "02a_flow": 2200, "02c_statistics": 2000,
     "03_train": 1100, "04_score": 1900, "04c_reasons": 1500}
