@@ -112,7 +112,8 @@ def _inspect(
     "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing or looks wrong."
     from nfad.overview import look_at
     seen = look_at(path, label_column or None, names_of(header), missing, sensor)
-    given = [f"--{name}={value}" for name, value in (("label-column", label_column), ("header", header)) if value]
+    label = label_column or ("none" if seen.label == "none" else "")  # no labels: somebody must vouch for them
+    given = [f"--{name}={value}" for name, value in (("label-column", label), ("header", header)) if value]
     return Said(seen.to_dict(), f"{seen}\n{_next('train', path, *given)}")
 
 # %% ../nbs/13_cli.ipynb #579f5a96
