@@ -7,6 +7,7 @@ __all__ = ['Listener', 'speaks_nfdump', 'collect']
 
 # %% ../nbs/11g_listen.ipynb #398533e8
 import json
+import os
 import queue
 import socket
 import threading
@@ -128,7 +129,8 @@ def account(
     self: Listener,
 ) -> dict[str, int]:  # what -> how many
     "What came, and what was lost or could not be read."
-    return self.exports.account() | {what: n for what, n in self.counts.items() if n}
+    counts = dict(self.counts) | {"datagrams that still wait": self.waiting.qsize()}
+    return self.exports.account() | {what: n for what, n in counts.items() if n}
 
 # %% ../nbs/11g_listen.ipynb #31f728a5
 def speaks_nfdump(
@@ -238,6 +240,7 @@ def collect(
     "Writes what exporters send to files, until the time is over or somebody interrupts."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK): raise PermissionError(f"{folder} cannot be written to")
     clear_leftovers(folder)
     files, heard, began = rescued(folder), Unwritten(folder), time.monotonic()
     try:

@@ -158,4 +158,10 @@ def test_what_waits_at_the_end_is_read():
     with Listener("127.0.0.1:0") as port:
         send(port.address, [export_datagram(records, 10, sequence=20 * k) for k, records in enumerate(SENT[:9])])
         time.sleep(0.5)
-        assert sum(map(len, port.bursts(0.0))) == 180
+        assert port.account()["datagrams that still wait"] == 9
+        assert sum(map(len, port.bursts(0.0))) == 180 and "datagrams that still wait" not in port.account()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="cannot be written"): collect(None, tmp_path)
