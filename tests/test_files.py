@@ -141,11 +141,12 @@ def test_done_is_skipped_and_changes_are_not(model, detector, tmp_path):
 KILLED = """
 import sys, time
 from nfad import files
-judge_rows = files.judge_rows
+from nfad.detector import FlowDetector
+score = FlowDetector.anomaly_score
 def slow(*args):
     time.sleep(0.3)
-    return judge_rows(*args)
-files.judge_rows, files.BATCH = slow, 100
+    return score(*args)
+FlowDetector.anomaly_score, files.BATCH = slow, 100
 files.score_files(*sys.argv[1:4], progress=False)
 """
 

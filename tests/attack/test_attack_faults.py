@@ -18,7 +18,6 @@ import pytest
 import attacks
 from attacks import ATTACKS, run_attacks
 from invariants import all_is_whole, cheap_model, contents, no_traceback, same_scores
-from nfad import files
 from nfad.answers import read_verdicts
 from nfad.cli import main
 from nfad.core import read_header, read_model
@@ -113,11 +112,11 @@ def test_an_old_run_outlives_a_full_disk(home, small_disk, capsys):
 
 
 def test_a_folder_that_goes_away(home, monkeypatch, capsys):
-    rows = files.judge_rows
+    score = FlowDetector.anomaly_score
     def removing(*how):
         shutil.rmtree(home / "disk" / "out", ignore_errors=True)
-        return rows(*how)
-    monkeypatch.setattr(files, "judge_rows", removing)
+        return score(*how)
+    monkeypatch.setattr(FlowDetector, "anomaly_score", removing)
     law_no_room(*run(commands(home, home / "disk")["score"], capsys), home / "disk")
 
 
