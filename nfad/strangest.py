@@ -17,6 +17,7 @@ from .detector import FlowDetector
 from .flowmeter import Packets
 from .headers import read_pcap
 from .packets import plot_packets
+from .recordings import is_capture
 from .reasons import Explanation, explain_records
 from .score import conformal_p_values
 from .shapley import Background, summarize_background
@@ -82,7 +83,7 @@ def capture_records(
     folder: str | Path,  # captures, at any depth
 ) -> pd.DataFrame:       # records of `flow_records`, and `capture`: the file
     "The flow records of all captures of a folder."
-    paths = sorted(path for path in Path(folder).rglob("*.pcap*") if path.suffix != ".csv")
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file() and is_capture(path))
     if not paths: raise ValueError(f"folder must hold captures, got none in {folder}")
     return pd.concat([flow_records(path).assign(capture=str(path)) for path in paths], ignore_index=True)
 

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from nfad.packets import flows_from_packets
-from nfad.strangest import calibrating, packets_of, simulated_packets
+from nfad.strangest import calibrating, capture_records, packets_of, simulated_packets
+from nfad.throughput import simulated_frames, template_of, write_copies
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,9 @@ def test_the_law_catches_a_cut_through_files():
 
 def test_a_single_file_gives_a_share():
     assert 10 < calibrating(pd.Series(["a.pcap"] * 100)).sum() < 45
+
+
+def test_captures_are_found_by_what_they_hold(tmp_path):
+    write_copies(tmp_path / "a.cap", template_of(simulated_frames(3, 6)), 1)
+    for name in ("a.pcap.md5", "notes.txt", "a.pcap.nfstream.csv"): (tmp_path / name).write_text("no capture")
+    assert capture_records(tmp_path)["capture"].unique().tolist() == [str(tmp_path / "a.cap")]
