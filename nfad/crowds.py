@@ -151,6 +151,6 @@ def plot_found(
         color = plt.cm.tab10(i)
         ax.plot(share, rows["window_0.01"], "o-", color=color, label=figure_text(f"{name}, {n} records"))
         ax.plot(share, rows["alone_0.01"], "o:", color=color, alpha=0.6)
-    ax.set(xscale="log", ylim=(0, 1), xlabel="attack in the window (%)", ylabel="macro share found")
+    ax.set(xscale="log", ylim=(0, 1), xlabel="attack in the window (%)", ylabel="macro share found\n(dotted: alone)")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
