@@ -38,7 +38,8 @@ from .lines import BATCH, Wanted
 from .roles import column_roles
 from .contexts import VIEW_RESULT, Hosts, judge_rows, with_contexts
 from .together import WINDOW_RESULT, WindowQueue, in_windows
-from .tables import RESULT, ReadReport, Records, Table, find_tables, open_table, plan_columns
+from .sources import find_tables
+from .tables import RESULT, ReadReport, Records, Table, open_table, plan_columns
 from .columns import doubts_about, sample_of
 
 # %% ../nbs/11_files.ipynb #a6f6bd54
@@ -526,7 +527,7 @@ def recalibrate(
     limit: int = 200_000,      # records in use, from the beginning of the files
     force: bool = False,       # write over a file that is no model of nfad, or that is read
     header: Sequence[str] = (),  # names of the columns, for texts without a header
-) -> dict[str, Any]:           # both thresholds, records that made it, were bad, were seen; alarms before
+) -> dict[str, Any]:  # both thresholds, records that made it, were bad, were seen; alarms before; other files
     "Sets calibration scores and threshold from new benign records."
     own = [model] if isinstance(model, (str, Path)) else []
     require_free({target: "flow"}, [*own, *map(on_disk, find_sources(source).values())], force)
@@ -546,7 +547,8 @@ def recalibrate(
         write_seen(detector.save(temporary), loaded.seen)
         write_view(temporary, view)
     return {"n_calibration": len(scores), "threshold": judge.threshold_, "old_threshold": old,
-            "fpr": judge.fpr, "alarm_rate_before": float((scores > old).mean()), **left_out}
+            "fpr": judge.fpr, "alarm_rate_before": float((scores > old).mean()), **left_out,
+            "files_left_out": find_tables(source)[1]}
 
 # %% ../nbs/11_files.ipynb #f4fe5f49
 def capacity_plan(
