@@ -230,13 +230,13 @@ def list_datasets(
 def _find_files(
     source: DatasetSource,  # an entry of `DATASETS`
     folder: Path,           # data folder
-) -> tuple[list[Path], dict[str, str]]:  # files of the first pattern that fits any; files left out -> why
+) -> tuple[dict[str, Path], dict[str, str]]:  # files of the first pattern that fits any; files left out -> why
     "The files of a data set, or an error that says how to get them."
     tables, left_out = _tables_of(source, folder)
     for pattern in source.patterns:
         chosen = [place for place in tables if _fits(place, pattern)]
         others = dict.fromkeys(sorted({*tables} - {*chosen}), f"{pattern} is read instead")
-        if chosen: return [tables[place] for place in sorted(chosen)], left_out | others
+        if chosen: return {place: tables[place] for place in sorted(chosen)}, left_out | others
     raise FileNotFoundError(
         f"data set {source.name!r} ({source.title}) is not in {folder}\n"
         f"  looked for: {', '.join(source.patterns)}\n  official files: {source.layout}\n"
@@ -249,15 +249,14 @@ def _find_files(
 def locate(
     name_or_path: str | Path,  # a name of `DATASETS`, or a file or a folder
     folder: Path,              # data folder
-) -> tuple[DatasetSource | None, list[Path], dict[str, str]]:  # entry, files, files left out -> why
+) -> tuple[DatasetSource | None, dict[str, Path], dict[str, str]]:  # entry, name -> file, files left out -> why
     "Where a data set is."
     name = str(name_or_path)
-    if name == "demo": return DATASETS["demo"], [Path("demo")], {}
+    if name == "demo": return DATASETS["demo"], {"demo": Path("demo")}, {}
     if name in DATASETS: return DATASETS[name], *_find_files(DATASETS[name], folder)
     path = Path(name_or_path)
     if path.exists():
-        found, left_out = find_tables(path)
-        return None, list(found.values()), left_out
+        return None, *find_tables(path)
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"no file or folder at {path} (looked from {Path.cwd()})")
     choices = list(DATASETS)

@@ -329,7 +329,7 @@ def _explain(
     beside = None if quick else benign_beside(model, background)
     benign = benign_records(beside, loaded.recipe) if beside else None
     rules = names_of(suppress)
-    if ask and rules: raise ValueError("ask and suppress exclude each other: rules hide alerts, not questions")
+    if ask and rules: raise ValueError("ask and suppress exclude each other: rules hide no questions")
     if ask:
         from nfad.questions import answered_records, find_questions
         known = answered_records(loaded, names_of(answered))
@@ -384,8 +384,8 @@ def _recalibrate(
     said = recalibrate(model, source, target, fpr, force=force, header=names_of(header))
     text = ("threshold {old_threshold:.3f} -> {threshold:.3f} from {n_calibration:,} records "
             "({alarm_rate_before:.2%} of them were above the old one)")
-    if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
-    if said["bad"]: text += "; {bad:,} without a score"
+    why = dict(seen="that the model was trained on", bad="without a score", beyond="beyond the limit")
+    text += "".join(f"; {said[key]:,} {why[key]} were left out" for key in why if said[key])
     lines = [f"{target}: {text.format(**said)}", *files_named(said["files_left_out"])]
     return Said(said, "\n".join(map(printable, lines)))
 
@@ -395,17 +395,17 @@ def _evaluate_files(
 ) -> dict[str, Any]:
     "Metrics on a file of benign and a file of attack records."
     import numpy as np
-    from nfad.account import both_left_out
     from nfad.score import evaluate
     from nfad.serving import load_model, table_scores
     from nfad.sources import find_tables
     loaded = load_model(model, fpr)
-    benign, attack = (table_scores(loaded, path, names_of(header)) for path in (benign_path, attack_path))
-    scores = np.concatenate([benign, attack])
-    kinds = np.repeat(["benign", "attack"], [len(benign), len(attack)])
+    paths = benign_path, attack_path
+    both = [table_scores(loaded, path, names_of(header)) for path in paths]
+    scores, kinds = np.concatenate(both), np.repeat(["benign", "attack"], [*map(len, both)])
     good = np.isfinite(scores)
     known, promised = loaded.detector.calibration_scores_, loaded.reference.fpr
-    others = both_left_out(find_tables(benign_path)[1], find_tables(attack_path)[1])
+    others = {Path(path, name).as_posix(): why for path in paths
+              for name, why in find_tables(path)[1].items()}
     counted = {"bad": int((~good).sum()), "files_left_out": others}
     return evaluate(kinds[good], scores[good], known, promised) | counted
 
@@ -449,6 +449,7 @@ def _evaluate(
     force: bool = False,       # write over a score.json that nfad did not write
 ) -> Said:                     # metrics
     "Measures a detector: AUROC, rates at the threshold, each attack class."
+    from nfad.account import files_named
     path = Path(model)
     if bool(benign_path) != bool(attack_path):
         raise ValueError("give both benign_path and attack_path, or neither")
@@ -458,7 +459,7 @@ def _evaluate(
     else: result = _evaluate_run(folder, fpr or model_facts(file).get("fpr", 0.01), force)
     number = lambda value: f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
     shown = [f"{key:<20}{number(result[key])}" for key in _FIGURES if key in result]
-    return Said(result, "\n".join(shown))
+    return Said(result, "\n".join([*shown, *files_named(result.get("files_left_out", {}))]))
 
 # %% ../nbs/13_cli.ipynb #652ff162
 def parameters_of(
@@ -605,7 +606,7 @@ def _warn(message: Any, *where: Any) -> None:
 
 
 def _is_pipe(value: str) -> bool:
-    "Whether a word of the command line names a pipe; most words name nothing, and some are too long for a name."
+    "Whether a word of the command line names a pipe; most name nothing, some are too long."
     try: return stat.S_ISFIFO(os.stat(value).st_mode)
     except (OSError, ValueError): return False
 

@@ -182,6 +182,7 @@ def _uses(
 def _lost(
     tables: Sequence[Table],
     uses: dict[str, str],  # from `_uses`
+    most: int = 3,         # sets of columns that have a line of their own
 ) -> list[str]:            # in words, one line for each set of columns
     "Which files lack columns that others have."
     gone = [name for name, use in uses.items() if use == "not in every file"]
@@ -189,8 +190,11 @@ def _lost(
     for table in tables:
         names = {*canonical_columns(table.names)}
         files.setdefault(tuple(name for name in gone if name not in names), []).append(table.name)
-    return [f"{some_of(names, 3)} without {some_of(lacked, 4)}: what one file lacks is used of none"
-            for lacked, names in files.items() if lacked][:3]
+    lacking = [(lacked, names) for lacked, names in files.items() if lacked]
+    told = [f"{some_of(names, 3)} without {some_of(lacked, 4)}: what one file lacks is used of none"
+            for lacked, names in lacking[:most]]
+    more = [name for _, names in lacking[most:] for name in names]
+    return told + [f"{some_of(more, 12)} without other columns"] * bool(more)
 
 # %% ../nbs/01c_columns.ipynb #99721de4
 MISSING = ("auto", "drop", "indicate")

@@ -8,13 +8,12 @@ __all__ = ['Dataset', 'open_all', 'row_ids', 'load_dataset']
 # %% ../nbs/01c_data.ipynb #75242038
 import hashlib
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -109,7 +108,7 @@ def _open_source(
 # %% ../nbs/01c_data.ipynb #f2280857
 def open_all(
     source: DatasetSource | None,  # its entry, if it has one
-    paths: Sequence[Path],         # of the files
+    paths: Mapping[str, Path],     # name of a file -> its path, by `locate`
     report: ReadReport,            # account that all of them go on with
     cache: bool = True,            # keep the simulated records
     allow_pickle: bool = False,    # True runs the code inside pickle files
@@ -118,9 +117,7 @@ def open_all(
 ) -> tuple[list[Table], dict[str, str]]:  # tables; and files left out -> why
     "The tables at all paths."
     tables, left_out = [], {}
-    shared = os.path.commonpath([path.parent for path in paths])
-    for path in paths:
-        name = path.relative_to(shared).as_posix()
+    for name, path in paths.items():
         try: table = _open_source(source, path, report, cache, allow_pickle, header)
         except ValueError as error:
             if len(paths) == 1 or path.suffix.lower() in PICKLE_ENDINGS: raise
@@ -617,7 +614,7 @@ def load_dataset(
     way_out = "feature_set all takes what is there; `nfad datasets` lists releases"
     require_columns(known, base, f"this choice from {str(name_or_path)!r} ({way_out})")
     if not wanted:
-        raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")
+        raise ValueError(f"{tables[0].path} has no numeric feature column; left out: {dict(plan.skipped)}")
     if max_per_class is not None: require_positive_int(max_per_class, "max_per_class")
     frame, report = _read(tables, plan, base, cache, progress, max_per_class)
     gone = both_left_out(left_out, no_tables)

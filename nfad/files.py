@@ -505,9 +505,9 @@ def _with_pasts(
 def _benign_scores(
     model: LoadedModel, source: str | Path, limit: int, header: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, int]]:
-    "Sorted scores of the first `limit` fresh records of files; and how many rows are bad, and were seen."
+    "Sorted scores of the first `limit` fresh records of files; and how many rows are bad, were seen, are beyond."
     parts = []
-    left_out = {"bad": 0, "seen": 0}
+    left_out = {"bad": 0, "seen": 0, "beyond": -limit}
     for rows, faults, pasts in _with_pasts(model, source, header):
         whole = np.isfinite(rows).all(axis=1) & np.isfinite(pasts).all(axis=1)
         good = whole & np.equal(faults, None).astype(bool)
@@ -518,6 +518,8 @@ def _benign_scores(
             parts.append(model.view.judge(scores, past[new]).score if model.view else scores)
         left_out["bad"] += int((~good).sum())
         left_out["seen"] += int((~new).sum())
+        left_out["beyond"] += int(new.sum())
+    left_out["beyond"] = max(left_out["beyond"], 0)
     return np.sort(np.concatenate(parts)[:limit]) if parts else np.zeros(0), left_out
 
 # %% ../nbs/11_files.ipynb #a10326e2
@@ -529,7 +531,7 @@ def recalibrate(
     limit: int = 200_000,      # records in use, from the beginning of the files
     force: bool = False,       # write over a file that is no model of nfad, or that is read
     header: Sequence[str] = (),  # names of the columns, for texts without a header
-) -> dict[str, Any]:  # both thresholds, records that made it, were bad, were seen; alarms before; other files
+) -> dict[str, Any]:  # both thresholds, records that made it, were bad, seen, beyond; alarms before; other files
     "Sets calibration scores and threshold from new benign records."
     own = [model] if isinstance(model, (str, Path)) else []
     require_free({target: "flow"}, [*own, *map(on_disk, _find_sources(source).values())], force)

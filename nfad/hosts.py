@@ -107,11 +107,13 @@ def find_hosts(
                 scored = frame[frame["anomaly_score"].notna()]
                 if not lacks: parts = [add_up([*parts, hour_sums(scored, m, by, hours)])]
                 n_rows, n_scored = n_rows + len(frame), n_scored + len(scored)
-    if not parts and n_rows:
+    if not n_scored:
+        raise ValueError(f"{target} holds no scored record, {n_rows:,} rows without a score")
+    if not parts:
         raise ValueError(f"no file of {target} has both {by} addresses and times")
-    placed = int(parts[0]["records"].sum()) if parts else 0
+    placed = int(parts[0]["records"].sum())
     left_out = {"without a score": n_rows - n_scored,
                 "without a host or a time": n_scored - placed}
-    table = judge_hours(parts[0], n_scored, fdr) if parts else pd.DataFrame()
+    table = judge_hours(parts[0], n_scored, fdr)
     others = no_scores(target, [path for path, _ in files])
     return Hosts(table, n_scored, {why: n for why, n in left_out.items() if n}, others)

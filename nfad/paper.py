@@ -75,7 +75,7 @@ def _hash_file(path: Path) -> str: return _hash(path.read_bytes()) if path.is_fi
 def _hash_data(name: str) -> str:
     "Of names and bytes of all files of a data set or a folder; `not here` where there are none."
     if name in DATASETS:
-        try: files = locate(name, data_dir())[1]
+        try: files = list(locate(name, data_dir())[1].values())
         except FileNotFoundError: files = []
     else: files = [path for path in (data_dir() / name).rglob("*") if path.is_file()]
     if not files: return "not here"

@@ -335,6 +335,17 @@ def test_recalibrate(trained, here, tmp_path):
     assert json.loads(here("info", tmp_path / "m.safetensors", "--json")[1])["threshold"] == json.loads(out)["threshold"]
 
 
+def test_recalibrate_counts_records_beyond_its_limit(trained, here, tmp_path, monkeypatch):
+    monkeypatch.setattr("nfad.files.recalibrate.__defaults__", (None, 300, False, ()))
+    for name, seed in (("a", 9), ("b", 10)): (traffic(250, seed) * 3).to_parquet(tmp_path / f"{name}.parquet")
+    status, out, _ = here("recalibrate", trained.model, tmp_path, tmp_path / "m.safetensors", "--json")
+    assert status == 0 and (json.loads(out)["n_calibration"], json.loads(out)["beyond"]) == (300, 200)
+    said = here("recalibrate", trained.model, tmp_path, tmp_path / "m.safetensors")[1]
+    assert "from 300 records" in said and "; 200 beyond the limit were left out" in said
+    out = here("recalibrate", trained.model, tmp_path / "a.parquet", tmp_path / "m.safetensors")[1]
+    assert "beyond" not in out
+
+
 def test_recalibrate_and_evaluate_name_files_that_are_no_tables(trained, here, tmp_path):
     for name, rows in (("calm", traffic(500, 9)), ("loud", strange(20))):
         (tmp_path / name).mkdir()
@@ -342,8 +353,12 @@ def test_recalibrate_and_evaluate_name_files_that_are_no_tables(trained, here, t
         (tmp_path / name / f"{name}.docx").write_text("x")
     status, out, _ = here("recalibrate", trained.model, tmp_path / "calm", tmp_path / "m.safetensors")
     assert status == 0 and "file left out: calm.docx (ending .docx)" in out
-    status, out, _ = here("evaluate", trained.model, "--benign-path", tmp_path / "calm", "--attack-path", tmp_path / "loud", "--json")
-    assert status == 0 and set(json.loads(out)["files_left_out"]) == {"calm.docx", "loud.docx"}
+    for name in ("calm", "loud"): (tmp_path / name / "notes.txt").touch()
+    asked = "evaluate", trained.model, "--benign-path", tmp_path / "calm", "--attack-path", tmp_path / "loud"
+    status, out, _ = here(*asked, "--json")
+    others = {str(tmp_path / name) for name in ("calm/calm.docx", "calm/notes.txt", "loud/loud.docx", "loud/notes.txt")}
+    assert status == 0 and set(json.loads(out)["files_left_out"]) == others
+    assert "2 files left out: " in here(*asked)[1]
 
 
 # ---------------------------------------------------------------- pipes

@@ -387,7 +387,7 @@ def test_labels_before_cleaning(data_dir, monkeypatch):
     for name, (rows, benign, attacks) in READ.items():
         source, paths, _ = locate(name, data_dir)
         report = ReadReport()
-        tables = [data._open_source(source, path, report, False, False, ()) for path in paths]
+        tables = [data._open_source(source, path, report, False, False, ()) for path in paths.values()]
         plan = make_plan(tables, source)
         frame, _ = data._read(tables, plan, plan.features[:1], False, False, None)
         is_attack, _ = data._classes(frame["_label"], None, report)

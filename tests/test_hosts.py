@@ -122,3 +122,12 @@ def test_a_time_of_an_unknown_name_and_other_files(tmp_path):
     assert set(found.others) == {"torn.parquet", "notes.txt"}
     write(tmp_path / "none.parquet", frame.rename(columns={"Timestamp": "Zeit"}).assign(Zeit="soon"))
     with pytest.raises(ValueError, match="one of times"): find_hosts(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize("score, n", [([], 0), ([np.nan], 1)])
+def test_scores_without_a_scored_record_are_refused(tmp_path, monkeypatch, score, n):
+    path = tmp_path / "s.parquet"
+    columns = {"anomaly_score": score, "p_value": score, "Source IP": ["h"] * n, "Timestamp": [START] * n}
+    pd.DataFrame(columns).astype({"anomaly_score": float, "p_value": float, "Timestamp": "datetime64[ns]"}).to_parquet(path)
+    monkeypatch.setattr("nfad.hosts.scored_files", lambda target: [(path, {"task": {"n_calibration": 10}})])
+    with pytest.raises(ValueError, match=f"holds no scored record, {n} rows"): find_hosts(path)

@@ -3,6 +3,7 @@ import gzip
 import os
 import zipfile
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -94,14 +95,14 @@ def week(tmp_path):
     return tmp_path
 
 
-READ = {"monday.csv", "Tuesday.CSV", "wednesday.csv.gz", "rest.zip/days/thursday.csv"}
+READ = {f"cicids2017/{name}" for name in ("monday.csv", "Tuesday.CSV", "wednesday.csv.gz", "rest.zip/days/thursday.csv")}
 
 
 def test_a_known_set_reads_what_it_can_and_names_the_rest(week):
     report = load_dataset("cicids2017", folder=week, cache=False).report
     assert set(report.files) == READ and report.rows_read == 4 * len(ROWS)
     assert report.files_left_out == {
-        "monday.csv.gz": "holds the rows of monday.csv", "features.csv": "its columns are not those of cicids2017",
+        "cicids2017/monday.csv.gz": "holds the rows of cicids2017/monday.csv", "cicids2017/features.csv": "its columns are not those of cicids2017",
         "cicids2017/old/monday.csv": "cicids2017/*.csv is read instead", "cicids2017/Monday.pcap": "cicids2017/*.csv is read instead",
         "cicids2017/cicids2017_improved.parquet": "of data set cicids2017_improved", "cicids2017/paper.pdf": "ending .pdf"}
     said = {note for note in report.notes if note.startswith("file left out: ")}
@@ -111,7 +112,7 @@ def test_a_known_set_reads_what_it_can_and_names_the_rest(week):
 def test_a_prepared_file_is_read_alone_and_says_so(week):
     pd.read_csv(week / "cicids2017" / "monday.csv").to_parquet(week / "cicids2017" / "cicids2017.parquet")
     report = load_dataset("cicids2017", folder=week, cache=False).report
-    assert report.files == ("cicids2017.parquet",) and report.rows_read == len(ROWS)
+    assert report.files == ("cicids2017/cicids2017.parquet",) and report.rows_read == len(ROWS)
     assert report.files_left_out["cicids2017/Tuesday.CSV"] == "cicids2017/cicids2017.parquet is read instead"
     assert "8 files left out" in "\n".join(report.lines())
 
@@ -132,6 +133,25 @@ def test_two_files_of_one_name_are_both_named(tmp_path):
     report = load_dataset(tmp_path, cache=False).report
     assert report.files == ("a/day.csv", "b/day.csv", "c/day.csv") and set(report.files_left_out) == {"a/torn.csv", "b/torn.csv"}
     assert set(look_at(tmp_path).files) == {"a/day.csv", "b/day.csv", "c/day.csv"}
+
+
+def test_files_are_named_below_the_folder_that_was_asked_for(tmp_path):
+    for day, name in enumerate(("tue.csv", "wed.csv")): write(tmp_path / "days" / name, other_day(day + 6))
+    (tmp_path / "mon.csv").touch()
+    (tmp_path / "days" / "mon.csv").write_text("\n")
+    for report in (load_dataset(tmp_path, cache=False).report, look_at(tmp_path)):
+        assert set(report.files) == {"days/tue.csv", "days/wed.csv"}
+    left_out = load_dataset(tmp_path, cache=False).report.files_left_out
+    assert left_out["mon.csv"] == "empty" and set(left_out) == {*look_at(tmp_path).left_out} == {"mon.csv", "days/mon.csv"}
+
+
+def test_each_file_that_lacks_columns_is_named(tmp_path):
+    for lacks in range(6):
+        rows = np.random.default_rng(lacks).normal(size=(40, 9))
+        table = pd.DataFrame({f"c{column}": rows[:, column] for column in range(9) if column != lacks})
+        table.to_csv(tmp_path / f"f{lacks}.csv", index=False)
+    lost = [note for note in load_dataset(tmp_path, label_column="none", cache=False).report.notes if "without" in note]
+    assert len(lost) == 4 and all(any(f"f{lacks}.csv" in note for note in lost) for lacks in range(6))
 
 
 def test_a_file_with_half_the_columns_is_named(tmp_path):
