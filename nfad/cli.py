@@ -109,10 +109,10 @@ def _inspect(
     missing: str = "auto",   # rows in which a number is missing: drop, indicate or auto, see `nfad train`
     sensor: str = "",        # of a folder with files of several: one of them, or largest
 ) -> Said:                   # an overview
-    "Says what a file or a folder holds: sensor, rows, columns, labels, what is missing or looks wrong."
+    "Says what a file or folder holds: sensor, rows, columns, labels, what is missing or looks wrong."
     from nfad.overview import look_at
     seen = look_at(path, label_column or None, names_of(header), missing, sensor)
-    label = label_column or ("none" if seen.label == "none" else "")  # no labels: somebody must vouch for them
+    label = label_column or ("none" if seen.label == "none" else "")  # somebody must vouch for them
     given = [f"--{name}={value}" for name, value in (("label-column", label), ("header", header)) if value]
     return Said(seen.to_dict(), f"{seen}\n{_next('train', path, *given)}")
 
