@@ -84,9 +84,9 @@ def take_units(
     order = rng.permutation(rows)
     ends = np.array([], int)
     if len(order):
-        place = pd.Series(np.arange(len(order)))
-        first = place.groupby(units[order]).transform("min")  # a whole unit stands where its first row does
-        order = order[np.lexsort((place, first))]
+        place = pd.Series(np.arange(len(order)), index=order).sort_index()
+        of_unit = place.groupby(units[place.index]).transform("first")  # where its first row of the table came to
+        order = place.index.to_numpy()[np.lexsort((place, of_unit))]
         ends = np.flatnonzero(np.append(np.diff(units[order]) != 0, True)) + 1
     parts = {}
     start = 0

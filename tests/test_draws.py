@@ -53,6 +53,33 @@ def test_law_whole_units_catches(broken, message):
     with pytest.raises(AssertionError, match=message): law_whole_units(broken, units, {"train": 4, "calibration": 2}, 0)
 
 
+def law_units_are_as_likely(take, n_single=50, size=50, n_draws=400):
+    "A large unit comes first as often as a small one."
+    units = np.r_[np.zeros(size, int), np.arange(1, n_single + 1)]
+    first = [units[take(np.arange(len(units)), units, np.random.default_rng(seed), {"train": 1})[0]["train"][0]] for seed in range(n_draws)]
+    expected = n_draws / (n_single + 1)
+    assert np.sum(np.array(first) == 0) < expected + 5 * np.sqrt(expected), "large units first"
+
+
+def by_shuffled_rows(rows, units, rng, counts):
+    "Broken twin: a unit stands where the first of its shuffled rows does."
+    order = rng.permutation(rows)
+    names, unit = np.unique(units[order], return_index=True)
+    return {"train": order[units[order] == names[unit.argmin()]]}, order[:0]
+
+
+def test_law_units_are_as_likely(): law_units_are_as_likely(take_units)
+
+
+def test_law_units_are_as_likely_catches():
+    with pytest.raises(AssertionError, match="large units first"): law_units_are_as_likely(by_shuffled_rows)
+
+
+def test_single_rows_are_drawn_as_they_are_shuffled():
+    parts, rest = take_units(np.arange(9), np.arange(9), np.random.default_rng(3), {"train": 4})
+    assert np.array_equal(np.r_[parts["train"], rest], np.random.default_rng(3).permutation(9))
+
+
 def test_labelled_rows_are_apart_from_benign_ones():
     units, attacks = np.array([0, 0, 1, 2, 2, 2, 3]), np.array([1, 2, 3, 4, 5, 6])
     linked = units[:1]
