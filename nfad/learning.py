@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .core import atomic_path
 from .outputs import clear_leftovers, require_free
 from .seen import write_seen
-from .answers import Answered, answered, fingerprints, read_verdicts
+from .answers import Answered, Verdict, answered, fingerprints, place_of, read_verdicts, says
 from .serving import LoadedModel, benign_records, load_model, table_numbers
 
 # %% ../nbs/11f_learning.ipynb #9b8bde13
@@ -55,6 +55,14 @@ def trained_records(
         raise ValueError(f"training must hold {wanted}, got {len(found):,} of {len(records):,}")
     return found
 
+# %% ../nbs/11f_learning.ipynb #b51d422e
+class Look(NamedTuple):
+    "An answer that fits the others least."
+    verdict: Verdict
+    why: str  # what speaks against it
+
+    def __str__(self) -> str: return f"{place_of(self.verdict)}: {says(self.verdict)}, but {self.why}"
+
 # %% ../nbs/11f_learning.ipynb #bd73a17a
 class Learnt(NamedTuple):
     "What learning did."
@@ -67,6 +75,7 @@ class Learnt(NamedTuple):
     fpr: float                # promised false-alarm rate
     n_above: int              # calibration records above the new threshold
     condemned: tuple[int, int] | None = None  # training records accused, of how many
+    looks: tuple[Look, ...] = ()  # answers worth a second look, the most doubtful first
 
 
 @patch
@@ -89,6 +98,8 @@ def __str__(self: Learnt) -> str:
     left_out = {reason: n for reason, n in self.left_out.items() if n}
     lines += [f"  {n:,} calibration records left out: {reason}" for reason, n in left_out.items()]
     if not n_attack: lines.append("no attack was named, so the score is what it was")
+    if self.looks: lines.append("worth a second look, since they fit the others least (a later verdict counts):")
+    lines += [f"  {look}" for look in self.looks]
     return "\n".join(lines)
 
 # %% ../nbs/11f_learning.ipynb #46bef296
@@ -135,6 +146,24 @@ def _all_records(source: str | Path, model: LoadedModel, header: Sequence[str]) 
     none = np.empty((0, len(model.features)))
     return pd.DataFrame(np.concatenate(parts or [none]), columns=model.features)
 
+# %% ../nbs/11f_learning.ipynb #309a938f
+def _looks(
+    detector: Any,
+    answers: Answered,
+    settled: set[str],   # fingerprints of records that were looked at again
+    calm: pd.DataFrame,  # (m, d) benign records, chosen by nothing
+) -> tuple[Look, ...]:   # a tenth of the answers, at least one
+    "Answers to look at again."
+    from nfad.doubts import doubt_answers, second_looks
+    doubts = doubt_answers(detector, answers.records, answers.attack, calm)
+    done = [i for i, verdict in enumerate(answers.verdicts) if verdict.record in settled]
+    def why(i):
+        if answers.attack[i]: return f"its leaves hold {doubts.like_benign[i]:.1%} of the benign records"
+        if not answers.attack.any(): return f"it scores above {doubts.like_attack[i]:.1%} of the benign records"
+        return f"{doubts.like_attack[i]:.0%} of the trees that know the attacks call it one"
+    looks = second_looks(doubts, max(len(answers.attack) // 10, 1), done)
+    return tuple(Look(answers.verdicts[i], why(i)) for i in looks)
+
 # %% ../nbs/11f_learning.ipynb #c3567d09
 def learn_files(
     model: str | Path,              # path of a model file
@@ -155,8 +184,8 @@ def learn_files(
     if loaded.view: raise ValueError("model has a view of hosts, which answers cannot teach: train without context")
     before = loaded.detector
     ancestors = getattr(before, "ancestors", ())
-    said = read_verdicts(verdicts).every
-    answers = answered(said, loaded.features, loaded.identity, ancestors, other_models)
+    said = read_verdicts(verdicts)
+    answers = answered(said.every, loaded.features, loaded.identity, ancestors, other_models)
     if not len(answers.records):
         raise ValueError(f"verdicts must name an attack or a benign record: {answers}")
     fresh, left_out = _fresh(loaded, benign_records(calibration, loaded.recipe), answers)
@@ -174,4 +203,4 @@ def learn_files(
                        for kind in (True, False))
     n_above = int((after.calibration_scores_ > after.threshold_).sum())
     counts = attacks, benign, night, after.fpr, n_above, condemned
-    return Learnt(answers, len(fresh), left_out, *counts)
+    return Learnt(answers, len(fresh), left_out, *counts, _looks(base, answers, said.settled(), fresh))

@@ -67,6 +67,20 @@ def test_a_player_is_told_of_records_of_the_night_once():
     assert told == made_up().is_attack.tolist() and results[-1]["kinds"] == 2 and results[-1]["attacks"] == 10
 
 
+def test_a_second_look_is_an_answer_like_another_and_counts():
+    told = []
+
+    def player(night, rounds, seed):
+        yield np.zeros(200), np.zeros(470)
+        told.append((yield [0, 200]))
+        told.append((yield [200, 209]))  # row 200 again, and a new one
+        yield np.zeros(200), np.zeros(470)
+
+    before, after = play(made_up(), "made_up", players={"made_up": (player, 0.0)})
+    assert [each.tolist() for each in told] == [[False, True], [True, True]]
+    assert (before["answers"], after["answers"], after["attacks"], after["kinds"]) == (0, 4, 2, 2)
+
+
 def test_wrong_answers_are_as_many_as_they_should_be():
     told = []
 
