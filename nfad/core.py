@@ -29,7 +29,7 @@ from typing import Any, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 import nfad
 
@@ -361,8 +361,7 @@ def write_model(
         raise ValueError(f"{path} would be too large to be read again: {size:,} bytes of arrays, "
                          f"a header of {len(text):,}")
     with atomic_path(path) as temporary:
-        try: save_file(arrays, temporary, metadata={"nfad": text})
-        except SafetensorError as error: raise OSError(f"{path} cannot be written: {error}") from error
+        temporary.write_bytes(save(arrays, metadata={"nfad": text}))
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #2c034669
