@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from .core import atomic_path, require_between, require_columns, require_positive_int
 from .text import html_table, html_text
 from .answers import WIDE
-from .files import find_sources, read_scored
+from .files import read_scored
 from .journal import number_of, utc
 from .incidents import Incidents, find_incidents
 from .page import incidents_html
@@ -36,6 +36,7 @@ from .contents import on_disk
 from .outputs import clear_leftovers, require_free, write_table
 from .lines import BATCH
 from .recipes import Feature
+from .sources import find_tables
 from .tables import RESULT, open_table
 
 # %% ../nbs/11c_alerts.ipynb #494f09db
@@ -456,11 +457,13 @@ def as_listed(
 def files_without_scores(
     source: str | Path,    # the file or folder that was scored
     files: Sequence[str],  # names of its files that have scores
-) -> tuple[str, ...]:      # names of the others, but for files of scores
+) -> tuple[str, ...]:      # names of the others, but for hidden files and results of nfad
     "Files of a folder that the list leaves out."
     if not Path(source).is_dir(): return ()
-    others = {name: path for name, path in find_sources(source).items() if name not in files}
-    return tuple(name for name, path in others.items() if not read_scored(path))
+    found, left_out = find_tables(Path(source).resolve())
+    tables = [name for name, path in found.items() if name not in files and not read_scored(path)]
+    others = {name: why for name, why in left_out.items() if why != "hidden" and not why.endswith(" of nfad")}
+    return (*tables, *(f"{name} ({why})" for name, why in others.items()))
 
 # %% ../nbs/11c_alerts.ipynb #6648ad2b
 def put_together(

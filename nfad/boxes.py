@@ -6,6 +6,8 @@
 __all__ = ['Boxes']
 
 # %% ../nbs/02_boxes.ipynb #465674e9
+import math
+
 import numpy as np
 from fastcore.basics import patch
 
@@ -44,7 +46,7 @@ class Boxes:
     ):
         points = np.clip(points, -_FAR, _FAR).astype(np.float64)
         m, d = points.shape
-        self.n_groups = -(-d // AXES)  # of eight axes, the last filled up with zeros
+        self.n_groups = math.ceil(d / AXES)  # of eight axes, the last filled up with zeros
         self.center = points.mean(axis=0)
         turned = np.linalg.eigh((points - self.center).T @ (points - self.center))[1][:, ::-1]
         self.axes = np.pad(turned, ((0, 0), (0, self.n_groups * AXES - d)))

@@ -14,6 +14,7 @@ import pandas as pd
 
 from .text import figure_text
 from .vocabulary import FLOW_FEATURES
+from .recordings import is_capture
 from .wire import flow_records
 from .data import load_dataset
 from .detector import FlowDetector
@@ -31,7 +32,7 @@ def read_runs(
     "The flow records of all captures; `device` is attacks or apps for those."
     folder = Path(folder)
     parts = []
-    for path in sorted([*folder.rglob("*.pcap"), *folder.rglob("*.pcapng")]):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and is_capture(path)):
         flows = flow_records(path)
         place = {"device": path.parent.name, "run": path.stem, "time": flows["Timestamp"]}
         parts.append(flows[CAPTURE_FEATURES].assign(**place))

@@ -264,6 +264,7 @@ def _score(
 # %% ../nbs/13_cli.ipynb #2139a949
 def _scored(report: Any, following: str) -> Said:
     "What a run over files has to say."
+    from nfad.account import files_named
     from nfad.measure import peak_resident_memory
     totals = report.totals() | {"warning": report.warning, "note": report.note, "reasons": report.reasons,
                                 "peak_memory_mb": peak_resident_memory()}
@@ -272,7 +273,7 @@ def _scored(report: Any, following: str) -> Said:
               "{bad:,} without a score; {seconds:.1f} s").format(**totals)]
     lines += [f"  {n:,} rows: {reason}" for reason, n in list(report.reasons.items())[:5]]
     lines += [f"looks wrong: {doubt}" for doubt in report.doubts[:5]]
-    lines += [f"  left out: {name} ({why})" for name, why in list(report.left_out.items())[:5]]
+    lines += [f"  {named}" for named in files_named(report.left_out)]
     lines += [f"failed: {row.file}: {row.error}" for row in failed.itertuples()]
     if report.warning: lines.append(f"WARNING: {report.warning}")
     if report.together:
@@ -352,6 +353,7 @@ def _hosts(
     top: int = 20,         # hosts and spans to show
 ) -> Said:                 # the strongest evidence first
     "Says which host did something strange in which hour, from all its records together."
+    from nfad.account import files_named
     from nfad.hosts import find_hosts
     found = find_hosts(scores, by, hours, fdr)
     first = found.table.head(top).assign(start=lambda shown: shown["start"].astype(str))
@@ -360,8 +362,9 @@ def _hosts(
     text = (f"{n:,} of {len(found.table):,} hosts and spans pass a false discovery rate of {fdr:g}, "
             f"{found.n_records:,} records")
     text += "".join(f"; {count:,} {why}" for why, count in found.left_out.items())
+    text = "\n".join(map(printable, [text, *files_named(found.others)]))
     content = {"passed": n, "spans": len(found.table), "records": found.n_records,
-               "left_out": found.left_out, "hosts": first.to_dict("records")}
+               "left_out": found.left_out, "files_left_out": found.others, "hosts": first.to_dict("records")}
     shown = first.round({"evidence": 3, "p_value": 4, "highest_score": 2, "lowest_p": 5})
     return Said(content, f"{shown.to_string(index=False)}\n\n{text}" if len(first) else text)
 
@@ -376,37 +379,35 @@ def _recalibrate(
     force: bool = False,       # write over a file that is no model of nfad, or that is read
 ) -> Said:                     # old and new threshold
     "Sets the threshold and the p-values of a model from new benign records."
+    from nfad.account import files_named
     from nfad.files import recalibrate
     said = recalibrate(model, source, target, fpr, force=force, header=names_of(header))
     text = ("threshold {old_threshold:.3f} -> {threshold:.3f} from {n_calibration:,} records "
             "({alarm_rate_before:.2%} of them were above the old one)")
     if said["seen"]: text += "; {seen:,} that the model was trained on were left out"
-    return Said(said, f"{target}: {text.format(**said)}")
+    if said["bad"]: text += "; {bad:,} without a score"
+    lines = [f"{target}: {text.format(**said)}", *files_named(said["files_left_out"])]
+    return Said(said, "\n".join(map(printable, lines)))
 
 # %% ../nbs/13_cli.ipynb #24b7f0bc
-def _scores_of(loaded: Any, source: str, header: str) -> Any:
-    "(n,) anomaly scores of all records of a table or folder, NaN for bad ones."
-    import numpy as np
-    from nfad.serving import score_rows, table_numbers
-    rows = table_numbers(source, loaded.recipe, names_of(header))
-    parts = [score_rows(loaded, X, faults)["anomaly_score"] for X, faults in rows]
-    return np.concatenate([np.zeros(0), *parts])
-
-
 def _evaluate_files(
     model: Path, benign_path: str, attack_path: str, fpr: float | None, header: str,
 ) -> dict[str, Any]:
     "Metrics on a file of benign and a file of attack records."
     import numpy as np
+    from nfad.account import both_left_out
     from nfad.score import evaluate
-    from nfad.serving import load_model
+    from nfad.serving import load_model, table_scores
+    from nfad.sources import find_tables
     loaded = load_model(model, fpr)
-    benign, attack = (_scores_of(loaded, path, header) for path in (benign_path, attack_path))
+    benign, attack = (table_scores(loaded, path, names_of(header)) for path in (benign_path, attack_path))
     scores = np.concatenate([benign, attack])
     kinds = np.repeat(["benign", "attack"], [len(benign), len(attack)])
     good = np.isfinite(scores)
     known, promised = loaded.detector.calibration_scores_, loaded.reference.fpr
-    return evaluate(kinds[good], scores[good], known, promised) | {"bad": int((~good).sum())}
+    others = both_left_out(find_tables(benign_path)[1], find_tables(attack_path)[1])
+    counted = {"bad": int((~good).sum()), "files_left_out": others}
+    return evaluate(kinds[good], scores[good], known, promised) | counted
 
 
 def _evaluate_run(folder: Path, fpr: float, force: bool) -> dict[str, Any]:

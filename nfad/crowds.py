@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
+
 from .core import require_positive_int
 from .data import load_dataset
 from .detector import FlowDetector

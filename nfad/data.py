@@ -8,6 +8,7 @@ __all__ = ['Dataset', 'open_all', 'row_ids', 'load_dataset']
 # %% ../nbs/01c_data.ipynb #75242038
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -32,10 +33,11 @@ from .dialects import NOTHING, is_nothing
 from .lines import BATCH, Batch
 from .recipes import Feature, chosen_features, learn_recipe, make_numbers, plain_recipe
 from .roles import telling_columns, times_of
-from .tables import PICKLE_ENDINGS, ReadReport, Table, frame_table, open_table, pickled_frame
-from .account import LoadReport, some_of
+from .sources import PICKLE_ENDINGS
+from .tables import ReadReport, Table, frame_table, open_table, pickled_frame
+from .account import LoadReport, both_left_out, some_of
 from .catalog import DatasetSource, locate
-from .columns import SENSORS, Plan, make_plan, one_sensor
+from .columns import SENSORS, Plan, make_plan, of_known_set, one_sensor, without_twins
 
 # %% ../nbs/01c_data.ipynb #e6f4c090
 @dataclass(frozen=True)
@@ -104,26 +106,6 @@ def _open_source(
     packets = path.suffix.lower() == ".parquet" and "direction_length" in table.names
     return frame_table(_from_packets(path), path, report) if packets else table
 
-# %% ../nbs/01c_data.ipynb #56800974
-def _first_rows(table: Table, most: int = 300) -> set[tuple[str, ...]]:
-    "The first rows, numbers to six digits, in the order of the names of their columns."
-    sample = table.sample(most).set_axis(canonical_columns(table.names), axis=1).astype(str)
-    numbers = sample.apply(pd.to_numeric, errors="coerce")
-    shown = numbers.map("{:.5e}".format).where(numbers.notna(), sample)
-    return set(map(tuple, shown[sorted(shown)].to_numpy()))
-
-
-def _without_twins(tables: Sequence[Table]) -> tuple[list[Table], dict[str, str]]:
-    "Tables without those that begin with the rows of a larger one, which are named."
-    kept, left_out = [], {}
-    for table in sorted(tables, key=lambda table: table.size, reverse=True):
-        rows = _first_rows(table)
-        is_twin = lambda known: rows and len(rows & known) > 0.9 * len(rows)
-        of = next((other for other, known in kept if is_twin(known)), None)
-        if of is None: kept.append((table, rows))
-        else: left_out[table.path.name] = f"holds the rows of {of.path.name}"
-    return [table for table in tables if any(table is stays for stays, _ in kept)], left_out
-
 # %% ../nbs/01c_data.ipynb #f2280857
 def open_all(
     source: DatasetSource | None,  # its entry, if it has one
@@ -136,16 +118,22 @@ def open_all(
 ) -> tuple[list[Table], dict[str, str]]:  # tables; and files left out -> why
     "The tables at all paths."
     tables, left_out = [], {}
+    shared = os.path.commonpath([path.parent for path in paths])
     for path in paths:
-        try: tables.append(_open_source(source, path, report, cache, allow_pickle, header))
+        name = path.relative_to(shared).as_posix()
+        try: table = _open_source(source, path, report, cache, allow_pickle, header)
         except ValueError as error:
             if len(paths) == 1 or path.suffix.lower() in PICKLE_ENDINGS: raise
-            left_out[path.name] = str(error)
+            left_out[name] = str(error)
+        else: tables.append(replace(table, called=name))
+    if source and len(tables) > 1:
+        tables, others = of_known_set(tables, source)
+        left_out |= others
     if source is None and (len(tables) > 1 or sensor):
         tables, others = one_sensor(tables, sensor)
         left_out |= others
     if source is None and 1 < len(tables) <= 100:  # more are not compared
-        tables, twins = _without_twins(tables)
+        tables, twins = without_twins(tables)
         left_out |= twins
     if tables: return tables, left_out
     raise ValueError(f"none of {len(paths)} files is a table of records: {dict(list(left_out.items())[:3])}")
@@ -627,16 +615,16 @@ def load_dataset(
     known = pd.DataFrame(columns=[*plan.features, *plan.words])
     base = _base_columns(wanted, plan)
     way_out = "feature_set all takes what is there; `nfad datasets` lists releases"
-    chosen = f"this choice from {str(name_or_path)!r} ({way_out})"
-    require_columns(known, base, chosen)
+    require_columns(known, base, f"this choice from {str(name_or_path)!r} ({way_out})")
     if not wanted:
         raise ValueError(f"{paths[0]} has no numeric feature column; left out: {dict(plan.skipped)}")
     if max_per_class is not None: require_positive_int(max_per_class, "max_per_class")
     frame, report = _read(tables, plan, base, cache, progress, max_per_class)
-    for file, why in (left_out | no_tables).items(): report.notes[f"file left out: {file} ({why})"] += 1
+    gone = both_left_out(left_out, no_tables)
+    report.notes.update(f"file left out: {file} ({why})" for file, why in gone.items())
     name = source.name if source else Path(name_or_path).name
     request = _Request(name, wanted, columns is not None, benign_label or None)
-    made = _clean(frame, report, plan, request, [table.path.name for table in tables])
+    made = _clean(frame, report, plan, request, [table.name for table in tables])
     ways = tuple(dict.fromkeys(table.written for table in tables))
     recipe = [feature._replace(exporter=_one_exporter(tables)) for feature in made.recipe]
-    return replace(made, recipe=recipe, report=replace(made.report, written=ways))
+    return replace(made, recipe=recipe, report=replace(made.report, written=ways, files_left_out=gone))

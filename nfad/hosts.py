@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from .alerts import scored_files
 from .core import require_between, require_choice, require_positive_int
 from .incidents import called, known_columns, record_evidence
+from .outputs import kind_of
 from .roles import times_of
 
 # %% ../nbs/11m_hosts.ipynb #f0f951b0
@@ -70,6 +71,18 @@ class Hosts(NamedTuple):
     table: pd.DataFrame       # from `judge_hours`
     n_records: int            # rows with a score
     left_out: dict[str, int]  # why rows are in no hour -> how many
+    others: dict[str, str]    # file of the folder -> why it is not read
+
+# %% ../nbs/11m_hosts.ipynb #94be280b
+def no_scores(
+    target: str | Path,     # file or folder of scores
+    read: Sequence[Path],   # files of scores in it
+) -> dict[str, str]:        # file -> why it is not read; results of nfad are not told
+    "What else lies in a folder of scores."
+    root = Path(target)
+    others = sorted({*root.rglob("[!.]*")} - {*read}) if root.is_dir() else []
+    told = [path for path in others if path.is_file() and not kind_of(path)]
+    return {path.relative_to(root).as_posix(): "no scores of nfad, or damaged" for path in told}
 
 # %% ../nbs/11m_hosts.ipynb #8b0d3978
 def find_hosts(
@@ -85,12 +98,12 @@ def find_hosts(
     parts, n_rows, n_scored = [], 0, 0
     for path, _ in files:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            names = file.schema_arrow.names
-            known = known_columns(names)
+            first = next(file.iter_batches(1000), None)
+            known = known_columns(file.schema_arrow.names, None if first is None else first.to_pandas())
             asked = [known[what] for what in (by, "time") if what in known]
             lacks = len(asked) < 2 and len(files) > 1  # a lone file is refused, with the reason
             for batch in file.iter_batches(columns=["anomaly_score", "p_value", *asked]):
-                frame = batch.to_pandas()
+                frame = batch.to_pandas().rename(columns={known.get("time"): "Timestamp"})
                 scored = frame[frame["anomaly_score"].notna()]
                 if not lacks: parts = [add_up([*parts, hour_sums(scored, m, by, hours)])]
                 n_rows, n_scored = n_rows + len(frame), n_scored + len(scored)
@@ -100,4 +113,5 @@ def find_hosts(
     left_out = {"without a score": n_rows - n_scored,
                 "without a host or a time": n_scored - placed}
     table = judge_hours(parts[0], n_scored, fdr) if parts else pd.DataFrame()
-    return Hosts(table, n_scored, {why: n for why, n in left_out.items() if n})
+    others = no_scores(target, [path for path, _ in files])
+    return Hosts(table, n_scored, {why: n for why, n in left_out.items() if n}, others)

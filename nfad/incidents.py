@@ -15,7 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .core import require_between, require_positive_int
-from .roles import times_of
+from .roles import column_roles, times_of
 from .vocabulary import column_key
 
 # %% ../nbs/06b_incidents.ipynb #929a2eb1
@@ -80,13 +80,18 @@ _CALLED = {  # what it is -> keys of column names (00a_vocabulary)
 
 
 def known_columns(
-    columns: Sequence[str],  # of the table of alerts
+    columns: Sequence[str],              # of the table of alerts
+    rows: pd.DataFrame | None = None,    # first rows: a time of an unknown name is found by its values
 ) -> dict[str, str]:         # source, target, source_port, port, time, protocol -> column; those that are there
     "Which columns say who, whom, where and when."
     own = {}
     for column in columns: own.setdefault(column_key(column), column)
     ways = {what: [own[key] for key in keys.split() if key in own] for what, keys in _CALLED.items()}
-    return {what: found[0] for what, found in ways.items() if found}
+    known = {what: found[0] for what, found in ways.items() if found}
+    if rows is None or "time" in known: return known
+    moments = {name: times_of(rows[name]).median() for name, role in column_roles(rows).items() if role.role == "time"}
+    started = min((name for name, moment in moments.items() if pd.notna(moment)), key=moments.get, default="")
+    return known | ({"time": started} if started else {})  # a start comes before an end
 
 # %% ../nbs/06b_incidents.ipynb #a924d11e
 _PAUSE = pd.Timedelta(hours=1)

@@ -36,6 +36,16 @@ def find_captures(
         found += inside if place.is_dir() else [place]
     return sorted(found, key=_first_time) if len(found) > 1 else found
 
+
+def no_captures(
+    places: Sequence[str | Path],  # as of `find_captures`
+    found: Sequence[Path],         # by `find_captures`
+) -> dict[str, str]:               # file of a folder -> why it is not read
+    "What else lies in folders of captures."
+    inside = [(path, place) for place in map(Path, places) if place.is_dir() for path in place.rglob("*")]
+    others = sorted((path, place) for path, place in inside if path.is_file() and path not in set(found))
+    return {path.relative_to(place).as_posix(): "no capture" for path, place in others}
+
 # %% ../nbs/11h_metering.ipynb #184df4c9
 class Metered(NamedTuple):
     "What became of captures."
@@ -99,6 +109,7 @@ def _flows(
     quiet: bool = False,            # no progress and no summary
 ) -> Said:                          # an account
     "Assembles the flows of captures: 77 features of each, and who talked."
+    from nfad.account import files_named
     from nfad.outputs import require_free
     if not target.endswith(".parquet"):
         raise ValueError(f"target must be a .parquet file, got {target}")
@@ -110,7 +121,9 @@ def _flows(
     made = write_flows(found, target, dialect, inside=inside, progress=not quiet, **settings)
     content = {"flows": made.flows, "frames": made.frames.frames, "packets": made.frames.packets,
                "left_out": dict(made.frames.left_out), "damage": made.frames.damage,
+               "files_left_out": no_captures(() if piped else captures, found),
                "evicted": made.packets.evicted, "belated": made.packets.belated,
                "short": made.packets.short}
-    text = "\n".join(map(printable, [target, *made.lines]))
+    named = files_named(content["files_left_out"])
+    text = "\n".join(map(printable, [target, *made.lines, *named]))
     return Said(content, text, 3 if made.frames.damage else 0)

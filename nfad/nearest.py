@@ -141,7 +141,8 @@ def _candidates(order: np.ndarray, lifted: np.ndarray, d: int) -> tuple[np.ndarr
     order[rows, nearest] = np.inf
     limit = (least + _margin(lifted[:len(order)], least, d)).astype(np.float32)
     unsure = np.flatnonzero(order.min(axis=1) <= limit)
-    which, point = np.nonzero(order[unsure] <= limit[unsure, None])
+    near = np.flatnonzero(order[unsure] <= limit[unsure, None])
+    which, point = np.divmod(near, order.shape[1])
     return nearest, np.column_stack([unsure[which], point])
 
 # %% ../nbs/02_nearest.ipynb #83024fd6

@@ -8,6 +8,7 @@ __all__ = ['look_at']
 # %% ../nbs/01e_overview.ipynb #d7274650
 from collections import Counter
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
@@ -17,13 +18,14 @@ import pyarrow.compute as pc
 from fastcore.basics import patch
 
 from .core import data_dir
-from .text import html_block, html_table, html_text, printable
+from .text import html_block, html_table, html_text, printable, terminal_table
 from .vocabulary import canonical_columns
 from .classes import class_name
 from .dialects import is_nothing
 from .roles import column_roles
 from .lines import Wanted, base_unit
 from .tables import ReadReport, Table
+from .account import both_left_out, files_named
 from .catalog import locate
 from .columns import Plan, make_plan, sample_of
 from .data import open_all
@@ -186,8 +188,8 @@ def look_at(
     doubts += _doubts(columns, labels, plan.vocabulary, report.rows_read)
     return Overview(
         name=str(name_or_path),
-        files={str(table.path.name): table.written for table in tables},
-        left_out=left_out | no_tables,
+        files={table.name: table.written for table in tables},
+        left_out=both_left_out(left_out, no_tables),
         vocabulary=plan.vocabulary,
         n_rows=report.rows_read,
         faults=dict(report.dropped),
@@ -203,8 +205,7 @@ def lines(self: Overview) -> list[str]:  # without the table of columns
     written = Counter(self.files.values())
     told = [f"{self.name}: {self.n_rows:,} rows of {len(self.files)} tables ({', '.join(written)}), "
             f"columns of {self.vocabulary}"]
-    gone = [f"{name} ({why})" for name, why in list(self.left_out.items())[:6]]
-    if gone: told.append(f"left out: {', '.join(gone)}")
+    told += files_named(self.left_out)
     faults = [f"{n:,} {why}" for why, n in self.faults.items()]
     if faults: told.append(f"no records: {', '.join(faults)}")
     classes = ", ".join(f"{name} {n:,}" for name, n in list(self.classes.items())[:12])
@@ -219,11 +220,25 @@ def _repr_html_(self: Overview) -> str:
     return html_block(*(f"<div>{html_text(line)}</div>" for line in self.lines()), table)
 
 
+_SHORT = {  # for a terminal; a % stands for the role
+    "passed through to the scores": "%, passed through", "a feature only if asked for": "%, only if asked for",
+    "a feature for each frequent word": "a feature per frequent word",
+    "feature and an indicator of missing ones": "feature, gaps are marked",
+    "feature, rows without it are left out": "feature, gaps: row left out"}
+
+
 @patch
-def __str__(self: Overview) -> str:
-    missing = self.columns["missing"].map("{:.1%}".format)
-    table = self.columns.drop(columns="why").assign(missing=missing)
-    return "\n".join([*self.lines(), "", table.to_string(index=False, max_colwidth=44)])
+def __str__(self: Overview) -> str:  # 100 letters wide
+    cut = lambda text, most: text if len(text) <= most else f"{text[:most - 3]}..."
+    told = self.columns.assign(
+        column=[cut(printable(name), 28) for name in self.columns["column"]],
+        missing=self.columns["missing"].map("{:.1%}".format),
+        values=[cut(printable(values), 22) for values in self.columns["values"]],
+        use=[_SHORT.get(use, use).replace("%", role) for use, role in self.columns[["use", "role"]].to_numpy()])
+    table = terminal_table(told[["column", "unit", "missing", "values", "use"]])
+    whole = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    lines = [part for line in self.lines() for part in wrap(line, 100, **whole)]
+    return "\n".join([*lines, "", table])
 
 
 @patch

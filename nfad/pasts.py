@@ -185,12 +185,14 @@ def plot_rules(
     means = table.groupby(["split", "stream", "rule"], sort=False)[["tpr", "realised"]].mean().dropna()
     colors = {"record": "0.5", "host": "tab:orange", "sum": "tab:blue", "smaller": "tab:green"}
     marks = {"as labelled": "s", "without doubtful": "o"}
+    sizes = {"record": 12, "host": 10, "sum": 8, "smaller": 5}  # marks that coincide stay visible
     for (split, stream, rule), row in means.iterrows():
-        full = "full" if split == "random" else "none"
-        ax.plot(row["realised"], row["tpr"], marks[stream], color=colors[rule], fillstyle=full,
-                label=figure_text(f"{rule}, {split}, {stream}"))
-    ax.axvline(0.01, color="0.3", ls=":", lw=1)
-    ax.set(xscale="symlog", xlabel="benign records flagged", ylabel="attacks found", ylim=(0, 1.05))
-    ax.set_xscale("symlog", linthresh=0.01)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
+        ax.plot(100 * row["realised"], row["tpr"], marks[stream], color=colors[rule], markersize=sizes[rule],
+                fillstyle="full" if split == "random" else "none")
+    ax.axvline(1, color="0.3", ls=":", lw=1, label="promised")
+    for rule, color in colors.items(): ax.plot([], [], "o", color=color, label=figure_text(rule))
+    for stream, mark in marks.items(): ax.plot([], [], mark, color="k", label=figure_text(stream))
+    ax.plot([], [], "o", color="k", fillstyle="none", label="hollow: split by time")
+    ax.set(xlabel="benign records flagged (%)", ylabel="attacks found (share)", ylim=(-0.05, 1.05))
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return ax

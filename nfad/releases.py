@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from .core import data_dir, require_choice
 from .commands import Said
-from .catalog import DATASETS
+from .catalog import DATASETS, files_of
 
 # %% ../nbs/01c_releases.ipynb #b1429390
 class KnownFile(NamedTuple):
@@ -124,7 +124,7 @@ def check_files(
     source = DATASETS[require_choice(name, list(DATASETS), "name")]
     root = Path(folder or data_dir())
     known = [one for one in (known_files or KNOWN_FILES) if one.dataset == name]
-    local = {path for pattern in source.patterns for path in root.glob(pattern) if path.is_file()}
+    local = set(files_of(source, root))
     for parent in {path.parent for path in local} | {root / name}:
         local |= {parent / one.name for one in known if (parent / one.name).is_file()}
     rows = []

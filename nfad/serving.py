@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['model_bytes', 'restore_model', 'LoadedModel', 'load_model', 'find_reasons', 'score_rows', 'frame_numbers',
-           'table_numbers', 'benign_records']
+           'table_numbers', 'benign_records', 'table_scores']
 
 # %% ../nbs/10b_serving.ipynb #567ed524
 import tempfile
@@ -21,7 +21,8 @@ from .drift import Reference, make_reference
 from .score import conformal_p_values, threshold_at_fpr
 from .seen import Seen, read_seen
 from .recipes import Feature, plain_recipe
-from .tables import RESULT, find_tables, frame_table, open_table
+from .sources import find_tables
+from .tables import RESULT, frame_table, open_table
 from .views import HostView, read_view
 
 # %% ../nbs/10b_serving.ipynb #e3c6925e
@@ -186,3 +187,14 @@ def benign_records(
         if n >= limit: break
     names = [feature.name for feature in recipe]
     return pd.DataFrame(np.concatenate(parts or [np.empty((0, len(names)))])[:limit], columns=names)
+
+# %% ../nbs/10b_serving.ipynb #3efe7b9a
+def table_scores(
+    model: LoadedModel,          # that scores
+    source: str | Path,          # a table of any kind, or a folder of tables
+    header: Sequence[str] = (),  # names of the columns, for texts without a header
+) -> np.ndarray:                 # (n,) anomaly scores of all rows; NaN for those that are no records
+    "Scores of all tables at a path, in memory."
+    rows = table_numbers(source, model.recipe, header)
+    parts = [score_rows(model, X, faults)["anomaly_score"] for X, faults in rows]
+    return np.concatenate([np.zeros(0), *parts])

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/12e_throughput.ipynb #385332a0
+import math
 import shutil
 import struct
 import subprocess
@@ -104,7 +105,7 @@ def write_copies(
 ) -> int:                 # packets written
     "Writes as many copies of a template as hold n_packets."
     require_positive_int(n_packets, "n_packets")
-    n_copies = -(-n_packets // len(template.time))
+    n_copies = math.ceil(n_packets / len(template.time))
     if n_copies > 65_536:
         most = 65_536 * len(template.time)
         raise ValueError(f"n_packets must be at most {most:,} for this capture, got {n_packets:,}")

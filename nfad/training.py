@@ -29,6 +29,7 @@ from .core import (fingerprint, read_model, require_choice, require_finite, requ
                        write_model)
 from .engine import in_blocks, spread
 from .flow import Masks, autoregressive_masks, autoregressive_terms
+from .account import files_named
 from .prep import Transform, noise_scale
 
 # %% ../nbs/02b_training.ipynb #807f11a2
@@ -410,11 +411,18 @@ class ParquetRecords:
         self.columns = list(columns) if columns else None
         self.chunk_rows = require_positive_int(chunk_rows, "chunk_rows")
         paths = [Path(source)] if isinstance(source, (str, Path)) else [Path(p) for p in source]
-        def files_of(path): return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        self.files = [file for path in paths for file in files_of(path)]
+        self.files = [file for path in paths for file in self._files(path)]
         if not self.files: raise FileNotFoundError(f"source must name Parquet files; {source} holds none")
         self.groups = [(file, i, rows) for file in self.files for i, rows in enumerate(self._open(file))]
         if not self.groups: raise ValueError(f"source must hold records, {source} holds none")
+
+    def _files(self, path: Path) -> list[Path]:
+        "The Parquet files of a folder; a warning names the others."
+        if not path.is_dir(): return [path]
+        plain = [file for file in sorted(path.rglob("[!.]*")) if file.is_file()]
+        others = {file.name: "no Parquet file" for file in plain if file.suffix.lower() != ".parquet"}
+        if others: warnings.warn(f"{path}: {files_named(others)[0]}", stacklevel=3)
+        return [file for file in plain if file.suffix.lower() == ".parquet"]
 
     def _open(self, file: Path) -> list[int]:
         "Rows of each row group; the first file names the columns if the user does not."

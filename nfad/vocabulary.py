@@ -427,6 +427,7 @@ def _by_key(
 
 _TOR_NAMES = _spellings("tor_arff")
 _IOT_NAMES = {name: name for name in IOT_COLUMNS + FIRST_RELEASE} | _spellings("ciciot2023")
+_IOT_FLAGS = {name for name in _IOT_NAMES if name.endswith("_flag_number")}  # nobody else writes these
 _CIC = COLUMNS[_OF_FLOWS | (_OF_WINDOWS & (COLUMNS.role != "feature"))]
 _BY_KEY = _by_key(_CIC.name, "cicflowmeter")
 _NO_FEATURES = _CIC[~_CIC.role.isin(["feature", "code"])].name
@@ -464,7 +465,7 @@ def find_vocabulary(
     "Which known set of columns a header belongs to."
     names = {str(c).strip() for c in columns}
     if len(names & set(_TOR_NAMES)) >= 10: return "tor_arff"
-    if len(names & set(_IOT_NAMES)) >= 20: return "ciciot2023"
+    if len(names & set(_IOT_NAMES)) >= 20 or len(names & _IOT_FLAGS) >= 5: return "ciciot2023"
     keys = {column_key(name) for name in names}
     flow_columns = {_BY_KEY.get(key) for key in keys} & set(FLOW_COLUMNS)
     fitting = ["cicflowmeter"] if len(flow_columns) >= 5 else []

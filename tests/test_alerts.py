@@ -397,6 +397,10 @@ def test_files_without_scores_are_told(model, scored, tmp_path):
     part = explain_alerts(model, find_alerts(tmp_path / "out" / "0.parquet", top=3), tmp_path)
     assert part.missing == ("1.parquet",) and "1.parquet" in alerts_html(part) and part.facts()["missing"] == part.missing
     assert explain_alerts(model, find_alerts(scored / "out", top=3), scored / "in").missing == ()
+    (scored / "in" / "notes.docx").write_text("x")
+    said = explain_alerts(model, find_alerts(scored / "out", top=3), scored / "in")
+    (scored / "in" / "notes.docx").unlink()
+    assert said.missing == ("notes.docx (ending .docx)",) and "notes.docx" in str(said)
 
 
 def test_another_model_is_refused(model, scored):

@@ -17,7 +17,8 @@ from nfad.columns import doubts_about
 from nfad.contents import copied_pipe, is_pipe
 from nfad.data import load_dataset
 from nfad.overview import look_at
-from nfad.tables import find_tables, frame_table, open_table
+from nfad.sources import find_tables
+from nfad.tables import frame_table, open_table
 
 NAMES = ["Flow Duration", "Total Fwd Packets", "Total Backward Packets", "Flow IAT Mean", "Fwd Packet Length Mean", "Label"]
 

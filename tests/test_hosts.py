@@ -1,6 +1,10 @@
 "Laws of 11m_hosts: benign hosts are called as rarely as promised, strange ones are, and no row is lost."
+import json
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nfad.cli import main
@@ -101,3 +105,20 @@ def test_files_and_the_command(tmp_path, capsys):
     assert more.left_out == {"without a score": 2, "without a host or a time": 50} and more.table["host"][0] == "10.0.0.99"
     with pytest.raises(ValueError, match="of times"): find_hosts(tmp_path / "scores" / "timeless.parquet")
     with pytest.raises(FileNotFoundError): find_hosts(tmp_path / "nowhere")
+
+
+def test_a_time_of_an_unknown_name_and_other_files(tmp_path):
+    frame, m = day(4)
+    said = {"kind": "scores", "task": {"n_calibration": m, "model": "x", "threshold": 1.0}, "result": {}}
+    frame = frame.assign(is_anomaly=False, reason=None)
+    write = lambda path, rows: pq.write_table(
+        pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata({"nfad": json.dumps(said)}), path)
+    (tmp_path / "scores").mkdir()
+    write(tmp_path / "scores" / "a.parquet", frame.rename(columns={"Timestamp": "Zeit"}))
+    (tmp_path / "scores" / "torn.parquet").write_bytes((tmp_path / "scores" / "a.parquet").read_bytes()[:999])
+    (tmp_path / "scores" / "notes.txt").write_text("x")
+    found = find_hosts(tmp_path / "scores")
+    pd.testing.assert_frame_equal(found.table, judge_hours(hour_sums(frame, m), len(frame)))
+    assert set(found.others) == {"torn.parquet", "notes.txt"}
+    write(tmp_path / "none.parquet", frame.rename(columns={"Timestamp": "Zeit"}).assign(Zeit="soon"))
+    with pytest.raises(ValueError, match="one of times"): find_hosts(tmp_path / "none.parquet")

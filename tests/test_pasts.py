@@ -69,7 +69,7 @@ def test_rules_have_thresholds_of_their_own():
 def test_a_study_of_a_simulated_day(day):
     table = study_pasts(day, hidden=4, epochs=1)
     assert len(table) == 16 and table.query("stream in ('quiet', 'renewed')")["tpr"].isna().all()
-    assert plot_rules(table).get_ylabel() == "attacks found"
+    assert plot_rules(table).get_ylabel() == "attacks found (share)"
     with pytest.raises(ValueError, match="how must be"): split_benign(np.arange(50), "grouped")
     with pytest.raises(KeyError, match="Source IP"): read_labelled_without(day)
 

@@ -17,7 +17,8 @@ from nfad.outputs import kind_of
 from nfad.recordings import exporter_for, is_capture
 from nfad.recipes import plain_recipe, recipe_from_plain, recipe_to_plain
 from nfad.serving import load_model
-from nfad.tables import find_tables, open_table
+from nfad.sources import find_tables
+from nfad.tables import open_table
 from nfad.wire import IDENTITY, flow_records
 
 

@@ -143,6 +143,7 @@ def law_first_release(rename):
 
 def test_first_release():
     law_first_release(canonical_columns)
+    assert find_vocabulary(FIRST_HEADER[:19]) == "ciciot2023" and canonical_columns(FIRST_HEADER[:19]) == canonical_columns(FIRST_HEADER)[:19]
     assert find_vocabulary(FIRST_HEADER) == "ciciot2023" and not is_known("Weight") and not is_known("Radius")
     assert find_vocabulary(["srate", "drate", "dur", "rate", "Weight", "Radius"]) != "ciciot2023"
     assert COLUMNS.unit[COLUMNS.name == "Window duration"].tolist() == ["s"]

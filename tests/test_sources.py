@@ -1,0 +1,152 @@
+"""What a folder holds: every file of it is a table, or is named with a reason."""
+import gzip
+import os
+import zipfile
+
+import pandas as pd
+import pytest
+
+from nfad import sources
+from nfad.data import load_dataset
+from nfad.overview import look_at
+from nfad.sources import find_tables, tables_below
+from samples import HEADER, ROWS, write
+
+
+def a_folder(root):
+    "Tables in several forms, and what lies beside them; returns the names of all files, members for archives."
+    (root / "more" / "deep").mkdir(parents=True)
+    text = "a,b\n1,2\n"
+    for name in ("mon.csv", "TUE.CSV", "more/deep/wed.txt"): (root / name).write_text(text)
+    (root / "thu.csv.gz").write_bytes(gzip.compress(text.encode()))
+    pd.DataFrame({"a": [1]}).to_parquet(root / "fri.parquet")
+    with zipfile.ZipFile(root / "week.zip", "w") as archive:
+        for name in ("in/sat.csv", "in/notes.docx"): archive.writestr(name, text)
+    for name, content in (("README", "x"), (".hidden.csv", text), ("more/empty.csv", ""), ("bad.zip", "x"), ("figure.png", "x")):
+        (root / name).write_text(content)
+    zipfile.ZipFile(root / "none.zip", "w").close()
+    (root / "gone.csv").symlink_to(root / "nowhere.csv")
+    plain = [os.path.relpath(os.path.join(place, name), root) for place, _, names in os.walk(root) for name in names]
+    return {*plain, "week.zip/in/sat.csv", "week.zip/in/notes.docx"} - {"week.zip"}
+
+
+def law_nothing_vanishes(look, root, names):
+    "Each file is found, or left out with a reason; never both."
+    found, left_out = look(root)
+    assert {*found} | {*left_out} == names and not {*found} & {*left_out} and all(left_out.values())
+
+
+def test_law_nothing_vanishes(tmp_path):
+    names = a_folder(tmp_path)
+    law_nothing_vanishes(tables_below, tmp_path, names)
+    assert set(find_tables(tmp_path)[0]) == {"mon.csv", "TUE.CSV", "more/deep/wed.txt", "thu.csv.gz", "fri.parquet", "week.zip/in/sat.csv"}
+
+
+@pytest.mark.parametrize("gone", ["mon.csv", "none.zip", "week.zip/in/notes.docx"])
+def test_law_nothing_vanishes_catches(tmp_path, gone):
+    names = a_folder(tmp_path)
+    def careless(root): return tuple({name: to for name, to in part.items() if name != gone} for part in tables_below(root))
+    with pytest.raises(AssertionError): law_nothing_vanishes(careless, tmp_path, names)
+
+
+def test_links_are_followed_once(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "a.csv").write_text("a\n1\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "data" / "round").symlink_to(tmp_path / "data")
+    assert list(find_tables(tmp_path / "data")[0]) == ["far/a.csv"]
+
+
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    scandir = os.scandir
+    def locked(path):
+        if str(path).endswith("locked"): raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+    monkeypatch.setattr(os, "scandir", locked)
+    assert find_tables(tmp_path)[1] == {"locked": "a folder that cannot be opened: Permission denied"}
+
+
+# ---------------------------------------------------------------- the folder of a known data set
+
+def other_day(day): return [row.replace(",2,", f",{day},") for row in ROWS]
+
+
+@pytest.fixture
+def week(tmp_path):
+    "CIC-IDS2017 as people keep it: days plain, in capitals, packed, as Parquet, in an archive; a copy, and other things."
+    home = tmp_path / "cicids2017"
+    write(home / "monday.csv")
+    write(home / "Tuesday.CSV", other_day(7))
+    write(home / "x.csv", other_day(8))
+    (home / "wednesday.csv.gz").write_bytes(gzip.compress((home / "x.csv").read_bytes()))
+    write(home / "x.csv", other_day(9))
+    with zipfile.ZipFile(home / "rest.zip", "w") as archive: archive.write(home / "x.csv", "days/thursday.csv")
+    (home / "x.csv").unlink()
+    (home / "monday.csv.gz").write_bytes(gzip.compress((home / "monday.csv").read_bytes()))
+    (home / "features.csv").write_text("no,name\n1,Flow Duration\n")
+    write(home / "old" / "monday.csv", other_day(6))
+    (home / "Monday.pcap").write_bytes(bytes.fromhex("d4c3b2a1") + bytes(20))
+    (home / "cicids2017_improved.parquet").write_bytes(b"PAR1")
+    (home / "paper.pdf").write_text("x")
+    return tmp_path
+
+
+READ = {"monday.csv", "Tuesday.CSV", "wednesday.csv.gz", "rest.zip/days/thursday.csv"}
+
+
+def test_a_known_set_reads_what_it_can_and_names_the_rest(week):
+    report = load_dataset("cicids2017", folder=week, cache=False).report
+    assert set(report.files) == READ and report.rows_read == 4 * len(ROWS)
+    assert report.files_left_out == {
+        "monday.csv.gz": "holds the rows of monday.csv", "features.csv": "its columns are not those of cicids2017",
+        "cicids2017/old/monday.csv": "cicids2017/*.csv is read instead", "cicids2017/Monday.pcap": "cicids2017/*.csv is read instead",
+        "cicids2017/cicids2017_improved.parquet": "of data set cicids2017_improved", "cicids2017/paper.pdf": "ending .pdf"}
+    said = {note for note in report.notes if note.startswith("file left out: ")}
+    assert said == {f"file left out: {name} ({why})" for name, why in report.files_left_out.items()}
+
+
+def test_a_prepared_file_is_read_alone_and_says_so(week):
+    pd.read_csv(week / "cicids2017" / "monday.csv").to_parquet(week / "cicids2017" / "cicids2017.parquet")
+    report = load_dataset("cicids2017", folder=week, cache=False).report
+    assert report.files == ("cicids2017.parquet",) and report.rows_read == len(ROWS)
+    assert report.files_left_out["cicids2017/Tuesday.CSV"] == "cicids2017/cicids2017.parquet is read instead"
+    assert "8 files left out" in "\n".join(report.lines())
+
+
+def test_only_packed_files_are_a_data_set(tmp_path):
+    write(tmp_path / "x.csv")
+    (tmp_path / "cicids2017").mkdir()
+    (tmp_path / "cicids2017" / "monday.csv.gz").write_bytes(gzip.compress((tmp_path / "x.csv").read_bytes()))
+    assert load_dataset("cicids2017", folder=tmp_path, cache=False).report.rows_read == len(ROWS)
+
+
+# ---------------------------------------------------------------- files of one name, files with half the columns
+
+def test_two_files_of_one_name_are_both_named(tmp_path):
+    for day, place in enumerate(("a", "b", "c")): write(tmp_path / place / "day.csv", other_day(day + 6))
+    (tmp_path / "a" / "torn.csv").write_text("\n")
+    (tmp_path / "b" / "torn.csv").write_text("\n")
+    report = load_dataset(tmp_path, cache=False).report
+    assert report.files == ("a/day.csv", "b/day.csv", "c/day.csv") and set(report.files_left_out) == {"a/torn.csv", "b/torn.csv"}
+    assert set(look_at(tmp_path).files) == {"a/day.csv", "b/day.csv", "c/day.csv"}
+
+
+def test_a_file_with_half_the_columns_is_named(tmp_path):
+    write(tmp_path / "full.csv")
+    write(tmp_path / "full2.csv", other_day(7))
+    half = pd.read_csv(tmp_path / "full.csv").iloc[:, [0, 1, 2, -1]] * 1
+    half.assign(**{half.columns[1]: range(30, 30 + len(half))}).to_csv(tmp_path / "half.csv", index=False)
+    notes = load_dataset(tmp_path, cache=False).report.notes
+    lost = [note for note in notes if "without" in note]
+    assert len(lost) == 1 and lost[0].startswith("half.csv without ") and "used of none" in lost[0]
+    (tmp_path / "half.csv").unlink()
+    assert not any("without" in note for note in load_dataset(tmp_path, cache=False).report.notes)
+
+
+def test_inspect_names_every_file(tmp_path):
+    write(tmp_path / "day.csv")
+    for number in range(9): (tmp_path / f"notes{number}.docx").write_text("x")
+    assert "9 files left out" in str(look_at(tmp_path)) and len(look_at(tmp_path).left_out) == 9
