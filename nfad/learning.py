@@ -15,6 +15,7 @@ from fastcore.basics import patch
 
 from .core import atomic_path
 from .outputs import clear_leftovers, require_free
+from .text import printable
 from .seen import write_seen
 from .answers import Answered, Verdict, answered, fingerprints, place_of, read_verdicts, says
 from .serving import LoadedModel, benign_records, load_model, table_numbers
@@ -61,7 +62,27 @@ class Look(NamedTuple):
     verdict: Verdict
     why: str  # what speaks against it
 
-    def __str__(self) -> str: return f"{place_of(self.verdict)}: {says(self.verdict)}, but {self.why}"
+    def __str__(self) -> str:
+        return printable(f"{place_of(self.verdict)}: {says(self.verdict)}, but {self.why}")
+
+
+def _looks(
+    detector: Any,
+    answers: Answered,
+    settled: set[str],   # fingerprints of records that were looked at again
+    calm: pd.DataFrame,  # (m, d) benign records, chosen by nothing
+) -> tuple[Look, ...]:   # a tenth of the answers, at least one
+    "Answers to look at again."
+    from nfad.doubts import doubt_answers, second_looks
+    doubts = doubt_answers(detector, answers.records, answers.attack, calm)
+    done = [i for i, verdict in enumerate(answers.verdicts) if verdict.record in settled]
+    def why(i):
+        alike, usual = doubts.like_attack[i], doubts.like_benign[i]
+        if answers.attack[i]: return f"its leaves hold {usual:.1%} of the benign records"
+        if not answers.attack.any(): return f"it scores above {alike:.1%} of the benign records"
+        return f"{alike:.0%} of the trees that know the attacks call it one"
+    looks = second_looks(doubts, max(len(answers.attack) // 10, 1), done)
+    return tuple(Look(answers.verdicts[i], why(i)) for i in looks)
 
 # %% ../nbs/11f_learning.ipynb #bd73a17a
 class Learnt(NamedTuple):
@@ -98,7 +119,7 @@ def __str__(self: Learnt) -> str:
     left_out = {reason: n for reason, n in self.left_out.items() if n}
     lines += [f"  {n:,} calibration records left out: {reason}" for reason, n in left_out.items()]
     if not n_attack: lines.append("no attack was named, so the score is what it was")
-    if self.looks: lines.append("worth a second look, since they fit the others least (a later verdict counts):")
+    if self.looks: lines.append("answers that fit the others least; look again, a later verdict counts:")
     lines += [f"  {look}" for look in self.looks]
     return "\n".join(lines)
 
@@ -146,24 +167,6 @@ def _all_records(source: str | Path, model: LoadedModel, header: Sequence[str]) 
     none = np.empty((0, len(model.features)))
     return pd.DataFrame(np.concatenate(parts or [none]), columns=model.features)
 
-# %% ../nbs/11f_learning.ipynb #309a938f
-def _looks(
-    detector: Any,
-    answers: Answered,
-    settled: set[str],   # fingerprints of records that were looked at again
-    calm: pd.DataFrame,  # (m, d) benign records, chosen by nothing
-) -> tuple[Look, ...]:   # a tenth of the answers, at least one
-    "Answers to look at again."
-    from nfad.doubts import doubt_answers, second_looks
-    doubts = doubt_answers(detector, answers.records, answers.attack, calm)
-    done = [i for i, verdict in enumerate(answers.verdicts) if verdict.record in settled]
-    def why(i):
-        if answers.attack[i]: return f"its leaves hold {doubts.like_benign[i]:.1%} of the benign records"
-        if not answers.attack.any(): return f"it scores above {doubts.like_attack[i]:.1%} of the benign records"
-        return f"{doubts.like_attack[i]:.0%} of the trees that know the attacks call it one"
-    looks = second_looks(doubts, max(len(answers.attack) // 10, 1), done)
-    return tuple(Look(answers.verdicts[i], why(i)) for i in looks)
-
 # %% ../nbs/11f_learning.ipynb #c3567d09
 def learn_files(
     model: str | Path,              # path of a model file
@@ -203,4 +206,5 @@ def learn_files(
                        for kind in (True, False))
     n_above = int((after.calibration_scores_ > after.threshold_).sum())
     counts = attacks, benign, night, after.fpr, n_above, condemned
-    return Learnt(answers, len(fresh), left_out, *counts, _looks(base, answers, said.settled(), fresh))
+    looks = _looks(base, answers, said.settled(), fresh)
+    return Learnt(answers, len(fresh), left_out, *counts, looks)

@@ -51,3 +51,5 @@ def test_without_attacks_the_strangest_benign_answer_is_named(detector):
             for i, (name, values) in enumerate(zip(fingerprints(known), known.to_dict("records"), strict=True))]
     look, = _looks(detector, SimpleNamespace(records=known, attack=np.zeros(6, bool), verdicts=told), set(), traffic(300, 4))
     assert look.verdict == told[5] and look.why.startswith("it scores above")
+    evil = str(look._replace(verdict=told[5]._replace(note="a\n  b.csv: all is well\x1b[2J")))
+    assert "\n" not in evil and "\x1b" not in evil
