@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'coalitions', 'shapley_matrix', 'looks', 'Steps', 'plan_coalitions', 'settled', 'standard_errors']
 
 # %% ../nbs/04b_plans.ipynb #bbe9c675
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import comb
 from typing import Any, Callable, NamedTuple
 
@@ -84,6 +84,49 @@ def players_and_places(
     of_place = np.linalg.lstsq(matrix, right, rcond=1e-10)[0]  # a level may move between the parts
     return mean - share @ of_place, of_place
 
+# %% ../nbs/04b_plans.ipynb #2cb56b1c
+def runway_shares(
+    costs: np.ndarray,  # (b, p) length that each player needs, >= 0
+) -> np.ndarray:        # (b, p)
+    "Shapley values of runways: each stretch is paid by all who need it."
+    p = costs.shape[1]
+    order = np.argsort(costs, axis=1)
+    stretches = np.diff(np.take_along_axis(costs, order, axis=1), axis=1, prepend=0)
+    shares = np.empty_like(costs)
+    paid = np.cumsum(stretches / np.arange(p, 0, -1), axis=1)
+    np.put_along_axis(shares, order, paid, axis=1)
+    return shares
+
+
+def runway_walk(
+    costs: np.ndarray,   # (walks, p) length that each player needs, >= 0
+    orders: np.ndarray,  # (walks, p) players as they arrive
+) -> np.ndarray:         # (walks, p) what each is paid
+    "By how much each player lengthens the runway when it arrives."
+    length = np.maximum.accumulate(np.take_along_axis(costs, orders, axis=1), axis=1)
+    paid = np.empty_like(costs)
+    np.put_along_axis(paid, orders, np.diff(length, axis=1, prepend=0), axis=1)
+    return paid
+
+# %% ../nbs/04b_plans.ipynb #4b531d72
+def with_runway(
+    paid: np.ndarray,    # (n,) what was paid
+    beyond: np.ndarray,  # (n,) what the runway paid beyond its share
+    player: np.ndarray,  # (n,) to whom
+    place: np.ndarray,   # (n,) in which place
+    weight: np.ndarray,  # (n,) of the squares, > 0
+) -> tuple[tuple[np.ndarray, np.ndarray], float]:  # parts of players and places; slope
+    "Least squares for `paid = part of the player + part of the place + slope * beyond`."
+    where = player, place, weight
+    fit = players_and_places(paid, *where)
+    fit_beyond = players_and_places(beyond, *where)
+    rest = paid - fit[0][player] - fit[1][place]
+    luck = beyond - fit_beyond[0][player] - fit_beyond[1][place]
+    variance = weight @ np.square(luck)
+    known = variance > 1e-12 * (weight @ np.square(beyond))
+    slope = weight @ (rest * luck) / variance if known else 0.0
+    return (fit[0] - slope * fit_beyond[0], fit[1] - slope * fit_beyond[1]), slope
+
 # %% ../nbs/04b_plans.ipynb #eee38dc1
 DEPTHS = (10 ** 6, 8, 3)  # arrivals from either end until a walk turns back; pairs of walks take turns
 
@@ -109,8 +152,13 @@ class Steps(NamedTuple):
     "What was paid to each player in each look, and where it stood."
     paid: np.ndarray    # (b, n_looks, p); NaN: the walk turned back before
     places: np.ndarray  # (b, n_looks, p) from either end; -1: paid for sure, by enumeration or as a dummy
+    beyond: np.ndarray  # (b, n_looks, p) what the runway paid beyond its fair share
+    alone: np.ndarray   # (b, p) what each adds to nobody; NaN: not asked
 
 # %% ../nbs/04b_plans.ipynb #7f914618
+_RUNWAY = 3  # looks from which it pays to ask for players alone
+
+
 class Plan(NamedTuple):
     "Coalitions to evaluate for one record, and how their worths become steps."
     present: np.ndarray  # (q, p) bool, neither empty nor full
@@ -140,13 +188,52 @@ def _places(place: np.ndarray, size: np.ndarray, n_walks: int) -> np.ndarray:
     return np.where(place < p, named, -1)
 
 
+class _Walked(NamedTuple):
+    "Walks of several games."
+    orders: np.ndarray  # (walks, p) players as they arrive
+    games: np.ndarray   # (walks,) number of the game
+    place: np.ndarray   # (walks, p) of each player; p: a dummy
+    size: np.ndarray    # (walks,) players that are no dummies
+    inside: np.ndarray  # (walks, p - 1) bool: the coalitions that are evaluated
+
+
+def _steps(
+    walked: _Walked, n_walks: int, asked: np.ndarray, alone: np.ndarray,
+    worths: np.ndarray, starts: np.ndarray, end: float,
+) -> Steps:
+    "Steps from the worths of the coalitions in walks, then of the players asked for alone."
+    orders, games, place, size, inside = walked
+    p, of_walks = orders.shape[1], len(worths) - asked.sum()
+    alone = alone.copy()
+    alone[asked] = worths[of_walks:] - starts[np.nonzero(asked)[0]]
+    V = np.full((len(orders), p + 1), np.nan)
+    V[:, 0] = starts[games]
+    V[:, 1] = V[:, 0] + alone[games, orders[:, 0]]
+    V[:, 1:p][inside] = worths[:of_walks]
+    V[np.arange(len(V)), size] = end  # where nobody differs, the worth of none is that of all
+    added = np.take_along_axis(np.diff(V, axis=1), np.minimum(place, p - 1), axis=1)
+    needs = np.maximum(np.nan_to_num(alone), 0)
+    beyond = runway_walk(needs[games], orders) - runway_shares(needs)[games]
+    paired = lambda part: part.reshape(-1, looks(n_walks), len(starts), p).swapaxes(1, 2)
+    paid = paired(np.where(place < p, added, 0.0)).mean(axis=0)
+    return Steps(paid, paired(_places(place, size, n_walks))[0], paired(beyond).mean(axis=0), alone)
+
+# %% ../nbs/04b_plans.ipynb #f7523c5f
+def _asked(differs: np.ndarray, n_walks: int, alone: Any) -> tuple[np.ndarray, np.ndarray]:
+    "(b, p) players to ask for alone; (b, p) those whose first step need not be asked."
+    if alone is not None: return np.zeros_like(differs), ~np.isnan(alone)
+    asked = differs & (differs.sum(axis=1, keepdims=True) > 1) & (looks(n_walks) >= _RUNWAY)
+    return asked, asked
+
+
 def plan_walks(
     differs: np.ndarray,  # (b, p) bool: which players can change anything in each game
     n_walks: int,         # walks for each game, 1 or an even number
     seed: Any = 0,        # of the orders
     depths: Any = DEPTHS,  # arrivals from either end, by turns
     before: int = 0,      # looks that were taken before
-) -> Plan:                # of at most b n_walks (p - 1) coalitions
+    alone: np.ndarray | None = None,  # (b, p) of `Steps`, from before; None: players may be asked for
+) -> Plan:                # of at most b n_walks (p - 1) coalitions of walks, and b p of one player
     "Antithetic walks over the players that differ."
     b, p = differs.shape
     orders = _orders(differs, n_walks, seed)
@@ -159,20 +246,14 @@ def plan_walks(
     steps, last = np.arange(1, p), size[:, None]
     near = (steps <= depth[:, None]) | (steps >= last - depth[:, None])
     inside = near & (steps < last)                  # (walks, p - 1): the coalitions that are evaluated
-    walks = np.nonzero(inside)[0]
-
-    def paid(worths, starts, end):
-        V = np.full((len(orders), p + 1), np.nan)
-        V[:, 0] = starts[games]
-        V[:, 1:p][inside] = worths
-        V[np.arange(len(V)), size] = end            # where nobody differs, the worth of none is that of all
-        added = np.take_along_axis(np.diff(V, axis=1), np.minimum(place, p - 1), axis=1)
-        shape = (-1, looks(n_walks), b, p)
-        both = np.where(place < p, added, 0.0).reshape(shape).mean(axis=0)
-        where = _places(place, size, n_walks).reshape(shape)[0]
-        return Steps(both.swapaxes(0, 1), where.swapaxes(0, 1))
-
-    return Plan((place[:, None, :] < steps[:, None])[inside], games[walks], walks, paid)
+    asked, known = _asked(differs, n_walks, alone)
+    inside[:, :1] &= ~known[games, orders[:, 0], None]
+    walks, (of_asked, who) = np.nonzero(inside)[0], np.nonzero(asked)
+    present = np.concatenate([(place[:, None, :] < steps[:, None])[inside], np.eye(p, dtype=bool)[who]])
+    if alone is None: alone = np.full((b, p), np.nan)
+    steps_of = partial(_steps, _Walked(orders, games, place, size, inside), n_walks, asked, alone)
+    of_game, of_walk = np.append(games[walks], of_asked), np.append(walks, len(orders) + of_asked)
+    return Plan(present, of_game, of_walk, steps_of)
 
 # %% ../nbs/04b_plans.ipynb #8c1a28ac
 def plan_exact(
@@ -196,7 +277,7 @@ def plan_exact(
             if not len(who): continue
             all_worths = np.concatenate([[starts[g]], worths[ends[g]:ends[g + 1]], [end]])
             paid[g][:, who] = shapley_matrix(len(who)) @ all_worths
-        return Steps(paid, np.full(paid.shape, -1))
+        return Steps(paid, np.full(paid.shape, -1), np.zeros_like(paid), np.full((b, p), np.nan))
 
     games = np.repeat(np.arange(b), np.diff(ends))
     return Plan(present, games, np.arange(len(present)), counted)
@@ -209,25 +290,24 @@ def plan_coalitions(
     exact: bool = False,    # enumerate every game, whatever it costs
     worth: int | None = None,  # walks that an enumeration may cost; None: `n_walks`
     before: int = 0,        # looks that were taken before
+    alone: np.ndarray | None = None,  # (b, p) what is known of players alone
 ) -> Plan:                  # enumerations where they cost no more than walks
     "The cheapest plan for each game."
     m = differs.sum(axis=1)
     chosen = exact | (2.0 ** m - 2 <= (n_walks if worth is None else worth) * np.maximum(m - 1, 0))
     if chosen.all(): return plan_exact(differs, n_walks)
-    if not chosen.any(): return plan_walks(differs, n_walks, seed, before=before)
+    if not chosen.any(): return plan_walks(differs, n_walks, seed, before=before, alone=alone)
     few, many = np.flatnonzero(chosen), np.flatnonzero(~chosen)
-    walked = plan_walks(differs[many], n_walks, seed, before=before)
+    known = None if alone is None else alone[many]
+    walked = plan_walks(differs[many], n_walks, seed, before=before, alone=known)
     counted = plan_exact(differs[few], n_walks)
     q = len(walked.present)
 
     def paid(worths, starts, end):
         parts = {tuple(many): walked.steps(worths[:q], starts[many], end),
                  tuple(few): counted.steps(worths[q:], starts[few], end)}
-        both = Steps(*np.empty((2, len(differs), looks(n_walks), differs.shape[1])))
-        for games, steps in parts.items():
-            both.paid[list(games)] = steps.paid
-            both.places[list(games)] = steps.places
-        return both._replace(places=both.places.astype(int))
+        order = np.argsort(np.concatenate(list(parts)))
+        return Steps(*(np.concatenate(both)[order] for both in zip(*parts.values(), strict=True)))
 
     present = np.concatenate([walked.present, counted.present])
     games = np.concatenate([many[walked.games], few[counted.games]])
@@ -235,12 +315,16 @@ def plan_coalitions(
     return Plan(present, games, walks, paid)
 
 # %% ../nbs/04b_plans.ipynb #3b9be05d
+_ROUNDING = 1e-12  # share of the largest step that counts as nothing
+
+
 def settled(
     steps: Steps,        # of b games
     totals: np.ndarray,  # (b,) worth of all less worth of none
 ) -> np.ndarray:         # (b, n_looks, p), each look adds up to its total
     "Looks at the values, without what places add."
-    idle = (np.nan_to_num(steps.paid) == 0).all(axis=(0, 1))
+    added = np.vstack([np.nan_to_num(part).reshape(-1, steps.paid.shape[2]) for part in (steps.paid, steps.alone)])
+    idle = np.abs(added).max(axis=0) <= _ROUNDING * np.abs(added).max()
     walked = (steps.places >= 0) & ~idle
     known = np.nan_to_num(steps.paid)
     if not walked.any(): return known
@@ -251,11 +335,11 @@ def settled(
     player = np.broadcast_to(np.arange(walked.shape[2]), walked.shape)
     place = steps.places[seen]
     of_player, of_place = np.zeros(walked.shape[2]), np.zeros(len(rarity))
-    fit = players_and_places(known[seen], player[seen], place, weights[seen])
+    fit, slope = with_runway(known[seen], steps.beyond[seen], player[seen], place, weights[seen])
     of_player[:len(fit[0])], of_place[:len(fit[1])] = fit
     fitted = np.where(walked, of_place[steps.places], 0.0)
     level = fitted.sum(axis=(1, 2)) / np.maximum(walked.sum(axis=(1, 2)), 1)  # the mean over a game's places
-    beside = np.where(seen, known - of_player - fitted, 0.0) * weights
+    beside = np.where(seen, known - of_player - fitted - slope * steps.beyond, 0.0) * weights
     found = np.where(walked, of_player + level[:, None, None] + beside, known)
     owed = (totals[:, None] - found.sum(axis=2)) / np.maximum(walked.sum(axis=2), 1)
     return found + np.where(walked, owed[:, :, None], 0.0)

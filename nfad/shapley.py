@@ -293,7 +293,7 @@ class _Task:
         p = len(terms.players.names)
         n_before = before.paid.shape[1] if before else 0
         if before: seed = (seed, n_before)
-        how = n_walks, seed, terms.exact, terms.worth, n_before
+        how = n_walks, seed, terms.exact, terms.worth, n_before, before.alone if before else None
         onehot = (terms.players.of[:, None] == np.arange(p)).astype(np.float32)
         gaps = None if self.game == "marginal" else background.gaps(x) @ onehot
         if self.game in ("conditional", "minimised"):
@@ -386,7 +386,8 @@ def add(self: _Ledger, i: int, task: _Task) -> None:
         before = self.steps[i]
         sure = before.places[:, :1] < 0
         paid = np.where(sure, before.paid[:, :1], steps.paid)
-        steps = Steps(*(np.concatenate(both, axis=1) for both in zip(before, (paid, steps.places), strict=True)))
+        both = zip(before[:3], (paid, steps.places, steps.beyond), strict=True)
+        steps = Steps(*(np.concatenate(each, axis=1) for each in both), before.alone)
     self.steps[i] = steps
     found = settled(steps, task.end - task.starts)
     self.values[i] = found.mean(axis=(0, 1))

@@ -335,6 +335,17 @@ def test_recalibrate(trained, here, tmp_path):
     assert json.loads(here("info", tmp_path / "m.safetensors", "--json")[1])["threshold"] == json.loads(out)["threshold"]
 
 
+def test_recalibrate_and_evaluate_name_files_that_are_no_tables(trained, here, tmp_path):
+    for name, rows in (("calm", traffic(500, 9)), ("loud", strange(20))):
+        (tmp_path / name).mkdir()
+        rows.to_parquet(tmp_path / name / "new.parquet")
+        (tmp_path / name / f"{name}.docx").write_text("x")
+    status, out, _ = here("recalibrate", trained.model, tmp_path / "calm", tmp_path / "m.safetensors")
+    assert status == 0 and "file left out: calm.docx (ending .docx)" in out
+    status, out, _ = here("evaluate", trained.model, "--benign-path", tmp_path / "calm", "--attack-path", tmp_path / "loud", "--json")
+    assert status == 0 and set(json.loads(out)["files_left_out"]) == {"calm.docx", "loud.docx"}
+
+
 # ---------------------------------------------------------------- pipes
 
 def test_lines_of_a_pipe(trained):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nfad.plans import (DEPTHS, Steps, _orders, coalitions, looks, paired_orders, plan_coalitions, plan_walks,
-                        players_and_places, settled, shapley_matrix, standard_errors, walk)
+                        players_and_places, runway_shares, settled, shapley_matrix, standard_errors, walk)
 
 
 def drawn_game(p, seed=0):
@@ -100,14 +100,14 @@ def test_law_walks(depths):
 def test_short_walks_ask_for_less():
     alone = np.ones((1, 40), bool)
     asked = [len(plan_walks(alone, 6, depths=depths).present) for depths in ((40,), DEPTHS)]
-    assert asked == [6 * 39, 2 * (39 + 16 + 6)]
+    assert asked == [6 * 39 + 40 - 6, 2 * (39 + 16 + 6) + 40 - 6]  # and everybody alone
     sizes = plan_walks(alone, 2, depths=(3,)).present.sum(axis=1)
     assert set(sizes) == {1, 2, 3, 37, 38, 39}
 
 
 def test_turns_go_on_where_they_ended():
     alone = np.ones((1, 40), bool)
-    once = len(plan_walks(alone, 6).present)
+    once = len(plan_walks(alone, 6, alone=np.full((1, 40), np.nan)).present)
     assert sum(len(plan_walks(alone, 2, before=before).present) for before in range(3)) == once
 
 
@@ -146,10 +146,86 @@ def test_law_apart_catches_plain_means():
     with pytest.raises(AssertionError): law_apart(plain)
 
 
+# --- the runway ---------------------------------------------------------------------------------------------
+
+def law_shares(shares):
+    "What each pays for a runway is the mean over all orders of arrival."
+    for needs in ([6.0, 42.0, 12.0, 12.0], [0.0, 3.0, 1.0, 5.0]):
+        longest = lambda present: (present * np.array(needs)).max(axis=1)
+        orders = [walk(longest, np.array(order)) for order in permutations(range(4))]
+        assert np.allclose(shares(np.array([needs]))[0], np.mean(orders, axis=0))
+
+
+def test_law_shares(): law_shares(runway_shares)
+
+
+def test_law_shares_catches_parts_by_length():
+    with pytest.raises(AssertionError): law_shares(lambda needs: needs * needs.max() / needs.sum())
+
+
+NEEDS = 1.5 * np.maximum(np.arange(14.0) - 5, 0)
+UNASKED = np.full((1, 14), np.nan)  # nobody is asked alone: no runway
+
+
+def law_runway(looks_of):
+    "A game that is a runway is exact in every look, short walks or not."
+    runway = lambda present: (present * NEEDS).max(axis=1)
+    for seed in range(3): assert np.allclose(looks_of(seed, runway), runway_shares(NEEDS[None])[0])
+
+
+def test_law_runway():
+    law_runway(lambda seed, worth: play(plan_walks(np.ones((1, 14), bool), 6, seed), worth, 14))
+
+
+def test_law_runway_catches_walks_without_it():
+    def plain(seed, worth): return play(plan_walks(np.ones((1, 14), bool), 6, seed, alone=UNASKED), worth, 14)
+    with pytest.raises(AssertionError): law_runway(plain)
+
+
+def far(present):
+    "A distance: who comes first adds most."
+    return np.sqrt(present @ np.square(np.arange(1.0, 15)))
+
+
+def law_saves(runs_of):
+    "At a distance the runway halves the coalitions for the same error, those of single players counted."
+    truth = shapley_matrix(14) @ far(coalitions(14))
+    costs = []
+    for alone in (UNASKED, None):
+        runs = [runs_of(seed, alone) for seed in range(30)]
+        error = np.mean([np.square(values - truth).mean() for values, _ in runs])
+        costs.append(error * np.mean([n for _, n in runs]))
+    assert costs[1] < costs[0] / 2
+
+
+def by_runway(seed, alone):
+    plan = plan_walks(np.ones((1, 14), bool), 18, seed, alone=alone)
+    return play(plan, far, 14).mean(axis=0), len(plan.present)
+
+
+def test_law_saves(): law_saves(by_runway)
+
+
+def test_law_saves_catches_a_runway_that_is_paid_for_and_not_used():
+    def unused(seed, alone): return by_runway(seed, UNASKED)[0], by_runway(seed, alone)[1]
+    with pytest.raises(AssertionError): law_saves(unused)
+
+
+def test_nobody_is_asked_twice():
+    everyone = np.ones((1, 14), bool)
+    first = plan_walks(everyone, 6, 0)
+    steps = first.steps(far(first.present), np.zeros(1), far(everyone)[0])
+    later = plan_walks(everyone, 6, 1, before=3, alone=steps.alone)
+    assert [(plan.present.sum(axis=1) == 1).sum() for plan in (first, later)] == [14, 0]
+    again = later.steps(far(later.present), np.zeros(1), far(everyone)[0])
+    assert np.allclose(again.alone[0], np.arange(1.0, 15)) and np.array_equal(again.alone, steps.alone)
+    assert np.allclose(np.nansum(again.beyond, axis=2), 0)  # the runway's luck adds up to nothing
+
+
 def law_nothing_to_correct(looks_of):
     "In a full half square of walks that go through, the mean of the looks is that of the plain walks."
     worth, alone = drawn_game(6, 2), np.ones((1, 6), bool)
-    plan = plan_walks(alone, 6, 1, depths=(6,))
+    plan = plan_walks(alone, 6, 1, depths=(6,), alone=np.full((1, 6), np.nan))  # nobody was asked alone
     assert np.allclose(looks_of(plan, worth).mean(axis=0), play(plan, worth, 6, apart=False).mean(axis=0))
 
 
@@ -266,4 +342,4 @@ def test_too_few_walks_and_too_many_players_are_named():
     with pytest.raises(ValueError, match="at least 4"): standard_errors(np.zeros((1, 1, 3)))
     with pytest.raises(ValueError, match="exact values need 1 to 16"): shapley_matrix(18)
     with pytest.raises(ValueError, match="even"): looks(3)
-    assert Steps._fields == ("paid", "places")
+    assert Steps._fields == ("paid", "places", "beyond", "alone")
