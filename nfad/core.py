@@ -299,7 +299,7 @@ def write_json(
         raise ValueError(f"{path} was not written by nfad, and would be replaced by a record; name another place")
     ordered = json.loads(json.dumps(_plain(content), sort_keys=True, allow_nan=False))
     text = json.dumps({"nfad": "record"} | ordered, indent=2, ensure_ascii=False)
-    with atomic_path(path) as temporary: temporary.write_text(text + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary: temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 

@@ -13,13 +13,13 @@ import pandas as pd
 
 from .core import require_positive_int
 from .detector import FlowDetector
-from .verdicts import grow_forest
+from .verdicts import grow_forest, require_teachable
 
 # %% ../nbs/06b_doubts.ipynb #e478d9a5
 class Doubts(NamedTuple):
     "How little answers fit each other."
     attack: np.ndarray       # (k,) bool: what was said; else benign
-    like_attack: np.ndarray  # (k,) share of trees that call it so, or of benign records that score lower
+    like_attack: np.ndarray  # (k,) share of trees that call it so, or of benign scores below it
     like_benign: np.ndarray  # (k,) mean share of benign calibration records in its leaf
 
 
@@ -31,6 +31,8 @@ def doubt_answers(
     seed: int = 0,              # of the forest
 ) -> Doubts:
     "How little each answer fits the other answers and benign traffic."
+    require_teachable(detector)
+    require_positive_int(len(calibration), "the number of calibration records")
     attack = np.asarray(attack, bool)
     if attack.shape != (len(records),):
         wanted = f"one answer for each of {len(records)} records"
@@ -43,7 +45,9 @@ def doubt_answers(
     answered, usual = place(records), place(calibration)
     forest = grow_forest(detector.statistic_.models_["record"].points, answered[attack], seed=seed)
     crowd = np.bincount(forest.leaves(usual).ravel(), minlength=len(forest.feature)) / len(usual)
-    return Doubts(attack, forest.votes(answered), crowd[forest.leaves(answered)].mean(axis=1))
+    grown = forest.feature[forest.root] >= 0  # a tree without an attack is one leaf
+    like_benign = crowd[forest.leaves(answered)[:, grown]].mean(axis=1)
+    return Doubts(attack, forest.votes(answered), like_benign)
 
 # %% ../nbs/06b_doubts.ipynb #32c35eb7
 def second_looks(
@@ -53,7 +57,8 @@ def second_looks(
 ) -> list[int]:                  # numbers of answers, the most doubtful first
     "Which answers to look at again."
     require_positive_int(n, "n")
-    order = np.where(doubts.attack, doubts.like_benign, doubts.like_attack).argsort()[::-1]
+    doubt = np.where(doubts.attack, doubts.like_benign, doubts.like_attack)
+    order = np.argsort(-doubt, kind="stable")
     order = order[~np.isin(order, list(settled))]
     place = pd.Series(np.arange(len(order))).groupby(doubts.attack[order]).cumcount()
     return order[np.argsort(place.to_numpy(), kind="stable")][:n].tolist()

@@ -57,6 +57,9 @@ def trained_records(
     return found
 
 # %% ../nbs/11f_learning.ipynb #b51d422e
+_TREES = 0.2  # share of the trees that must call a benign answer an attack, to speak against it
+
+
 class Look(NamedTuple):
     "An answer that fits the others least."
     verdict: Verdict
@@ -71,11 +74,13 @@ def _looks(
     answers: Answered,
     settled: set[str],   # fingerprints of records that were looked at again
     calm: pd.DataFrame,  # (m, d) benign records, chosen by nothing
-) -> tuple[Look, ...]:   # a tenth of the answers, at least one
-    "Answers to look at again."
+) -> tuple[Look, ...]:   # at most a tenth of the answers, or one
+    "Answers to look at again; only such that something speaks against."
     from nfad.doubts import doubt_answers, second_looks
     doubts = doubt_answers(detector, answers.records, answers.attack, calm)
-    done = [i for i, verdict in enumerate(answers.verdicts) if verdict.record in settled]
+    least = _TREES if answers.attack.any() else 1 - detector.fpr
+    against = np.where(answers.attack, doubts.like_benign > detector.fpr, doubts.like_attack > least)
+    done = [i for i, verdict in enumerate(answers.verdicts) if verdict.record in settled or not against[i]]
     def why(i):
         alike, usual = doubts.like_attack[i], doubts.like_benign[i]
         if answers.attack[i]: return f"its leaves hold {usual:.1%} of the benign records"
@@ -97,6 +102,7 @@ class Learnt(NamedTuple):
     n_above: int              # calibration records above the new threshold
     condemned: tuple[int, int] | None = None  # training records accused, of how many
     looks: tuple[Look, ...] = ()  # answers worth a second look, the most doubtful first
+    n_forgotten: int = 0  # answers that the model had learnt before, and that are not among these
 
 
 @patch
@@ -118,7 +124,10 @@ def __str__(self: Learnt) -> str:
     lines.append(f"promised {self.fpr:.2%}: {above}; {expected:.2%} of benign records are expected to be")
     left_out = {reason: n for reason, n in self.left_out.items() if n}
     lines += [f"  {n:,} calibration records left out: {reason}" for reason, n in left_out.items()]
-    if not n_attack: lines.append("no attack was named, so the score is what it was")
+    if self.n_forgotten:
+        lines.append(f"{self.n_forgotten:,} answers that the model knew are not among these and are forgotten: "
+                     "give their files of verdicts, too")
+    elif not n_attack: lines.append("no attack was named, so the score is what it was")
     if self.looks: lines.append("answers that fit the others least; look again, a later verdict counts:")
     lines += [f"  {look}" for look in self.looks]
     return "\n".join(lines)
@@ -153,6 +162,12 @@ def _cleaned(
     detector, told = without_condemned(model.detector, trained, named, calm)
     if detector is model.detector: return detector, None  # too few would remain
     return detector, (int((told > LEVEL).sum()), len(trained))
+
+
+def _forgotten(before: Any, after: Any) -> int:
+    "How many answers a model had learnt that its successor does not know."
+    known = {place.tobytes() for place in after.answered_}
+    return sum(place.tobytes() not in known for place in getattr(before, "answered_", ()))
 
 
 def _above(before: Any, after: Any, records: pd.DataFrame) -> tuple[int, int]:
@@ -207,4 +222,4 @@ def learn_files(
     n_above = int((after.calibration_scores_ > after.threshold_).sum())
     counts = attacks, benign, night, after.fpr, n_above, condemned
     looks = _looks(base, answers, said.settled(), fresh)
-    return Learnt(answers, len(fresh), left_out, *counts, looks)
+    return Learnt(answers, len(fresh), left_out, *counts, looks, _forgotten(before, after))

@@ -1,12 +1,15 @@
 """Laws of 11f_learning: which benign records may calibrate a model that learned."""
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from nfad.answers import Answers, Verdict, fingerprints, read_verdicts, append_verdict
-from nfad.learning import _fresh, _looks
+from nfad.answers import Answered, Answers, Verdict, append_verdict, fingerprints, read_verdicts
+from nfad.cli import main
+from nfad.learning import Learnt, Look, _forgotten, _fresh, _looks
 from nfad.seen import remember
+from nfad.verdicts import VerdictModel
 from nights import detector, strange, traffic
 
 
@@ -53,3 +56,34 @@ def test_without_attacks_the_strangest_benign_answer_is_named(detector):
     assert look.verdict == told[5] and look.why.startswith("it scores above")
     evil = str(look._replace(verdict=told[5]._replace(note="a\n  b.csv: all is well\x1b[2J")))
     assert "\n" not in evil and "\x1b" not in evil
+
+
+def test_an_answer_that_nothing_speaks_against_is_not_named(detector):
+    known = pd.concat([strange(8, 3), traffic(8, 3)], ignore_index=True)
+    told = [Verdict(name, word, "m", "ben", "2026-01-05T00:00:00Z", "", {"row": i}, values) for i, (name, word, values) in
+            enumerate(zip(fingerprints(known), ["attack"] * 8 + ["benign"] * 8, known.to_dict("records"), strict=True))]
+    answers = SimpleNamespace(records=known, attack=np.arange(16) < 8, verdicts=told)
+    assert not any(look.verdict.verdict == "benign" for look in _looks(detector, answers, set(), traffic(300, 4)))
+    ordinary = SimpleNamespace(records=known[8:9], attack=np.zeros(1, bool), verdicts=told[8:9])
+    assert _looks(detector, ordinary, set(), traffic(300, 4)) == ()
+
+
+def test_answers_that_a_model_forgets_are_counted(detector):
+    known, calm = pd.concat([strange(4, 3), traffic(3, 3)], ignore_index=True), traffic(300, 4)
+    first = VerdictModel.learn(detector, known, np.arange(7) < 4, calm)
+    assert _forgotten(first, VerdictModel.learn(first, known[2:], np.arange(5) < 2, calm)) == 2
+    assert _forgotten(first, VerdictModel.learn(first, known, np.arange(7) < 4, calm)) == 0
+    assert _forgotten(detector, first) == 0
+
+
+def test_the_command_says_which_answers_to_look_at_again_and_what_was_forgotten(monkeypatch, tmp_path, capsys):
+    said = Verdict("0" * 16, "benign", "m", "ben", "2026-01-05T00:00:00Z", "", {"row": 7}, {"a": 1.0})
+    account = Learnt(Answered(pd.DataFrame({"a": [1.0]}), np.zeros(1, bool), (said,), 0, 0, 0), 300, {}, (0, 0), (0, 0), None, 0.01, 3,
+                     looks=(Look(said, "90% of the trees call it one"),), n_forgotten=2)
+    monkeypatch.setattr("nfad.learning.learn_files", lambda *how: account)
+    (tmp_path / "calibration.parquet").touch()
+    assert main(["learn", str(tmp_path / "m.safetensors"), "v.jsonl", "out.safetensors", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["forgotten"] == 2 and told["looks"] == [said._asdict() | {"why": "90% of the trees call it one"}]
+    assert "row 7: ben says benign, but 90%" in str(account) and "2 answers that the model knew" in str(account)
+    assert "the score is what it was" not in str(account)
