@@ -21,6 +21,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, NamedTuple
 
@@ -74,7 +75,10 @@ def archive_members(
         raise ValueError(f"{path} is no zip archive, or is damaged: {error}") from error
     if any(member.filename == "xl/workbook.xml" for member in members):
         raise ValueError(f"{path} is a workbook of a spreadsheet; save its sheet as CSV")
-    return [Path(path) / member.filename for member in members]
+    names = Counter(Path(f"{path}/{member.filename}") for member in members)
+    twice = next((name for name, n in names.items() if n > 1), None)
+    if twice: raise ValueError(f"{path} holds two files of one name, {twice.relative_to(path)}; unpack it")
+    return list(names)
 
 # %% ../nbs/01b_contents.ipynb #ef99bc42
 def is_pipe(
@@ -137,8 +141,10 @@ def open_contents(
     raw = open(held, "rb")
     size = held.stat().st_size
     if held != path:
-        member = path.relative_to(held).as_posix()
-        try: return Contents(zipfile.ZipFile(raw).open(member), raw, size)
+        try:
+            archive = zipfile.ZipFile(raw)
+            named = {Path(f"{held}/{name}"): name for name in archive.namelist()}
+            return Contents(archive.open(named[path]), raw, size)
         except (KeyError, zipfile.BadZipFile, RuntimeError) as error:
             raw.close()
             raise ValueError(f"{path} cannot be read from its archive: {error}") from error
@@ -148,8 +154,8 @@ def open_contents(
         members = archive_members(path)
         if len(members) != 1:
             raise ValueError(f"{path} holds {len(members)} files; name one, such as {path.name}/NAME")
-        member = members[0].relative_to(path).as_posix()
-        return Contents(zipfile.ZipFile(raw).open(member), raw, size)
+        raw.close()
+        return open_contents(members[0])
     return Contents(_unpacked(raw, kind), raw, size)
 
 # %% ../nbs/01b_contents.ipynb #e56931d0

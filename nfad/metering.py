@@ -27,11 +27,13 @@ def find_captures(
 ) -> list[Path]:                   # in the order of their first packets
     "Captures to be read as one stream."
     from nfad.recordings import is_capture
+    from nfad.sources import files_below
     found = []
     for place in map(Path, places):
         if not place.exists():
             raise FileNotFoundError(f"no file or folder at {place} (looked from {Path.cwd()})")
-        inside = sorted(path for path in place.rglob("*") if path.is_file() and is_capture(path))
+        below = files_below(place) if place.is_dir() else []
+        inside = [path for path in below if path.is_file() and is_capture(path)]
         if place.is_dir() and not inside: raise FileNotFoundError(f"{place} holds no capture")
         found += inside if place.is_dir() else [place]
     return sorted(found, key=_first_time) if len(found) > 1 else found
@@ -41,10 +43,12 @@ def no_captures(
     places: Sequence[str | Path],  # as of `find_captures`
     found: Sequence[Path],         # by `find_captures`
 ) -> dict[str, str]:               # file of a folder -> why it is not read
-    "What else lies in folders of captures."
-    inside = [(path, place) for place in map(Path, places) if place.is_dir() for path in place.rglob("*")]
-    others = sorted((path, place) for path, place in inside if path.is_file() and path not in set(found))
-    return {path.relative_to(place).as_posix(): "no capture" for path, place in others}
+    "What else lies in folders of captures; of several places by its whole path."
+    from nfad.sources import files_below
+    folders, read = [place for place in map(Path, places) if place.is_dir()], {*found}
+    inside = [(path, why, place) for place in folders for path, why in files_below(place).items()]
+    name = lambda path, place: path.relative_to(place) if len(places) == 1 else path
+    return {name(path, place).as_posix(): why or "no capture" for path, why, place in inside if path not in read}
 
 # %% ../nbs/11h_metering.ipynb #184df4c9
 class Metered(NamedTuple):

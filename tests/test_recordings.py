@@ -122,6 +122,19 @@ def test_rotated_captures_are_one_stream(tmp_path):
     assert kind_of(tmp_path / "out.parquet") == "records" and json.loads(pq.read_metadata(tmp_path / "out.parquet").metadata[b"nfad"])["exporter"] == "nfad"
 
 
+def test_flows_names_every_other_file(tmp_path, capsys):
+    for place in ("c1", "c2", "far"):
+        (tmp_path / place).mkdir()
+        capture(tmp_path / place / "a.pcap")
+        (tmp_path / place / "README").write_text("x")
+    (tmp_path / "c2" / "link").symlink_to(tmp_path / "far")
+    places = [str(tmp_path / "c1"), str(tmp_path / "c2")]
+    assert len(find_captures(places)) == 3
+    assert main(["flows", *places, str(tmp_path / "out.parquet"), "--quiet", "--json"]) == 0
+    others = [str(tmp_path / name) for name in ("c1/README", "c2/README", "c2/link/README")]
+    assert json.loads(capsys.readouterr().out)["files_left_out"] == dict.fromkeys(others, "no capture")
+
+
 def test_nothing_is_written_over(tmp_path, capsys):
     one = capture(tmp_path / "one.parquet", 3)  # a capture under a wrong name
     assert main(["flows", str(one), str(one), "--quiet"]) != 0 and is_capture(one)

@@ -150,3 +150,58 @@ def test_inspect_names_every_file(tmp_path):
     write(tmp_path / "day.csv")
     for number in range(9): (tmp_path / f"notes{number}.docx").write_text("x")
     assert "9 files left out" in str(look_at(tmp_path)) and len(look_at(tmp_path).left_out) == 9
+
+
+# ---------------------------------------------------------------- links, and members of archives
+
+@pytest.fixture(params=[1, -1], ids=["first", "last"])
+def disk(monkeypatch, request):
+    "A disk that lists its entries in one order, or in the other."
+    scandir = os.scandir
+    def ordered(path):
+        with scandir(path) as entries: return iter(sorted(entries, key=lambda entry: entry.name)[::request.param])
+    monkeypatch.setattr(os, "scandir", ordered)
+
+
+@pytest.mark.parametrize("latest", ["_latest", "0-latest", "latest"])
+def test_a_link_to_a_folder_of_the_root_hides_nothing(tmp_path, disk, latest):
+    write(tmp_path / "2026-01-01" / "x.csv")
+    (tmp_path / latest).symlink_to("2026-01-01")
+    (tmp_path / "x.csv").symlink_to("2026-01-01/x.csv")
+    assert list(find_tables(tmp_path)[0]) == ["2026-01-01/x.csv"]
+    assert load_dataset(tmp_path, cache=False).report.rows_read == len(ROWS)
+
+
+def test_a_visible_link_into_a_hidden_folder_is_followed(tmp_path, disk):
+    write(tmp_path / ".store" / "x" / "a.csv")
+    (tmp_path / "data").symlink_to(".store/x")
+    (tmp_path / "z").symlink_to("data")
+    assert find_tables(tmp_path) == ({"data/a.csv": tmp_path / "data" / "a.csv"}, {})
+
+
+def test_broken_links_are_named_one_by_one(tmp_path):
+    write(tmp_path / "a.csv")
+    for name in ("b.csv", "c.csv"): (tmp_path / name).symlink_to("nowhere.csv")
+    (tmp_path / "d.csv").symlink_to("d.csv")
+    assert find_tables(tmp_path)[1] == dict.fromkeys(["b.csv", "c.csv", "d.csv"], "no plain file")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", ["in.csv", "./in.csv"])
+def test_two_members_of_one_name_are_refused(tmp_path, second):
+    write(tmp_path / "a.csv")
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        for name in ("in.csv", second): archive.writestr(name, "a\n1\n")
+    found, left_out = find_tables(tmp_path)
+    assert list(found) == ["a.csv"] and "two files of one name, in.csv" in left_out["w.zip"]
+
+
+def test_a_member_with_an_odd_name_is_read(tmp_path):
+    write(tmp_path / "a.csv")
+    write(tmp_path / "b" / "b.csv", other_day(7))
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        for day, name in enumerate(("/etc/a.csv", "./b.csv", "../c.csv", "d//e.csv")):
+            archive.writestr(name, "\n".join([HEADER, *other_day(day + 8)]))
+    report = load_dataset(tmp_path, cache=False).report
+    assert len(report.files) == 5 and report.files_left_out == {"w.zip/../c.csv": "hidden"}
+    assert report.rows_read == 5 * len(ROWS)
