@@ -7,6 +7,7 @@ DATA   ?=
 JOBS   ?= 2
 STUDY  ?= statistics
 DETECTORS ?=
+PLAYERS ?=
 STAGES ?=
 ACCEPT ?=
 ATTACKS ?= 20000
@@ -117,9 +118,9 @@ rivals: venv  ## measure FlowJAX, zuko, scikit-learn and PyOD beside nfad, into 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
 	$(BIN)/python tests/notebooks.py rivals
 
-verdicts: venv  ## play rounds of answers on every data set in NFAD_DATA (or on DATA="tor2016"), nfad and its rivals over 5 seeds, into figures/verdicts.csv
+verdicts: venv  ## play rounds of answers on every data set in NFAD_DATA (or on DATA="tor2016", or PLAYERS="nfad,aad" alone), over 5 seeds, into figures/verdicts.csv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
-	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py verdicts $(DATA)
+	JOBS=$(JOBS) PLAYERS="$(PLAYERS)" $(BIN)/python tests/notebooks.py verdicts $(DATA)
 
 dirt: venv  ## play rounds of answers with 1 % attacks in training on two data sets (or on DATA="tor2016"), into figures/dirt.csv
 	JOBS=$(JOBS) $(BIN)/python tests/notebooks.py dirt $(DATA)

@@ -48,20 +48,19 @@ def some_conversations(
     return np.isin(groups, names[:round(share * len(names))])
 
 # %% ../nbs/07g_conversations.ipynb #0b7042bd
-def shuffle_conversations(
+def shuffle_records(
     prepared: Prepared,  # a grouped split
     seed: int = 0,       # of the order
 ) -> Prepared:           # the same attacks; benign parts of about the same sizes
-    "Draws the benign parts again, each conversation as likely as any other."
+    "Draws the benign parts again, a conversation where the first of its shuffled records stands."
     data, split = prepared.dataset, prepared.split
     benign = np.concatenate([split.train, split.reference, split.calibration, split.test])
     benign = benign[~data.is_attack[benign]]
     attacks = split.test[data.is_attack[split.test]]
     units = split_units(row_ids(data.records), data.groups)
     tied = np.isin(units[benign], units[data.is_attack])  # stay in the test
-    names = np.random.default_rng(seed).permutation(np.unique(units[benign[~tied]]))
-    place = pd.Series(np.arange(len(names)), index=names)
-    order = benign[~tied][np.argsort(place[units[benign[~tied]]].to_numpy(), kind="stable")]
+    shuffled = np.random.default_rng(seed).permutation(benign[~tied])
+    order = shuffled[np.argsort(pd.factorize(units[shuffled])[0], kind="stable")]
     starts = np.flatnonzero(np.append(True, np.diff(units[order]) != 0))
     wanted = np.cumsum([len(split.train), len(split.reference), len(split.calibration)])
     cuts = starts[np.minimum(np.searchsorted(starts, wanted), len(starts) - 1)]  # whole units

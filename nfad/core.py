@@ -29,7 +29,7 @@ from typing import Any, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 import nfad
 
@@ -299,7 +299,7 @@ def write_json(
         raise ValueError(f"{path} was not written by nfad, and would be replaced by a record; name another place")
     ordered = json.loads(json.dumps(_plain(content), sort_keys=True, allow_nan=False))
     text = json.dumps({"nfad": "record"} | ordered, indent=2, ensure_ascii=False)
-    with atomic_path(path) as temporary: temporary.write_text(text + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary: temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 
@@ -361,8 +361,7 @@ def write_model(
         raise ValueError(f"{path} would be too large to be read again: {size:,} bytes of arrays, "
                          f"a header of {len(text):,}")
     with atomic_path(path) as temporary:
-        try: save_file(arrays, temporary, metadata={"nfad": text})
-        except SafetensorError as error: raise OSError(f"{path} cannot be written: {error}") from error
+        temporary.write_bytes(save(arrays, metadata={"nfad": text}))
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #2c034669

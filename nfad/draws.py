@@ -74,32 +74,66 @@ def part_sizes(
     return counts | labelled
 
 # %% ../nbs/01d_draws.ipynb #dc677446
+def _place_units(
+    sizes: np.ndarray,         # (u,) rows of each unit
+    room: np.ndarray,          # (p,) rows that each part has room for; becomes what is left of it
+    rng: np.random.Generator,  # of the draw
+) -> np.ndarray:               # (u,) part of each unit; p - 1, the last, where it fits nowhere
+    "A part for each unit, the largest first, by the room that is left."
+    part = np.full(len(sizes), len(room) - 1)
+    for unit in np.argsort(-sizes, kind="stable"):
+        free = np.where(room >= sizes[unit], room, 0)
+        if not free.any(): continue
+        part[unit] = np.searchsorted(np.cumsum(free), rng.random() * free.sum(), side="right")
+        room[part[unit]] -= sizes[unit]
+    return part
+
+
+def _cut_units(
+    place: np.ndarray,  # (m,) part of each row; changed
+    unit: np.ndarray,   # (m,) unit of each row
+    part: int,          # that lacks rows
+    left: int,          # the part that they are taken from
+    short: int,         # rows that it lacks
+) -> int:               # rows that it still lacks
+    "Fills a part from units that are left; the other rows of these belong nowhere."
+    while short:
+        spare = np.bincount(unit[place == left])
+        if not spare.any(): break
+        one = np.where(spare >= short, spare, np.inf).argmin() if spare.max() >= short else spare.argmax()
+        rows = np.flatnonzero((unit == one) & (place == left))
+        place[rows] = -1
+        place[rows[:short]] = part
+        short -= min(short, len(rows))
+    return short
+
+# %% ../nbs/01d_draws.ipynb #7867bc73
 def take_units(
     rows: np.ndarray,          # (m,) int, rows that may be taken
     units: np.ndarray,         # (n,) int, unit of every row
-    rng: np.random.Generator,  # draws the order
+    rng: np.random.Generator,  # draws the order and the parts
     counts: dict[str, int],    # part -> rows wanted
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # part -> its rows; rows of untouched units
-    "Fills the parts one after the other with whole units in random order."
+    "Fills the parts with whole units, each as likely as any other."
     order = rng.permutation(rows)
-    ends = np.array([], int)
-    if len(order):
-        place = pd.Series(np.arange(len(order)))
-        first = place.groupby(units[order]).transform("min")  # a whole unit stands where its first row does
-        order = order[np.lexsort((place, first))]
-        ends = np.flatnonzero(np.append(np.diff(units[order]) != 0, True)) + 1
-    parts = {}
-    start = 0
-    for part, count in counts.items():
-        place = np.searchsorted(ends, start + count)
-        stop = ends[min(place, len(ends) - 1)] if count and len(ends) else start
-        parts[part] = order[start:min(stop, start + count)]
-        if len(parts[part]) < count:
+    unit = pd.factorize(units[order])[0]
+    sizes = np.bincount(unit)
+    wanted = np.array(list(counts.values()), int)
+    left = len(wanted)
+    room = np.append(wanted, max(len(order) - wanted.sum(), 0))
+    part = np.full(len(sizes), left)
+    several, single = np.flatnonzero(sizes > 1), np.flatnonzero(sizes == 1)
+    part[several] = _place_units(sizes[several], room, rng)
+    filled = np.repeat(np.arange(left), room[:-1])[:len(single)]
+    part[single[:len(filled)]] = filled
+    place = part[unit]
+    for i, (name, count) in enumerate(counts.items()):
+        short = _cut_units(place, unit, i, left, count - int((place == i).sum()))
+        if short:
             raise ValueError(
-                f"{part} needs {count:,} benign rows, {len(parts[part]):,} are left of {len(order):,} "
+                f"{name} needs {count:,} benign rows, {count - short:,} are left of {len(order):,} "
                 f"that may be trained on; wanted {counts}")
-        start = max(start, stop)
-    return parts, order[start:]
+    return {name: order[place == i] for i, name in enumerate(counts)}, order[place == left]
 
 # %% ../nbs/01d_draws.ipynb #8bacd62d
 def pick_labelled(

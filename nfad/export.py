@@ -148,7 +148,8 @@ def model(
     takes = helper.make_tensor_value_info("records", TensorProto.FLOAT, ["n", n_features])
     gives = helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
     graph = helper.make_graph(self.nodes, "nfad", [takes], [gives], self.constants)
-    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
+    trees = any(node.op_type == "TreeEnsemble" for node in self.nodes)
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", 5 if trees else 3)]
     model = helper.make_model(graph, opset_imports=opsets, producer_name="nfad")
     model.ir_version = 8
     onnx.checker.check_model(model)

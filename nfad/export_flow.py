@@ -20,11 +20,12 @@ from .flow import autoregressive_masks, mask_params
 from .architectures import spline_config
 from .statistics import PARTS, ProfileStatistic
 from .detector import FlowDetector
+from .verdicts import START, Forest, VerdictModel
 from .export import Graph, scaled_records
 
 with extra("onnx"):
     import onnx
-    from onnx import TensorProto
+    from onnx import TensorProto, numpy_helper
 
 # %% ../nbs/08b_export_flow.ipynb #fff2fe77
 def _bin_nodes(g: Graph, p: str, raw: str, n_bins: int) -> list[str]:
@@ -153,15 +154,18 @@ _PART_NODES = {  # part of the score -> nodes of its distance
 }
 
 # %% ../nbs/08b_export_flow.ipynb #bc231835
+def _rank_nodes(g: Graph, x: str, scores: np.ndarray) -> str:
+    "-log of the share of benign scores that are at least x, one more counted, float64."
+    counted = g.single(g("LessOrEqual", g("Unsqueeze", x, np.array([1])), g.exact(scores)))
+    at_least = g.double(_row_sum(g, counted))
+    return g("Log", g("Div", g.exact(len(scores) + 1.0), g("Add", at_least, g.exact(1.0))))
+
+
 def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
     "-log of the share of benign records with a distance of at least x, see `nfad.tail.Tail`."
-    m = len(tail.scores)
     largest = tail.scores[-1]
     zero, one = g.exact(0.0), g.exact(1.0)
     start, scale, shape = g.exact(tail.start), g.exact(tail.scale), g.exact(tail.shape)
-    counted = g.single(g("LessOrEqual", g("Unsqueeze", x, np.array([1])), g.exact(tail.scores)))
-    at_least = g.double(_row_sum(g, counted))
-    rank = g("Log", g("Div", g.exact(m + 1.0), g("Add", at_least, one)))
 
     def height(value: str) -> str:
         excess = g("Div", g("Max", g("Sub", value, start), zero), scale)
@@ -169,7 +173,7 @@ def _surprise_nodes(g: Graph, x: str, tail: Tail) -> str:
         return g("Div", g("Log", g("Add", g("Mul", excess, shape), one)), shape)
 
     beyond = g("Sub", height(x), height(g.exact(largest)))
-    return g("Add", rank, g("Where", g("Greater", x, g.exact(largest)), beyond, zero))
+    return g("Add", _rank_nodes(g, x, tail.scores), g("Where", g("Greater", x, g.exact(largest)), beyond, zero))
 
 # %% ../nbs/08b_export_flow.ipynb #ee1aa189
 def _profile_nodes(g: Graph, z: str, terms: str, statistic: ProfileStatistic) -> str:
@@ -197,15 +201,49 @@ def _constant_nodes(g: Graph, detector: FlowDetector) -> str:
     cost = g("Add", g("Log", g("Add", away, g.exact(1.0))), g.exact(detector.constant_cost_))
     return _row_sum(g, g("Where", broken, cost, g.exact(0.0)))
 
+# %% ../nbs/08b_export_flow.ipynb #c7ee52c5
+def _vote_nodes(g: Graph, z: str, forest: Forest) -> str:
+    "Mean votes of the trees, float64 (n,), see `Forest.votes`."
+    is_leaf = forest.feature < 0
+    number = np.where(is_leaf, np.cumsum(is_leaf), np.cumsum(~is_leaf)) - 1  # of each sort for itself
+    alone = is_leaf[forest.root]  # trees that are one leaf
+    alike = np.repeat(forest.root[alone, None], 2, axis=1)
+    sides = np.concatenate([forest.child[~is_leaf], alike])
+    fill = np.zeros(len(alike))
+    start = number[forest.root]
+    start[alone] = (~is_leaf).sum() + np.arange(len(alike))
+    tensor = lambda values, kind=np.float64: numpy_helper.from_array(values.astype(kind))
+    listed = lambda values: values.astype(int).tolist()
+    (first, second), (first_ends, second_ends) = number[sides].T, is_leaf[sides].T
+    found = g("TreeEnsemble", g.double(z), domain="ai.onnx.ml", n_targets=1,
+              aggregate_function=1, tree_roots=listed(start),  # 1: the sum over trees
+              nodes_modes=tensor(np.zeros(len(sides)), np.uint8),  # at most the threshold: to the first side
+              nodes_featureids=listed(np.append(forest.feature[~is_leaf], fill)),
+              nodes_splits=tensor(np.append(forest.threshold[~is_leaf], fill)),
+              nodes_truenodeids=listed(first), nodes_trueleafs=listed(first_ends),
+              nodes_falsenodeids=listed(second), nodes_falseleafs=listed(second_ends),
+              leaf_weights=tensor(forest.value[is_leaf]), leaf_targetids=[0] * int(is_leaf.sum()))
+    return g("Div", g("Squeeze", found, np.array([1])), g.exact(float(len(forest.root))))
+
+
+def _answer_nodes(g: Graph, score: str, z: str, model: VerdictModel) -> str:
+    "The score of a model that learned, float64, see `VerdictModel.lifts`."
+    n, half = g.exact(float(len(model.forest_.root))), g.exact(0.5)
+    says = g("Mul", _vote_nodes(g, z, model.forest_), n)
+    odds = g("Log", g("Div", g("Add", says, half), g("Add", g("Sub", n, says), half)))
+    told = _surprise_nodes(g, g("Sub", odds, g.exact(1e-9)), model.odds_tail_)  # equal votes stay equal
+    lift = g("Max", g("Sub", told, g.exact(START)), g.exact(0.0))
+    size = g("Log", g("Add", g("Abs", score), g.exact(1.0)))
+    tie = g("Mul", g("Mul", g("Sign", score), size), g.exact(1e-3))
+    return g("Sum", _rank_nodes(g, score, model.default_calibration_), lift, tie)
+
 # %% ../nbs/08b_export_flow.ipynb #1ed18cd3
 def flow_to_onnx(
     detector: FlowDetector,        # fitted, architecture autoregressive
     statistic: str | None = None,  # profile or log_prob; None: the detector's own
 ) -> onnx.ModelProto:              # records -> (n,) anomaly scores, nats; higher is more anomalous
-    "A flow detector's anomaly score: transform, flow, statistic and broken constants."
+    "A detector's anomaly score: transform, flow, statistic, broken constants, and what answers added."
     require_choice(detector.architecture, ["autoregressive"], "the architecture of an exported flow")
-    if getattr(detector, "forest_", None) is not None:
-        raise ValueError("detector must not have learned from answers: an exported score would lack its forest")
     if detector.caution > 1:
         raise ValueError(f"detector must have caution 1 to become ONNX, got {detector.caution}")
     choices = ["log_prob", detector.statistic]
@@ -217,4 +255,5 @@ def flow_to_onnx(
     if statistic == "profile": score = _profile_nodes(g, z, terms, detector.statistic_)
     else: score = g("Neg", _row_sum(g, g.double(terms)))
     if not detector.transform_.kept_.all(): score = g("Add", score, _constant_nodes(g, detector))
+    if statistic == "profile" and getattr(detector, "forest_", None): score = _answer_nodes(g, score, z, detector)
     return g.model(g.single(score), ["n"], detector.n_features_in_, "anomaly_score")

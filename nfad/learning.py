@@ -15,8 +15,9 @@ from fastcore.basics import patch
 
 from .core import atomic_path
 from .outputs import clear_leftovers, require_free
+from .text import printable
 from .seen import write_seen
-from .answers import Answered, answered, fingerprints, read_verdicts
+from .answers import Answered, Verdict, answered, fingerprints, place_of, read_verdicts, says
 from .serving import LoadedModel, benign_records, load_model, table_numbers
 
 # %% ../nbs/11f_learning.ipynb #9b8bde13
@@ -55,6 +56,39 @@ def trained_records(
         raise ValueError(f"training must hold {wanted}, got {len(found):,} of {len(records):,}")
     return found
 
+# %% ../nbs/11f_learning.ipynb #b51d422e
+_TREES = 0.2  # share of the trees that must call a benign answer an attack, to speak against it
+
+
+class Look(NamedTuple):
+    "An answer that fits the others least."
+    verdict: Verdict
+    why: str  # what speaks against it
+
+    def __str__(self) -> str:
+        return printable(f"{place_of(self.verdict)}: {says(self.verdict)}, but {self.why}")
+
+
+def _looks(
+    detector: Any,
+    answers: Answered,
+    settled: set[str],   # fingerprints of records that were looked at again
+    calm: pd.DataFrame,  # (m, d) benign records, chosen by nothing
+) -> tuple[Look, ...]:   # at most a tenth of the answers, or one
+    "Answers to look at again; only such that something speaks against."
+    from nfad.doubts import doubt_answers, second_looks
+    doubts = doubt_answers(detector, answers.records, answers.attack, calm)
+    least = _TREES if answers.attack.any() else 1 - detector.fpr
+    against = np.where(answers.attack, doubts.like_benign > detector.fpr, doubts.like_attack > least)
+    done = [i for i, verdict in enumerate(answers.verdicts) if verdict.record in settled or not against[i]]
+    def why(i):
+        alike, usual = doubts.like_attack[i], doubts.like_benign[i]
+        if answers.attack[i]: return f"its leaves hold {usual:.1%} of the benign records"
+        if not answers.attack.any(): return f"it scores above {alike:.1%} of the benign records"
+        return f"{alike:.0%} of the trees that know the attacks call it one"
+    looks = second_looks(doubts, max(len(answers.attack) // 10, 1), done)
+    return tuple(Look(answers.verdicts[i], why(i)) for i in looks)
+
 # %% ../nbs/11f_learning.ipynb #bd73a17a
 class Learnt(NamedTuple):
     "What learning did."
@@ -67,6 +101,8 @@ class Learnt(NamedTuple):
     fpr: float                # promised false-alarm rate
     n_above: int              # calibration records above the new threshold
     condemned: tuple[int, int] | None = None  # training records accused, of how many
+    looks: tuple[Look, ...] = ()  # answers worth a second look, the most doubtful first
+    n_forgotten: int = 0  # answers that the model had learnt before, and that are not among these
 
 
 @patch
@@ -88,7 +124,12 @@ def __str__(self: Learnt) -> str:
     lines.append(f"promised {self.fpr:.2%}: {above}; {expected:.2%} of benign records are expected to be")
     left_out = {reason: n for reason, n in self.left_out.items() if n}
     lines += [f"  {n:,} calibration records left out: {reason}" for reason, n in left_out.items()]
-    if not n_attack: lines.append("no attack was named, so the score is what it was")
+    if self.n_forgotten:
+        lines.append(f"{self.n_forgotten:,} answers that the model knew are not among these and are forgotten: "
+                     "give their files of verdicts, too")
+    elif not n_attack: lines.append("no attack was named, so the score is what it was")
+    if self.looks: lines.append("answers that fit the others least; look again, a later verdict counts:")
+    lines += [f"  {look}" for look in self.looks]
     return "\n".join(lines)
 
 # %% ../nbs/11f_learning.ipynb #46bef296
@@ -123,6 +164,12 @@ def _cleaned(
     return detector, (int((told > LEVEL).sum()), len(trained))
 
 
+def _forgotten(before: Any, after: Any) -> int:
+    "How many answers a model had learnt that its successor does not know."
+    known = {place.tobytes() for place in after.answered_}
+    return sum(place.tobytes() not in known for place in getattr(before, "answered_", ()))
+
+
 def _above(before: Any, after: Any, records: pd.DataFrame) -> tuple[int, int]:
     "How many records two models flag."
     if not len(records): return 0, 0
@@ -155,8 +202,8 @@ def learn_files(
     if loaded.view: raise ValueError("model has a view of hosts, which answers cannot teach: train without context")
     before = loaded.detector
     ancestors = getattr(before, "ancestors", ())
-    said = read_verdicts(verdicts).every
-    answers = answered(said, loaded.features, loaded.identity, ancestors, other_models)
+    said = read_verdicts(verdicts)
+    answers = answered(said.every, loaded.features, loaded.identity, ancestors, other_models)
     if not len(answers.records):
         raise ValueError(f"verdicts must name an attack or a benign record: {answers}")
     fresh, left_out = _fresh(loaded, benign_records(calibration, loaded.recipe), answers)
@@ -174,4 +221,5 @@ def learn_files(
                        for kind in (True, False))
     n_above = int((after.calibration_scores_ > after.threshold_).sum())
     counts = attacks, benign, night, after.fpr, n_above, condemned
-    return Learnt(answers, len(fresh), left_out, *counts)
+    looks = _looks(base, answers, said.settled(), fresh)
+    return Learnt(answers, len(fresh), left_out, *counts, looks, _forgotten(before, after))

@@ -24,6 +24,7 @@ from nfad.score import fpr_band, threshold_at_fpr
 from nfad.reweight import label_forest
 from nfad.asking import questions
 from nfad.verdicts import VerdictModel
+from nfad.doubts import doubt_answers, second_looks
 from nfad.detectors import mean_interval
 
 # %% ../nbs/07d_rounds.ipynb #15c9e602
@@ -141,16 +142,24 @@ def play_nfad(
     ask: Callable,             # (night, model, n, asked, rng) -> rows
     rounds: Sequence[int],     # questions of each
     seed: int = 0,             # of whatever is drawn
+    looks: float = 0.0,        # share of the questions that are second looks
 ) -> Iterator[Any]:            # rows to answer, then scores, in turn
     "Asks, learns, scores."
     rng = np.random.default_rng(seed)
-    model, asked, said = night.detector, [], []
+    model, asked, settled = night.detector, [], []
+    said = np.array([], bool)
     yield scores_of(night, model.anomaly_score)
     for n in rounds:
-        rows = ask(night, model, n, asked, rng)
-        said += (yield rows).tolist()
+        n_again = round(looks * n)
+        rows = ask(night, model, n - n_again, asked, rng)
+        said = np.append(said, (yield rows))
         asked += rows
         known = night.records.iloc[asked]
+        if n_again:
+            doubts = doubt_answers(night.detector, known, said, night.calibration, seed)
+            again = second_looks(doubts, n_again, settled)
+            said[again] = yield [asked[i] for i in again]
+            settled += again
         model = VerdictModel.learn(night.detector, known, said, night.calibration, seed=seed)
         yield scores_of(night, model.anomaly_score)
 
@@ -218,6 +227,7 @@ PLAYERS: dict[str, tuple[Callable, float]] = {  # name -> (night, rounds, seed) 
     "nfad_random": (lambda night, rounds, seed: play_nfad(night, _random, rounds, seed), 0.0),
     "nfad_highest": (lambda night, rounds, seed: play_nfad(night, _highest, rounds, seed), 0.0),
     "nfad_wrong": (lambda night, rounds, seed: play_nfad(night, _questions, rounds, seed), 0.1),
+    "nfad_second": (lambda night, rounds, seed: play_nfad(night, _questions, rounds, seed, 0.1), 0.1),
     "forest": (play_forest, 0.0),
     "aad": (_aad, 0.0),
     "pineforest": (_pineforest, 0.0)}
@@ -234,16 +244,16 @@ def play(
     make, wrong = players[require_choice(name, list(players), "name")]
     rng = np.random.default_rng([seed, 1])
     player, asked, results = make(night, rounds, seed), [], []
-    step = next(player)
-    while True:
+    for step in player:
+        while isinstance(step, list):
+            asked += step
+            step = player.send(night.is_attack[step] ^ (rng.random(len(step)) < wrong))
+        known = sorted(set(asked))
         results.append(judge_round(night, *step) | {
-            "answers": len(asked), "attacks": int(night.is_attack[asked].sum()),
-            "kinds": len(set(night.kinds[asked]) - {"benign"}),
-            "answered": sorted(set(night.kinds[asked]))})
-        try: rows = next(player)
-        except StopIteration: return results
-        asked += rows
-        step = player.send(night.is_attack[rows] ^ (rng.random(len(rows)) < wrong))
+            "answers": len(asked), "attacks": int(night.is_attack[known].sum()),
+            "kinds": len(set(night.kinds[known]) - {"benign"}),
+            "answered": sorted(set(night.kinds[known]))})
+    return results
 
 # %% ../nbs/07d_rounds.ipynb #2ad6dae6
 def unanswered_change(

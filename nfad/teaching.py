@@ -96,5 +96,7 @@ def _learn(
     content = {"model": target, "answers": len(account.answers.records),
                "attacks": int(account.answers.attack.sum()), "attacks_above": account.attacks,
                "benign_above": account.benign, "night": account.night and account.night._asdict(),
+               "looks": [look.verdict._asdict() | {"why": look.why} for look in account.looks],
+               "forgotten": account.n_forgotten,
                **{name: getattr(account, name) for name in same}}
     return Said(content, f"{account}\n{target}")

@@ -382,7 +382,8 @@ def run_rounds(dataset: str, notebook: str) -> str:
     from papermill import PapermillExecutionError, execute_notebook
     report = ROOT / "runs" / dataset / f"{notebook}.ipynb"
     report.parent.mkdir(parents=True, exist_ok=True)
-    parameters = {"dataset": dataset, "seed": ROUNDS_SEED, "n_seeds": SEEDS} | ({"players": "all"} if notebook == "07d_rounds" else {})
+    parameters = {"dataset": dataset, "seed": ROUNDS_SEED, "n_seeds": SEEDS}
+    if notebook == "07d_rounds": parameters["players"] = os.environ.get("PLAYERS") or "all"
     try: execute_notebook(NBS / f"{notebook}.ipynb", report, parameters, cwd=ROOT, progress_bar=False)
     except PapermillExecutionError as error: return f"{error.ename}: {error.evalue}"
     return ""
@@ -390,10 +391,15 @@ def run_rounds(dataset: str, notebook: str) -> str:
 
 def played(notebook: str, record: str, usual: tuple[str, ...], names: list[str], run=run_rounds, out_dir: str | Path = "runs",
            folder: Path = ROOT / "figures", pool=ProcessPoolExecutor) -> int:
-    "Plays rounds of answers on the named data sets, JOBS=2 at a time, and writes a table of figures/ from all that were played; exit status."
+    """Plays rounds of answers on the named data sets, JOBS=2 at a time, and writes a table of figures/ from all that were played; exit status.
+
+    PLAYERS names a few (with commas): only they play again, and the rows of all others stay.
+    """
+    import numpy as np
+    import pandas as pd
     from nfad.catalog import list_datasets
     from nfad.core import require_choice
-    from nfad.rounds import collect_rounds
+    from nfad.rounds import PLAYERS, collect_rounds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     there = list_datasets()
     there = there.loc[there["found"], "name"].tolist()
@@ -404,8 +410,14 @@ def played(notebook: str, record: str, usual: tuple[str, ...], names: list[str],
         for dataset, error in zip(wanted, workers.map(run, wanted, [notebook] * len(wanted))):
             print(f"{dataset}: {error or 'done'}", flush=True)
             if error: failed.append(dataset)
-    collected = collect_rounds(out_dir, f"{record}.json")
-    collected[collected["dataset"] != "demo"].round(4).to_csv(folder / f"{record}.csv", index=False)
+    collected = collect_rounds(out_dir, f"{record}.json").query("dataset != 'demo'")
+    if os.environ.get("PLAYERS"):
+        known, keys = pd.read_csv(folder / f"{record}.csv"), ["dataset", "player"]
+        again = known[keys].apply(tuple, axis=1).isin(collected[keys].apply(tuple, axis=1))
+        collected = pd.concat([known[~again], collected], ignore_index=True)
+        turn = collected["player"].map({player: i for i, player in enumerate(PLAYERS)})
+        collected = collected.iloc[np.lexsort((collected["answers"], turn, collected["dataset"]))]
+    collected.round(4).to_csv(folder / f"{record}.csv", index=False)
     return int(bool(failed))
 
 

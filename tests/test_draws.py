@@ -1,5 +1,6 @@
 """Laws of drawing parts in whole units, each with a broken twin that must fail; sizes; classes in equal shares."""
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +52,50 @@ def overlapping(rows, units, rng, counts):
 def test_law_whole_units_catches(broken, message):
     units = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     with pytest.raises(AssertionError, match=message): law_whole_units(broken, units, {"train": 4, "calibration": 2}, 0)
+
+
+def law_units_are_as_likely(take, n_single=80, size=20, n_draws=400):
+    "A large unit is in training as often as its share of the rows, and nothing is lost."
+    units = np.r_[np.zeros(size, int), np.arange(1, n_single + 1)]
+    drawn = [take(np.arange(len(units)), units, np.random.default_rng(seed), {"train": 40}) for seed in range(n_draws)]
+    there = np.mean([0 in units[parts["train"]] for parts, _ in drawn])
+    assert abs(there - 0.4) < 5 * np.sqrt(0.4 * 0.6 / n_draws), "large units first"
+    assert all(len(parts["train"]) + len(rest) == len(units) for parts, rest in drawn), "rows are lost"
+
+
+def by_shuffled_rows(rows, units, rng, counts):
+    "Broken twin: a unit stands where the first of its shuffled rows does."
+    order = rng.permutation(rows)
+    order = order[np.argsort(pd.factorize(units[order])[0], kind="stable")]
+    return {"train": order[:counts["train"]]}, order[counts["train"]:]
+
+
+def by_shuffled_units(rows, units, rng, counts):
+    "Broken twin: one unit after the other in random order; where a part ends, the rest of a unit is lost."
+    order = rows[np.argsort(rng.permutation(units.max() + 1)[units[rows]], kind="stable")]
+    train, rest = order[:counts["train"]], order[counts["train"]:]
+    return {"train": train}, rest[~np.isin(units[rest], units[train])]
+
+
+def test_law_units_are_as_likely(): law_units_are_as_likely(take_units)
+
+
+@pytest.mark.parametrize("broken", [by_shuffled_rows, by_shuffled_units])
+def test_law_units_are_as_likely_catches(broken):
+    with pytest.raises(AssertionError, match="large units first|rows are lost"): law_units_are_as_likely(broken)
+
+
+def test_a_unit_larger_than_any_part_is_left_for_the_test_while_others_do():
+    units = np.r_[np.zeros(50, int), np.arange(1, 51)]
+    parts, rest = take_units(np.arange(100), units, np.random.default_rng(0), {"train": 30, "calibration": 15})
+    assert 0 not in units[parts["train"]] and 0 not in units[parts["calibration"]] and len(rest) == 55
+    parts, rest = take_units(np.arange(100), units, np.random.default_rng(0), {"train": 45, "calibration": 15})
+    assert [len(parts[name]) for name in parts] == [45, 15] and len(rest) == 0  # one had to be cut: 40 rows belong nowhere
+
+
+def test_single_rows_are_drawn_as_they_are_shuffled():
+    parts, rest = take_units(np.arange(9), np.arange(9), np.random.default_rng(3), {"train": 4})
+    assert np.array_equal(np.r_[parts["train"], rest], np.random.default_rng(3).permutation(9))
 
 
 def test_labelled_rows_are_apart_from_benign_ones():

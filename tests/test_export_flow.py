@@ -12,6 +12,7 @@ from nfad.export import Graph, open_session, run_session
 from nfad.export_flow import _surprise_nodes, flow_to_onnx
 from nfad.statistics import PARTS
 from nfad.tail import Tail
+from nfad.verdicts import VerdictModel
 from test_export import X, blobs
 
 
@@ -81,3 +82,34 @@ def test_tail_nodes_equal_the_tail(shape):
     distance = graph.double(graph("Squeeze", "records", np.array([1])))
     found = run_session(open_session(graph.model(graph.single(_surprise_nodes(graph, distance, tail)), ["n"], 1)), x)
     assert np.allclose(found, tail.surprise(x[:, 0].astype(np.float64)), rtol=1e-6)
+
+
+def learnt(flow, n_attacks):
+    "A model that was told of a few attacks, a hundred times as large as anything benign, and of five benign records."
+    known = pd.concat([X[:n_attacks] * 100, X[n_attacks:n_attacks + 5]]).assign(flat=2.0)
+    return VerdictModel.learn(flow, known, np.arange(n_attacks + 5) < n_attacks, blobs(seed=3)[0].assign(flat=2.0))
+
+
+def law_answers_come_along(export, model):
+    "Nearly all scores agree; a rounding may move a record by a rank among benign ones, never over the threshold."
+    Z = probes()
+    exact, exported = model.anomaly_score(Z), run_session(open_session(export(model)), Z)
+    gap = np.abs(exact - exported)
+    assert np.quantile(gap, 0.97) < 1e-3 and gap.max() < 0.7
+    assert ((exact > model.threshold_) == (exported > model.threshold_)).mean() > 0.999
+
+
+@pytest.mark.parametrize("n_attacks", [1, 6])
+def test_answers_come_along(flows, n_attacks):
+    model = learnt(flows["profile"], n_attacks)
+    roots = model.forest_.feature[model.forest_.root]
+    assert (n_attacks > 1) or (roots < 0).any(), "trees of one leaf are part of this test"
+    law_answers_come_along(flow_to_onnx, model)
+
+
+@pytest.mark.parametrize("change", [lambda twin: setattr(twin, "forest_", None),
+                                    lambda twin: setattr(twin, "forest_", twin.forest_._replace(child=twin.forest_.child[:, ::-1])),
+                                    lambda twin: setattr(twin, "default_calibration_", twin.default_calibration_ + 5)])
+def test_answers_come_along_catches(flows, change):
+    model = learnt(flows["profile"], 6)
+    with pytest.raises(AssertionError): law_answers_come_along(lambda flow: flow_to_onnx(broken(flow, change)), model)

@@ -512,6 +512,32 @@ def test_few_detectors_run_again_and_the_rows_of_others_stay(tmp_path, monkeypat
     with pytest.raises(ValueError, match="did you mean"): command([], 0.5)
 
 
+def test_few_players_play_again_and_the_rows_of_others_stay(tmp_path, monkeypatch):
+    import pandas as pd
+    from nfad.core import write_json
+    monkeypatch.setattr("nfad.catalog.list_datasets", lambda: pd.DataFrame({"name": ["here", "there"], "found": [True, True]}))
+
+    def run_at(level):
+        def run(dataset, notebook):
+            names = os.environ.get("PLAYERS", "nfad,nfad_second,aad").split(",")
+            rounds = [{"player": name, "answers": n, "macro_tpr": level} for name in names for n in (0, 20)]
+            write_json(tmp_path / "runs" / dataset / "all" / "verdicts.json", {"rounds": rounds, "dataset": dataset}, force=True)
+            return ""
+        return run
+
+    def command(names, level): return notebooks.played("07d_rounds", "verdicts", ("here", "there"), names, run_at(level), tmp_path / "runs", tmp_path, ThreadPoolExecutor)
+
+    assert command([], 0.5) == 0
+    monkeypatch.setenv("PLAYERS", "nfad_second")
+    assert command(["here"], 0.7) == 0
+    table = pd.read_csv(tmp_path / "verdicts.csv")
+    assert table[["dataset", "player", "answers"]].apply(tuple, axis=1).tolist() == [
+        (place, who, n) for place in ("here", "there") for who in ("nfad", "nfad_second", "aad") for n in (0, 20)]
+    assert table.groupby(["dataset", "player"])["macro_tpr"].first().to_dict() == {
+        (place, who): 0.7 if (place, who) == ("here", "nfad_second") else 0.5
+        for place in ("here", "there") for who in ("nfad", "nfad_second", "aad")}
+
+
 def test_the_studies_of_all_data_sets_are_one_table(tmp_path, monkeypatch, capsys):
     import pandas as pd
     from nfad.core import write_json

@@ -3,6 +3,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nfad.verdicts import VerdictModel
+from nights import detector, strange, traffic
 from nfad.rounds import (PLAYERS, Night, collect_rounds, judge_round, night_rows, play, rounds_table, unanswered_change,
                          verdicts_record)
 
@@ -65,6 +67,41 @@ def test_a_player_is_told_of_records_of_the_night_once():
     finally: del PLAYERS["made_up"]
     assert [result["answers"] for result in results] == [0, 100, 210]
     assert told == made_up().is_attack.tolist() and results[-1]["kinds"] == 2 and results[-1]["attacks"] == 10
+
+
+def test_a_second_look_is_an_answer_like_another_and_counts():
+    told = []
+
+    def player(night, rounds, seed):
+        yield np.zeros(200), np.zeros(470)
+        told.append((yield [0, 200]))
+        told.append((yield [200, 209]))  # row 200 again, and a new one
+        yield np.zeros(200), np.zeros(470)
+
+    before, after = play(made_up(), "made_up", players={"made_up": (player, 0.0)})
+    assert [each.tolist() for each in told] == [[False, True], [True, True]]
+    assert (before["answers"], after["answers"], after["attacks"], after["kinds"]) == (0, 4, 2, 2)
+
+
+def test_second_looks_are_taken_once_and_what_they_say_is_learnt(detector):
+    "Ten questions a round, one of them a second look at an answer of this or an earlier round."
+    records = pd.concat([traffic(120, 8), strange(12, 8)], ignore_index=True)
+    truth = np.arange(132) >= 120
+    kinds = np.where(truth, "x", "benign")
+    night = Night(detector, traffic(300), traffic(50, 3), traffic(200, 4), records, truth, kinds, records, kinds, {"x": 12})
+    player, seen, said = PLAYERS["nfad_second"][0](night, (10, 10), 0), [], {}
+    assert len(next(player).calibration) == 200
+    for turn in range(2):
+        new = next(player)
+        assert len(new) == 9 and not set(new) & set(said)
+        said |= dict.fromkeys(new, False)  # everything is called benign at first
+        again = player.send(np.zeros(9, bool))
+        assert len(again) == 1 and set(again) <= set(said) - set(seen)
+        seen += again
+        said |= {row: True for row in again}
+        scores = player.send(np.ones(1, bool))
+        expected = VerdictModel.learn(detector, records.iloc[list(said)], list(said.values()), night.calibration, seed=0)
+        assert np.array_equal(scores.others, expected.anomaly_score(records))
 
 
 def test_wrong_answers_are_as_many_as_they_should_be():

@@ -177,11 +177,6 @@ def test_log_odds_rise_and_are_finite():
     assert np.isfinite(odds).all() and (np.diff(odds) > 0).all() and np.isclose(odds[0], -odds[-1])
 
 
-def test_export_refuses_a_model_that_learned(model):
-    from nfad.export_flow import flow_to_onnx
-    with pytest.raises(ValueError, match="answers"): flow_to_onnx(model)
-
-
 def realised_rate(among_themselves, m=100, n=2000, draws=200, fpr=0.02):
     "Mean false-alarm rate of joined scores of made-up halves, when calibration records are judged by `among_themselves`."
     from nfad.reweight import joined
