@@ -17,7 +17,7 @@ from .core import atomic_path
 from .outputs import clear_leftovers, require_free
 from .text import printable
 from .seen import write_seen
-from .answers import Answered, Verdict, answered, fingerprints, place_of, read_verdicts, says
+from .answers import Answered, Verdict, answered, fingerprints, stands_in, read_verdicts, says
 from .serving import LoadedModel, benign_records, load_model, table_numbers
 
 # %% ../nbs/11f_learning.ipynb #9b8bde13
@@ -66,7 +66,7 @@ class Look(NamedTuple):
     why: str  # what speaks against it
 
     def __str__(self) -> str:
-        return printable(f"{place_of(self.verdict)}: {says(self.verdict)}, but {self.why}")
+        return printable(f"{stands_in(self.verdict)}: {says(self.verdict)}, but {self.why}")
 
 
 def _looks(
