@@ -215,7 +215,7 @@ def test_law_results_are_no_records(model, tmp_path):
 
 
 def test_law_results_are_no_records_catches(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("nfad.tables.kind_of", lambda path: "")
+    monkeypatch.setattr("nfad.sources.kind_of", lambda path: "")
     with pytest.raises(AssertionError, match="were read"):
         law_results_are_no_records(lambda source, target: score_files(model, source, target, progress=False, force=True), tmp_path)
 

@@ -189,7 +189,7 @@ def test_law_weak_promise():
 def test_a_failed_run_leaves_no_model_of_another(prepared, monkeypatch, untrained):
     train_run(prepared, quick(seed=1), SETTINGS)
     def broken(*args, **kwargs): raise OSError("no space left on device")
-    monkeypatch.setattr("nfad.core.save_file", broken)
+    monkeypatch.setattr("pathlib.Path.write_bytes", broken)
     before = (prepared.folder / "train.json").read_text()
     with pytest.raises(OSError): train_run(prepared, quick(seed=2), SETTINGS)
     model, record = prepared.folder / "model.safetensors", prepared.folder / "train.json"
