@@ -13,7 +13,7 @@ import pandas as pd
 
 from .core import require_positive_int
 from .detector import FlowDetector
-from .verdicts import grow_forest, require_teachable
+from .verdicts import grow_forest, require_answers
 
 # %% ../nbs/06b_doubts.ipynb #e478d9a5
 class Doubts(NamedTuple):
@@ -31,12 +31,8 @@ def doubt_answers(
     seed: int = 0,              # of the forest
 ) -> Doubts:
     "How little each answer fits the other answers and benign traffic."
-    require_teachable(detector)
+    attack = require_answers(detector, records, attack)
     require_positive_int(len(calibration), "the number of calibration records")
-    attack = np.asarray(attack, bool)
-    if attack.shape != (len(records),):
-        wanted = f"one answer for each of {len(records)} records"
-        raise ValueError(f"attack must hold {wanted}, got shape {attack.shape}")
     if not attack.any():
         usual, scores = (detector.anomaly_score(part) for part in (calibration, records))
         lower = np.sort(usual).searchsorted(scores) / len(usual)

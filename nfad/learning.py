@@ -17,7 +17,7 @@ from .core import atomic_path
 from .outputs import clear_leftovers, require_free
 from .text import printable
 from .seen import write_seen
-from .answers import Answered, Verdict, answered, fingerprints, stands_in, read_verdicts, says
+from .answers import Answered, Verdict, answered, fingerprints, read_verdicts, says, stands_in
 from .serving import LoadedModel, benign_records, load_model, table_numbers
 
 # %% ../nbs/11f_learning.ipynb #9b8bde13
@@ -89,6 +89,25 @@ def _looks(
     looks = second_looks(doubts, max(len(answers.attack) // 10, 1), done)
     return tuple(Look(answers.verdicts[i], why(i)) for i in looks)
 
+# %% ../nbs/11f_learning.ipynb #31ce3e80
+def _forgotten(before: Any, after: Any) -> int:
+    "How many answers a model had learnt that its successor does not know."
+    known = {place.tobytes() for place in after.answered_}
+    return sum(place.tobytes() not in known for place in getattr(before, "answered_", ()))
+
+
+def _above(before: Any, after: Any, records: pd.DataFrame) -> tuple[int, int]:
+    "How many records two models flag."
+    if not len(records): return 0, 0
+    return tuple(int((model.predict(records) == -1).sum()) for model in (before, after))
+
+
+def _all_records(source: str | Path, model: LoadedModel, header: Sequence[str]) -> pd.DataFrame:
+    "The records of any files that a model can score."
+    parts = [X[np.isfinite(X).all(axis=1)] for X, _ in table_numbers(source, model.recipe, header)]
+    none = np.empty((0, len(model.features)))
+    return pd.DataFrame(np.concatenate(parts or [none]), columns=model.features)
+
 # %% ../nbs/11f_learning.ipynb #bd73a17a
 class Learnt(NamedTuple):
     "What learning did."
@@ -145,7 +164,10 @@ def _fresh(
     if model.seen is not None: is_seen = model.seen.was_trained_on(calibration.to_numpy())
     left_out = {"a person answered them": int(is_answered.sum()),
                 "the model was trained on them": int(is_seen.sum())}
-    return calibration[~(is_answered | is_seen)], left_out
+    fresh = calibration[~(is_answered | is_seen)]
+    if len(fresh) >= 20: return fresh, left_out
+    wanted = "at least 20 benign records that nothing was fitted on"
+    raise ValueError(f"calibration must hold {wanted}, got {len(fresh)}")
 
 
 def _cleaned(
@@ -162,25 +184,6 @@ def _cleaned(
     detector, told = without_condemned(model.detector, trained, named, calm)
     if detector is model.detector: return detector, None  # too few would remain
     return detector, (int((told > LEVEL).sum()), len(trained))
-
-
-def _forgotten(before: Any, after: Any) -> int:
-    "How many answers a model had learnt that its successor does not know."
-    known = {place.tobytes() for place in after.answered_}
-    return sum(place.tobytes() not in known for place in getattr(before, "answered_", ()))
-
-
-def _above(before: Any, after: Any, records: pd.DataFrame) -> tuple[int, int]:
-    "How many records two models flag."
-    if not len(records): return 0, 0
-    return tuple(int((model.predict(records) == -1).sum()) for model in (before, after))
-
-
-def _all_records(source: str | Path, model: LoadedModel, header: Sequence[str]) -> pd.DataFrame:
-    "The records of any files that a model can score."
-    parts = [X[np.isfinite(X).all(axis=1)] for X, _ in table_numbers(source, model.recipe, header)]
-    none = np.empty((0, len(model.features)))
-    return pd.DataFrame(np.concatenate(parts or [none]), columns=model.features)
 
 # %% ../nbs/11f_learning.ipynb #c3567d09
 def learn_files(
@@ -207,9 +210,6 @@ def learn_files(
     if not len(answers.records):
         raise ValueError(f"verdicts must name an attack or a benign record: {answers}")
     fresh, left_out = _fresh(loaded, benign_records(calibration, loaded.recipe), answers)
-    if len(fresh) < 20:
-        wanted = "at least 20 benign records that nothing was fitted on"
-        raise ValueError(f"calibration must hold {wanted}, got {len(fresh)}")
     base, condemned = before, None
     if training: base, condemned = _cleaned(loaded, _all_records(training, loaded, header), answers, fresh)
     after = VerdictModel.learn(base, answers.records, answers.attack, fresh)

@@ -29,6 +29,7 @@ from .core import (fingerprint, read_model, require_choice, require_finite, requ
                        write_model)
 from .engine import in_blocks, spread
 from .flow import Masks, autoregressive_masks, autoregressive_terms
+from .sources import files_below
 from .account import files_named
 from .prep import Transform, noise_scale
 
@@ -419,7 +420,7 @@ class ParquetRecords:
     def _files(self, path: Path) -> list[Path]:
         "The Parquet files of a folder; a warning names the others."
         if not path.is_dir(): return [path]
-        plain = [file for file in sorted(path.rglob("[!.]*")) if file.is_file()]
+        plain = [file for file in files_below(path) if file.is_file() and not file.name.startswith(".")]
         others = {file.name: "no Parquet file" for file in plain if file.suffix.lower() != ".parquet"}
         if others: warnings.warn(f"{path}: {files_named(others)[0]}", stacklevel=3)
         return [file for file in plain if file.suffix.lower() == ".parquet"]
