@@ -32,8 +32,9 @@ def find_captures(
     for place in map(Path, places):
         if not place.exists():
             raise FileNotFoundError(f"no file or folder at {place} (looked from {Path.cwd()})")
-        below = files_below(place) if place.is_dir() else []
-        inside = [path for path in below if path.is_file() and is_capture(path)]
+        below = files_below(place) if place.is_dir() else {}
+        readable = [path for path, why in below.items() if not why and path.is_file()]
+        inside = [path for path in readable if is_capture(path)]
         if place.is_dir() and not inside: raise FileNotFoundError(f"{place} holds no capture")
         found += inside if place.is_dir() else [place]
     return sorted(found, key=_first_time) if len(found) > 1 else found

@@ -46,16 +46,16 @@ def _why_left_out(
 def files_below(
     root: Path,  # a folder
 ) -> dict[Path, str]:  # path -> "", or why it cannot be read; in the order of their names
-    "All files below a folder, behind links too, each once under its plainest name."
-    seen, found = set(), {}
+    "All files below a folder, behind links too, each read once under its plainest name."
+    seen, found = {}, {}
     ahead = [(False, 0, Path(), os.path.realpath(root))]
     while ahead:
         hidden, n_links, name, real = heappop(ahead)
-        if real in seen: continue
-        seen.add(real)
+        first = seen.setdefault(real, name)
         if not os.path.isdir(real):
-            found[root / name] = ""
+            found[root / name] = "" if first == name else f"the same file as {first.as_posix()}"
             continue
+        if first != name: continue
         try: inside = list(os.scandir(root / name))
         except OSError as error:
             found[root / name] = f"a folder that cannot be opened: {error.strerror}"

@@ -420,7 +420,8 @@ class ParquetRecords:
     def _files(self, path: Path) -> list[Path]:
         "The Parquet files of a folder; a warning names the others."
         if not path.is_dir(): return [path]
-        plain = [file for file in files_below(path) if file.is_file() and not file.name.startswith(".")]
+        there = [file for file, why in files_below(path).items() if not why]
+        plain = [file for file in there if file.is_file() and not file.name.startswith(".")]
         others = {file.name: "no Parquet file" for file in plain if file.suffix.lower() != ".parquet"}
         if others: warnings.warn(f"{path}: {files_named(others)[0]}", stacklevel=3)
         return [file for file in plain if file.suffix.lower() == ".parquet"]

@@ -225,3 +225,22 @@ def test_a_member_with_an_odd_name_is_read(tmp_path):
     report = load_dataset(tmp_path, cache=False).report
     assert len(report.files) == 5 and report.files_left_out == {"w.zip/../c.csv": "hidden"}
     assert report.rows_read == 5 * len(ROWS)
+
+
+def test_a_second_name_of_a_file_is_named_and_not_read_again(tmp_path):
+    "Neither as a table, nor as a capture, nor as a file of Parquet records."
+    import pandas as pd
+    from nfad.metering import find_captures, no_captures
+    from nfad.training import ParquetRecords
+    folder, other = tmp_path / "in", tmp_path / "elsewhere"
+    for place in (folder, other): place.mkdir()
+    (other / "x.pcap").write_bytes(bytes.fromhex("d4c3b2a1") + bytes(20))
+    pd.DataFrame({"a": [1.0, 2.0]}).to_parquet(other / "x.parquet")
+    for ending in ("pcap", "parquet"):
+        for name in ("a", "b"): (folder / f"{name}.{ending}").symlink_to(other / f"x.{ending}")
+    found, left_out = find_tables(folder)
+    assert list(found) == ["a.parquet", "a.pcap"]
+    assert left_out == {"b.parquet": "the same file as a.parquet", "b.pcap": "the same file as a.pcap"}
+    captures = find_captures([folder])
+    assert captures == [folder / "a.pcap"] and no_captures([folder], captures)["b.pcap"] == "the same file as a.pcap"
+    assert ParquetRecords(folder).files == [folder / "a.parquet"]
