@@ -237,15 +237,16 @@ def terms_function(
         config = spline_config(flow)
         masks = jax.device_put(autoregressive_masks(config.order, config.hidden))
         settings = config.bound, flow.latent.df
-        known = [(None, None)]  # the weights that were seen last, and their steps
+        known = [(None, None)]  # the weights that were seen last, and these packed
         def terms(params, Z):
-            if any(isinstance(leaf, jax.core.Tracer) for leaf in params[1].values()):
+            traced = any(isinstance(array, jax.core.Tracer) for array in [*params[1].values(), Z])
+            if traced or jax.default_backend() != "cpu":
                 return autoregressive_terms(params[1], masks, Z, *settings)
-            seen, weights = known[0]
+            seen, stairs = known[0]
             if seen is not params[1]:
-                weights = staircase_weights(params[1], config.order)
-                known[0] = params[1], weights
-            return staircase_terms(weights, Z, *settings)
+                stairs = staircase_weights(params[1], config.order)
+                known[0] = params[1], stairs
+            return staircase_terms(stairs, np.asarray(Z), *settings)
         return terms
     @jax.jit
     def whole(params, Z):

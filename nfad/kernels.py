@@ -17,6 +17,7 @@ def kernel(
     "Compiles a function when it is first called, without the interpreter's lock."
     def compiled(function):
         settings = {"nogil": True} | options
+        if settings.get("forceinline"): return numba.njit(**settings)(function)
         try: return numba.njit(cache=True, **settings)(function)
         except RuntimeError: return numba.njit(**settings)(function)  # no place for a cache
     return compiled
