@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import require_finite, require_positive_int
-from .nearest import ROWS, Neighborhood, NearestPoints, Whitening, covering_points, usual_points
+from .nearest import Neighborhood, NearestPoints, Whitening, covering_points, usual_points
 from .tail import Tail
 
 # %% ../nbs/02c_statistics.ipynb #3e7fb483
@@ -23,7 +23,7 @@ class Part:
     name: str           # of its column in `parts`
     of: str             # what it looks at: "records" or "profiles"
     fit: Callable       # (benign rows, held-out rows, points) -> model, (m,) distances of held-out
-    distance: Callable  # (model, (n, w) rows, rows in work at once) -> (n,) distances, >= 0
+    distance: Callable  # (model, (n, w) rows) -> (n,) distances, >= 0
     state: Callable     # model -> dict of arrays, by their names in a model file (`02d_detector`)
     restore: Callable   # that dict -> model, with `width` w
 
@@ -36,7 +36,7 @@ def _nearest_part(name: str, of: str, array: str) -> Part:
         both, chosen, own = covering_points(A, held_out, n_points)
         near = NearestPoints(both[chosen].astype(np.float32))
         return near, near.distance(held_out, own)
-    return Part(name, of, fit, distance=lambda near, A, n_rows: near.distance(A, n_rows=n_rows),
+    return Part(name, of, fit, distance=lambda near, A: near.distance(A),
                 state=lambda near: {array: near.points}, restore=lambda a: NearestPoints(a[array]))
 
 # %% ../nbs/02c_statistics.ipynb #4cc467ce
@@ -61,11 +61,11 @@ PARTS: tuple[Part, ...] = (
     _nearest_part("record", "records", "points"),
     _nearest_part("profile", "profiles", "profiles"),
     Part("total", "profiles", _fit_total,
-         distance=lambda whitening, F, n_rows: whitening.length(F),
+         distance=lambda whitening, F: whitening.length(F),
          state=lambda whitening: {"mean": whitening.mean, "whitening": whitening.axes},
          restore=lambda a: Whitening(a["mean"], a["whitening"])),
     Part("local", "records", Neighborhood.fit,
-         distance=lambda around, Z, n_rows: around.distance(Z, n_rows),
+         distance=lambda around, Z: around.distance(Z),
          state=_local_state, restore=_restore_local),
 )
 
@@ -135,12 +135,11 @@ def distances(
     self: ProfileStatistic,
     Z: np.ndarray,       # (n, k) scaled records
     S: np.ndarray,       # (n, d) surprises, nats
-    n_rows: int = ROWS,  # records in work at once, see `NearestPoints.distance`
 ) -> dict[str, np.ndarray]:  # name of a part -> (n,) distances
     "What each part answers."
     self.require_parts()
     seen = {"records": Z, "profiles": self.profile(S)}
-    return {part.name: part.distance(self.models_[part.name], seen[part.of], n_rows)
+    return {part.name: part.distance(self.models_[part.name], seen[part.of])
             for part in self.questions}
 
 
@@ -149,10 +148,9 @@ def parts(
     self: ProfileStatistic,
     Z: np.ndarray,       # (n, k) scaled records
     S: np.ndarray,       # (n, d) surprises, nats
-    n_rows: int = ROWS,  # records in work at once
 ) -> np.ndarray:         # (n, number of parts) nats, >= 0
     "Why a record is strange: the surprise of each distance."
-    distances = self.distances(Z, S, n_rows)
+    distances = self.distances(Z, S)
     return np.stack([self.tails_[name].surprise(x) for name, x in distances.items()], axis=1)
 
 

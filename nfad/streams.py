@@ -573,7 +573,7 @@ class FewRows:
         block = self.block.copy()
         block[:len(Z)] = Z
         surprises = -np.asarray(self.flow(block)[0])[:len(Z)].astype(np.float64)
-        with one_blas_thread(): parts = detector.statistic_.parts(Z, surprises, n_rows=len(Z))
+        with one_blas_thread(): parts = detector.statistic_.parts(Z, surprises)
         constants = np.zeros(len(X))
         if detector.constant_:
             constants = detector.transform_.constant_deviation(X, cost=detector.constant_cost_)

@@ -63,7 +63,7 @@ class HostView:
 @patch
 def _distance(self: HostView, C: np.ndarray) -> np.ndarray:
     "(n,) how far contexts are from benign ones."
-    return _LOCAL.distance(self.local_, self.transform_.transform(C), _BLOCK)
+    return _LOCAL.distance(self.local_, self.transform_.transform(C))
 
 
 @patch

@@ -12,7 +12,6 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import require_positive_int
-from .nearest import ROWS
 
 # %% ../nbs/02c_wary.ipynb #a9c321f5
 class Several(NamedTuple):
@@ -59,7 +58,7 @@ class WaryPart:
             mine = of_held_out == i
             own_points = max(n_points // self.caution, 2)
             model, distances[mine, i] = self.part.fit(A[crowd == i], held_out[mine], own_points)
-            distances[~mine, i] = self.part.distance(model, held_out[~mine], ROWS)
+            distances[~mine, i] = self.part.distance(model, held_out[~mine])
             models.append(model)
         return Several(tuple(models)), _middle(distances)
 
@@ -69,10 +68,9 @@ def distance(
     self: WaryPart,
     several: Several,  # of `fit`
     rows: np.ndarray,  # (n, w)
-    n_rows: int,       # rows in work at once
 ) -> np.ndarray:       # (n,) middle distances
     "The middle answer."
-    each = [self.part.distance(model, rows, n_rows) for model in several.models]
+    each = [self.part.distance(model, rows) for model in several.models]
     return _middle(np.stack(each, axis=1))
 
 
