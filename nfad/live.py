@@ -165,11 +165,11 @@ def score_stream(
         scorers.append(Scorer(load(), None))
         return scorers[0]
     said = way(ready, stream, alerts_only)
-    queue = scorers[0].queue
+    queue, cut = scorers[0].queue, scorers[0].model.reference.cut
     if not queue: return said
     from nfad.together import windows_said
-    say(*windows_said({"the stream": queue.account()}))
-    return said._replace(content=said.content | {"together": queue.account()})
+    say(*filter(None, [cut]), *windows_said({"the stream": queue.account()}))
+    return said._replace(content=said.content | {"together": queue.account(), "note": cut})
 
 # %% ../nbs/11k_live.ipynb #a27391df
 @command("collect")

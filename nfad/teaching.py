@@ -56,12 +56,12 @@ def _audit(
 ) -> Said:                  # where the page is, and the first records
     "Lists the training records most worth a look: attacks that hide there are learnt as normal."
     from nfad.alerts import explain_alerts, write_alerts
-    from nfad.serving import benign_records, load_model
+    from nfad.serving import load_model, usable_records
     from nfad.suspects import find_suspects
     loaded, beside = load_model(model), require_benign(model, calibration)
-    calm, told = benign_records(beside, loaded.recipe), names_of(verdicts)
-    found = find_suspects(loaded, source, calm, told, top, names_of(header))
-    background = None if quick else calm
+    calm, told = usable_records(beside, loaded.recipe), names_of(verdicts)
+    found = find_suspects(loaded, source, calm.records, told, top, names_of(header))
+    background = None if quick else calm.records
     alerts = explain_alerts(loaded, found, source, background, progress=not quiet, header=names_of(header))
     reads = [model, *found_below(source), beside, *told]
     title = f"Training records worth a look in {Path(source).name}"
@@ -69,8 +69,10 @@ def _audit(
     columns = "rank file row strangeness accusation anomaly_score surprising".split()
     shown = alerts.table[[name for name in columns if name in alerts.table]].head(10)
     listed = shown.to_string(index=False, float_format="{:.4g}".format)
-    lines = [f"{len(alerts.table):,} training records to look at", *listed.splitlines(), str(page)]
-    return Said({"page": str(page), "records": len(alerts.table)}, "\n".join(map(printable, lines)))
+    cut = calm.told("calibration records")
+    lines = [f"{len(alerts.table):,} training records to look at", *listed.splitlines(), *cut, str(page)]
+    content = {"page": str(page), "records": len(alerts.table), "cut": cut}
+    return Said(content, "\n".join(map(printable, lines)))
 
 # %% ../nbs/11l_teaching.ipynb #dfcc10bd
 @command("learn")
@@ -92,7 +94,7 @@ def _learn(
     calm = require_benign(model, calibration)
     account = learn_files(model, verdicts, target, calm, source, training, other_models,
                           names_of(header), force)
-    same = ("fpr", "n_calibration", "n_above", "left_out", "condemned")
+    same = ("fpr", "n_calibration", "n_above", "left_out", "condemned", "cut")
     content = {"model": target, "answers": len(account.answers.records),
                "attacks": int(account.answers.attack.sum()), "attacks_above": account.attacks,
                "benign_above": account.benign, "night": account.night and account.night._asdict(),
