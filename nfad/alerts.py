@@ -36,7 +36,7 @@ from .contents import on_disk
 from .outputs import clear_leftovers, require_free, write_table
 from .lines import BATCH
 from .recipes import Feature
-from .sources import find_tables
+from .sources import files_below, find_tables
 from .tables import RESULT, open_table
 
 # %% ../nbs/11c_alerts.ipynb #494f09db
@@ -119,8 +119,9 @@ def scored_files(
     target = Path(target)
     hint = "with: nfad score MODEL SOURCE TARGET"
     if not target.exists(): raise FileNotFoundError(f"{target} does not exist; make scores {hint}")
-    paths = [target] if target.is_file() else sorted(target.rglob("*.parquet"))
-    described = [(path, read_scored(path)) for path in paths if not path.name.startswith(".")]
+    paths = files_below(target) if target.is_dir() else {target: ""}
+    tables = [path for path, why in paths.items() if not why and path.match("[!.]*.parquet")]
+    described = [(path, read_scored(path)) for path in tables]
     found = [(path, said) for path, said in described if said]
     if not found: raise FileNotFoundError(f"{target} holds no scores of nfad; make them {hint}")
     found.sort(key=lambda entry: str(entry[1]["task"].get("source")))
@@ -495,6 +496,25 @@ def sound_records(
     raise ValueError(f"{changed}: scores differ; score them again")
 
 # %% ../nbs/11c_alerts.ipynb #1e985e57
+def compared(
+    model: LoadedModel,             # the model that scored
+    alerts: Alerts,                 # with a table that has no index of its own
+    records: pd.DataFrame,          # (k, d) to explain
+    rows: Sequence[int],            # (k,) their positions in the table
+    empty: pd.DataFrame,            # (k, d) bool, which of their cells were empty
+    background: Background,         # benign records
+    progress: bool,                 # show bars
+) -> Explanation:                   # by rank
+    "Attributions of chosen records, beside benign ones."
+    table = alerts.table.iloc[rows]
+    index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
+    threshold = model.threshold if model.view else alerts.threshold
+    told = explain_records(
+        background, records.set_axis(index), model.detector.calibration_scores_, n_alerts=len(rows),
+        missing=empty, threshold=threshold, progress=progress)
+    return as_listed(told, table, index)
+
+# %% ../nbs/11c_alerts.ipynb #944655c4
 def explain_alerts(
     model: LoadedModel,                      # the model that scored
     alerts: Alerts,                          # from `find_alerts`
@@ -521,19 +541,14 @@ def explain_alerts(
     table = alerts.table.assign(surprising=surprising_features(detector, records))
     found = put_together(detector, alerts, records, background)
     table["incident"] = found.of
-    values, own = records.add_prefix("value: "), found.explained(most)
-    told = None
+    own, told = found.explained(most), None
     if background is not None:
         benign = Background(detector.anomaly_score, summarize_background(background, n_background))
-        records.index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
-        told = explain_records(benign, records.iloc[own], detector.calibration_scores_, n_alerts=len(own),
-            missing=empty.iloc[own], threshold=model.threshold if model.view else alerts.threshold,
-            progress=progress)
-        told = as_listed(told, table.iloc[own], records.index[own])
+        told = compared(model, alerts, records.iloc[own], own, empty.iloc[own], benign, progress)
         reasons = found.reason_of_each(own, [str(reasons[0]) for reasons in told.reasons])
         table.insert(table.columns.get_loc("surprising"), "first_reason", reasons)
         table = pd.concat([table, explained_columns(told, own, len(table))], axis=1)
-    table = pd.concat([table, values], axis=1)
+    table = pd.concat([table, records.add_prefix("value: ")], axis=1)
     return alerts._replace(table=table, explanation=told, incidents=found, explained=tuple(own))
 
 # %% ../nbs/11c_alerts.ipynb #b0f3518d

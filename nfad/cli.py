@@ -177,19 +177,20 @@ def _train(
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
-    from nfad.runs import prepare
     settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor,
         dialect) | dict(dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
         split=split, sizes=split_sizes(train_size, val_size, test_size, preset), seed=seed)
-    prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
     detector = FlowDetector.preset(preset, **given, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
-    return _finished(prepared, detector, settings, context, force)
+    return _finished(detector, settings, context, out_dir, force, quiet)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
-def _finished(prepared: Any, detector: Any, settings: dict[str, Any], context: bool, force: bool) -> Said:
-    "Trains; with `context`, adds what is usual for hosts to the model."
-    from nfad.runs import train_run
+def _finished(
+    detector: Any, settings: dict[str, Any], context: bool, out_dir: str, force: bool, quiet: bool,
+) -> Said:
+    "Reads and trains; with `context`, adds what is usual for hosts to the model."
+    from nfad.runs import prepare, train_run
+    prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     said = _trained(train_run(prepared, detector, settings, force), prepared)
     if not context: return said
     from nfad.contexts import fit_view
@@ -245,21 +246,29 @@ def _score(
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
-    from nfad.together import load_windowed
     beside = benign_beside(model, reference)
     if source == "-":
-        ready = lambda: load_windowed(model, fpr, beside if together else None, together)
         stream = live.Stream(sensor, header, netflow, expose, exporters, pcap)
-        return live.score_stream(ready, stream, alerts_only)
+        return _streamed(model, fpr, beside, together, stream, alerts_only)
     if netflow or pcap: raise ValueError("netflow and pcap are streams: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
+    from nfad.together import load_windowed
     loaded = load_windowed(model, fpr, beside, together)
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
                          names_of(header), force)
     return _scored(report, _next("explain", model, source, target))
+
+# %% ../nbs/13_cli.ipynb #4f39fbc6
+def _streamed(
+    model: str, fpr: float | None, beside: Path | None, together: int, stream: live.Stream, alerts_only: bool,
+) -> Said:
+    "Scores what comes; packets and lines wait while the model gets ready."
+    from nfad.together import load_windowed
+    ready = lambda: load_windowed(model, fpr, beside if together else None, together)
+    return live.score_stream(ready, stream, alerts_only)
 
 # %% ../nbs/13_cli.ipynb #2139a949
 def _scored(report: Any, following: str) -> Said:
@@ -301,6 +310,30 @@ def first_lines(
     shown = table[["rank", "file", "row", "anomaly_score", "p_value", why]].head(n)
     return terminal_table(shown.rename(columns={why: "what"}))
 
+# %% ../nbs/13_cli.ipynb #e522dd03
+def _to_compare(
+    loaded: Any,       # from `load_model`
+    model: str,        # path of its file
+    background: str,   # path of benign records, if they are named
+    none: bool,        # True: none are wanted
+    needed: bool,      # True: without any it cannot go on
+) -> tuple[Any, Path | None, list[str]]:  # (m, d) records or None; their path; what is not used, in words
+    "Benign records that are named or lie beside the model."
+    from nfad.serving import usable_records
+    beside = None if none else require_benign(model, background) if needed else benign_beside(model, background)
+    if not beside: return None, None, []
+    read = usable_records(beside, loaded.recipe)
+    return read.records, beside, read.told("benign records to compare with")
+
+
+def _to_ask(
+    loaded: Any, source: str, target: str, calm: Any, n: int, answered: str, fdr: float, header: str,
+) -> Any:  # `Alerts`
+    "The records to ask a person about, without those that somebody answered."
+    from nfad.questions import answered_records, find_questions
+    known = answered_records(loaded, names_of(answered))
+    return find_questions(loaded, source, target, calm, n, known, fdr, names_of(header))
+
 # %% ../nbs/13_cli.ipynb #0f2e739a
 @command("explain")
 def _explain(
@@ -324,24 +357,19 @@ def _explain(
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
     from nfad.alerts import explain_alerts, find_alerts, find_shown, write_alerts
     from nfad.ecs import write_lines
-    from nfad.serving import benign_records, load_model
-    loaded = load_model(model)
-    beside = None if quick else benign_beside(model, background)
-    benign = benign_records(beside, loaded.recipe) if beside else None
-    rules = names_of(suppress)
+    from nfad.serving import load_model
+    loaded, rules = load_model(model), names_of(suppress)
     if ask and rules: raise ValueError("ask and suppress exclude each other: rules hide no questions")
-    if ask:
-        from nfad.questions import answered_records, find_questions
-        known = answered_records(loaded, names_of(answered))
-        calm = benign_records(require_benign(model, background), loaded.recipe)
-        found = find_questions(loaded, source, target, calm, ask, known, fdr, names_of(header))
+    benign, beside, cut = _to_compare(loaded, model, background, quick and not ask, ask > 0)
+    if ask: found = _to_ask(loaded, source, target, benign, ask, answered, fdr, header)
     else: found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
-    alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
+    compared = None if quick else benign
+    alerts = explain_alerts(loaded, found, source, compared, progress=not quiet, header=names_of(header))
     reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
-    text = "\n".join(filter(None, (str(alerts), first_lines(alerts, ask > 0), str(page))))
-    return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
+    text = "\n".join(filter(None, (str(alerts), first_lines(alerts, ask > 0), *cut, str(page))))
+    return Said({"page": str(page), "cut": cut} | alerts.facts(), text, 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #ed706c8b
 @command("hosts")

@@ -135,8 +135,9 @@ def __str__(self: Learnt) -> str:
         gone, of = self.condemned
         lines.append(f"{gone:,} of {of:,} training records are accused by the attacks "
                      "and no longer count as benign")
-    above = f"{self.n_above:,} of {self.n_calibration:,} calibration records are above the threshold"
-    lines.append(f"promised {self.fpr:.2%}: {above}; {expected:.2%} of benign records are expected to be")
+    above = f"{self.n_above:,} of {self.n_calibration:,} calibration records are above the threshold; "
+    lines.append(f"promised {self.fpr:.2%}: {above}"
+                 f"{expected:.2%} of benign records are expected to be")
     lines += records_used(self.n_calibration, self.left_out, "calibration records")
     lines += self.cut
     if self.n_forgotten:
@@ -170,7 +171,7 @@ def _calibrating(
     model: LoadedModel,
     path: str | Path,   # a table of benign records
     answers: Answered,
-) -> tuple[pd.DataFrame, dict[str, int], list[str]]:  # records; rows not used, by reason; files not read
+) -> tuple[pd.DataFrame, dict[str, int], list[str]]:  # records; rows not used, by reason; files
     "Benign records at a path that may calibrate."
     read = usable_records(path, model.recipe)
     fresh, left_out = _fresh(model, read.records, answers)
@@ -203,9 +204,10 @@ def _base(
     if not training: return model.detector, None, []
     read = usable_records(training, model.recipe, None, header)
     trained = trained_records(model, read.records)
-    left_out = read.left_out | {"that the model was not trained on": len(read.records) - len(trained)}
-    told = records_used(len(trained), left_out, "records of training")
-    return *_cleaned(model.detector, trained, answers, calm), told + files_named(read.files_left_out)
+    other = {"that the model was not trained on": len(read.records) - len(trained)}
+    told = records_used(len(trained), read.left_out | other, "records of training")
+    told += files_named(read.files_left_out)
+    return *_cleaned(model.detector, trained, answers, calm), told
 
 # %% ../nbs/11f_learning.ipynb #b7938eac
 def _own_answers(

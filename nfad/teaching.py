@@ -36,8 +36,9 @@ def found_below(
     path: str,      # of a file, or of a folder of tables
 ) -> list[Path]:    # files on disk
     "All files of a folder: what a command reads, and must not write over."
+    from nfad.sources import files_below
     place = Path(path)
-    return [found for found in place.rglob("*") if found.is_file()] if place.is_dir() else [place]
+    return [found for found in files_below(place) if found.is_file()] if place.is_dir() else [place]
 
 # %% ../nbs/11l_teaching.ipynb #d1f17f2c
 @command("audit")
