@@ -10,7 +10,6 @@ __all__ = ['scored_files', 'scored_batches', 'listed_rows', 'Alerts', 'find_aler
 import json
 import math
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -28,7 +27,7 @@ from .journal import number_of, utc
 from .incidents import Incidents, find_incidents
 from .page import incidents_html
 from .reasons import Explanation, explain_records
-from .report import explained_columns, html_page, sections_html
+from .report import as_listed, explained_columns, html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .suppression import Suppressed, read_rules, suppressed
@@ -170,10 +169,10 @@ def keep_highest(
     both = pd.concat([kept, new]) if len(kept) else new
     return both.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)[:top]
 
-# %% ../nbs/11c_alerts.ipynb #a86f1250
+# %% ../nbs/11c_alerts.ipynb #d2fb515f
 OWN = ("rank", "file", "row", "passes_fdr", "surprising", "first_reason", "incident")  # columns that the list adds
 
-# %% ../nbs/11c_alerts.ipynb #d2fb515f
+
 def rows_of_file(
     path: Path,        # file of scores
     rows: np.ndarray,  # (k,) ascending
@@ -438,23 +437,6 @@ def surprising_features(
     return told
 
 # %% ../nbs/11c_alerts.ipynb #47f2ad90
-def as_listed(
-    told: Explanation,    # of the records of the list, in whatever order
-    table: pd.DataFrame,  # (k, ...) of `Alerts`
-    labels: pd.Index,     # (k,) names of the records, in the order of the list
-) -> Explanation:         # in the order of the list, with its scores, p-values and decisions
-    "An explanation that says nothing else of a record than the list."
-    order = told.records.index.get_indexer(labels)
-    few = told.attributions
-    parts = ("values", "base_values", "standard_errors", "scores", "n_evaluations")
-    few = replace(few, **{name: getattr(few, name)[order] for name in parts})
-    listed = table[["rank", "anomaly_score", "p_value", "is_anomaly"]].set_axis(labels)
-    facts = listed.loc[told.frame["record"]].reset_index(drop=True).rename(columns={"rank": "alert"})
-    frame = told.frame.assign(**facts).sort_values("alert", kind="stable", ignore_index=True)
-    reasons = [told.reasons[i] for i in order]
-    return replace(told, frame=frame, attributions=few, records=told.records.iloc[order], reasons=reasons)
-
-
 def files_without_scores(
     source: str | Path,    # the file or folder that was scored
     files: Sequence[str],  # names of its files that have scores
@@ -497,15 +479,10 @@ def sound_records(
 
 # %% ../nbs/11c_alerts.ipynb #1e985e57
 def compared(
-    model: LoadedModel,             # the model that scored
-    alerts: Alerts,                 # with a table that has no index of its own
-    records: pd.DataFrame,          # (k, d) to explain
-    rows: Sequence[int],            # (k,) their positions in the table
-    empty: pd.DataFrame,            # (k, d) bool, which of their cells were empty
-    background: Background,         # benign records
-    progress: bool,                 # show bars
-) -> Explanation:                   # by rank
-    "Attributions of chosen records, beside benign ones."
+    model: LoadedModel, alerts: Alerts, records: pd.DataFrame, rows: Sequence[int], empty: pd.DataFrame,
+    background: Background, progress: bool,
+) -> Explanation:
+    "Attributions of the records of some rows of the list, beside benign ones; `empty` are cells without a value."
     table = alerts.table.iloc[rows]
     index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
     threshold = model.threshold if model.view else alerts.threshold

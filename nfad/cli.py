@@ -21,7 +21,7 @@ from typing import Any, Iterator, Sequence
 
 from . import answering, live, metering, opening
 from .commands import COMMANDS, Said, add_options, command, names_of
-from .teaching import benign_beside, found_below, require_benign
+from .teaching import benign_beside, found_below, read_benign
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
@@ -249,7 +249,7 @@ def _score(
     beside = benign_beside(model, reference)
     if source == "-":
         stream = live.Stream(sensor, header, netflow, expose, exporters, pcap)
-        return _streamed(model, fpr, beside, together, stream, alerts_only)
+        return live.score_stream(live.when_asked(model, fpr, beside, together), stream, alerts_only)
     if netflow or pcap: raise ValueError("netflow and pcap are streams: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
@@ -260,15 +260,6 @@ def _score(
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
                          names_of(header), force)
     return _scored(report, _next("explain", model, source, target))
-
-# %% ../nbs/13_cli.ipynb #4f39fbc6
-def _streamed(
-    model: str, fpr: float | None, beside: Path | None, together: int, stream: live.Stream, alerts_only: bool,
-) -> Said:
-    "Scores what comes; packets and lines wait while the model gets ready."
-    from nfad.together import load_windowed
-    ready = lambda: load_windowed(model, fpr, beside if together else None, together)
-    return live.score_stream(ready, stream, alerts_only)
 
 # %% ../nbs/13_cli.ipynb #2139a949
 def _scored(report: Any, following: str) -> Said:
@@ -310,30 +301,6 @@ def first_lines(
     shown = table[["rank", "file", "row", "anomaly_score", "p_value", why]].head(n)
     return terminal_table(shown.rename(columns={why: "what"}))
 
-# %% ../nbs/13_cli.ipynb #e522dd03
-def _to_compare(
-    loaded: Any,       # from `load_model`
-    model: str,        # path of its file
-    background: str,   # path of benign records, if they are named
-    none: bool,        # True: none are wanted
-    needed: bool,      # True: without any it cannot go on
-) -> tuple[Any, Path | None, list[str]]:  # (m, d) records or None; their path; what is not used, in words
-    "Benign records that are named or lie beside the model."
-    from nfad.serving import usable_records
-    beside = None if none else require_benign(model, background) if needed else benign_beside(model, background)
-    if not beside: return None, None, []
-    read = usable_records(beside, loaded.recipe)
-    return read.records, beside, read.told("benign records to compare with")
-
-
-def _to_ask(
-    loaded: Any, source: str, target: str, calm: Any, n: int, answered: str, fdr: float, header: str,
-) -> Any:  # `Alerts`
-    "The records to ask a person about, without those that somebody answered."
-    from nfad.questions import answered_records, find_questions
-    known = answered_records(loaded, names_of(answered))
-    return find_questions(loaded, source, target, calm, n, known, fdr, names_of(header))
-
 # %% ../nbs/13_cli.ipynb #0f2e739a
 @command("explain")
 def _explain(
@@ -360,16 +327,20 @@ def _explain(
     from nfad.serving import load_model
     loaded, rules = load_model(model), names_of(suppress)
     if ask and rules: raise ValueError("ask and suppress exclude each other: rules hide no questions")
-    benign, beside, cut = _to_compare(loaded, model, background, quick and not ask, ask > 0)
-    if ask: found = _to_ask(loaded, source, target, benign, ask, answered, fdr, header)
+    calm = read_benign(loaded, model, background, needed=ask > 0, wanted=ask > 0 or not quick)
+    if ask:
+        from nfad.questions import answered_records, find_questions
+        known = answered_records(loaded, names_of(answered))
+        found = find_questions(loaded, source, target, calm.records, ask, known, fdr, names_of(header))
     else: found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
-    compared = None if quick else benign
-    alerts = explain_alerts(loaded, found, source, compared, progress=not quiet, header=names_of(header))
-    reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
+    benign = None if quick else calm.records
+    alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
+    reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [calm.path])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
-    text = "\n".join(filter(None, (str(alerts), first_lines(alerts, ask > 0), *cut, str(page))))
-    return Said({"page": str(page), "cut": cut} | alerts.facts(), text, 0 if alerts.n_records else 3)
+    lines = str(alerts), first_lines(alerts, ask > 0), *calm.cut, str(page)
+    content = {"page": str(page), "cut": calm.cut} | alerts.facts()
+    return Said(content, "\n".join(filter(None, lines)), 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #ed706c8b
 @command("hosts")

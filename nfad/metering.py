@@ -30,9 +30,11 @@ def find_captures(
     from nfad.sources import files_at, files_below
     paths, given = files_at(places), {*map(Path, places)}
     holds_packets = lambda path: path.is_file() and is_capture(path)
-    for folder in filter(Path.is_dir, map(Path, places)):
-        if not any(map(holds_packets, files_below(folder))): raise FileNotFoundError(f"{folder} holds no capture")
-    found = [path for path, why in paths.items() if not why and (path in given or holds_packets(path))]
+    for folder in filter(Path.is_dir, given):
+        if any(map(holds_packets, files_below(folder))): continue
+        raise FileNotFoundError(f"{folder} holds no capture")
+    readable = [path for path, why in paths.items() if not why]
+    found = [path for path in readable if path in given or holds_packets(path)]
     return sorted(found, key=_first_time) if len(found) > 1 else found
 
 
@@ -42,9 +44,9 @@ def no_captures(
 ) -> dict[str, str]:               # file -> why it is not read
     "What else lies at the places of captures; of several places by its whole path."
     from nfad.sources import files_at
-    others = {path: why or "no capture" for path, why in files_at(places).items() if path not in {*found}}
+    paths, read = files_at(places), {*found}
     name = lambda path: path.relative_to(places[0]) if len(places) == 1 else path
-    return {name(path).as_posix(): why for path, why in others.items()}
+    return {name(path).as_posix(): why or "no capture" for path, why in paths.items() if path not in read}
 
 # %% ../nbs/11h_metering.ipynb #184df4c9
 class Metered(NamedTuple):

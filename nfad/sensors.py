@@ -615,16 +615,11 @@ variance_{,fwd_,bwd_}header_bytes_delta_len | header | bytes^2 | variance of ste
 variance_{,fwd_,bwd_}payload_bytes_delta_len | size | bytes^2 | variance of steps of payload
 {skewness,cov}_{,fwd_,bwd_}payload_bytes_delta_len | size | ratio
     | {skewness,std over mean} of steps of payload
-"""
-
-# %% ../nbs/00a_sensors.ipynb #a7dd7ae6
-_NTL_PAYLOAD = """
 {mean,std,skewness,mode,median,cov}_{binary,hex,utf8}_per{4,8,16,32,64}bytes_entropy | content | bits
     | entropy of the payload
 {mean,mode,std,median,cov,skewness}_per64bytes_mutual_information | content | bits
     | mutual information of the payload
-{binary,hex,utf8}_{2,3,4,5,6,7,8,9,10}_gram_entropy | content | bits
-    | entropy of runs of the payload
+{binary,hex,utf8}_{2,3,4,5,6,7,8,9,10}_gram_entropy | content | bits | entropy of runs of the payload
 {bin,hex,utf8}_min_entropy | content | bits | smallest entropy of the payload
 mean_per{16,32}bytes_bientropy | content | bits | binary entropy of the payload
 """
@@ -634,7 +629,7 @@ _BLOCKS = {
     "zeek": _ZEEK + _ZEEK_REST, "suricata": _SURICATA + _SURICATA_REST, "argus": _ARGUS + _ARGUS_MORE + _ARGUS_REST,
     "netflow": _NETFLOW + _NETFLOW_MORE, "nfstream": _NFSTREAM + _NFSTREAM_MORE,
     "unswnb15": _UNSW + _UNSW_REST, "nfdump": _NFDUMP + _NFDUMP_REST, "lycos": _LYCOS,
-    "ntlflowlyzer": _NTL + _NTL_SIZES + _NTL_PAUSES + _NTL_PAYLOAD}
+    "ntlflowlyzer": _NTL + _NTL_SIZES + _NTL_PAUSES}
 
 SENSOR_COLUMNS = pd.concat([read_columns(text, tool) for tool, text in _BLOCKS.items()], ignore_index=True)
 
