@@ -207,7 +207,10 @@ def _base(
     other = {"that the model was not trained on": len(read.records) - len(trained)}
     told = records_used(len(trained), read.left_out | other, "records of training")
     told += files_named(read.files_left_out)
-    return *_cleaned(model.detector, trained, answers, calm), told
+    detector, condemned = _cleaned(model.detector, trained, answers, calm)
+    if answers.attack.any() and condemned is None:
+        told.append("too few training records would remain without those accused, so all of them stay")
+    return detector, condemned, told
 
 # %% ../nbs/11f_learning.ipynb #b7938eac
 def _own_answers(

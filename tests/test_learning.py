@@ -145,3 +145,10 @@ def test_what_else_is_given_and_not_used_is_said(evening):
         file, "1,000 of 1,500 records of training used; 7 without a score, 493 that the model was not trained on were left out",
         "547 of 554 further records used; 7 without a score were left out", file)
     assert account.night.records == 547 and all(line in str(account) for line in account.cut)
+
+
+def test_training_records_that_stay_since_too_few_would_remain_are_said(evening, monkeypatch):
+    monkeypatch.setattr("nfad.dirty.without_condemned", lambda detector, trained, attack, calm: (detector, np.full(len(trained), 99.0)))
+    account = learn_files(evening / "m.safetensors", [evening / "v.jsonl"], evening / "new.safetensors", evening / "calibration.parquet",
+                          training=evening / "came from.parquet")
+    assert account.condemned is None and "too few training records would remain" in str(account)
