@@ -10,7 +10,6 @@ __all__ = ['scored_files', 'scored_batches', 'listed_rows', 'Alerts', 'find_aler
 import json
 import math
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -28,7 +27,7 @@ from .journal import number_of, utc
 from .incidents import Incidents, find_incidents
 from .page import incidents_html
 from .reasons import Explanation, explain_records
-from .report import explained_columns, html_page, sections_html
+from .report import as_listed, explained_columns, html_page, sections_html
 from .serving import LoadedModel
 from .shapley import Background, summarize_background
 from .suppression import Suppressed, read_rules, suppressed
@@ -36,7 +35,7 @@ from .contents import on_disk
 from .outputs import clear_leftovers, require_free, write_table
 from .lines import BATCH
 from .recipes import Feature
-from .sources import find_tables
+from .sources import files_below, find_tables
 from .tables import RESULT, open_table
 
 # %% ../nbs/11c_alerts.ipynb #494f09db
@@ -119,8 +118,9 @@ def scored_files(
     target = Path(target)
     hint = "with: nfad score MODEL SOURCE TARGET"
     if not target.exists(): raise FileNotFoundError(f"{target} does not exist; make scores {hint}")
-    paths = [target] if target.is_file() else sorted(target.rglob("*.parquet"))
-    described = [(path, read_scored(path)) for path in paths if not path.name.startswith(".")]
+    paths = files_below(target) if target.is_dir() else {target: ""}
+    tables = [path for path, why in paths.items() if not why and path.match("[!.]*.parquet")]
+    described = [(path, read_scored(path)) for path in tables]
     found = [(path, said) for path, said in described if said]
     if not found: raise FileNotFoundError(f"{target} holds no scores of nfad; make them {hint}")
     found.sort(key=lambda entry: str(entry[1]["task"].get("source")))
@@ -169,10 +169,10 @@ def keep_highest(
     both = pd.concat([kept, new]) if len(kept) else new
     return both.sort_values("anomaly_score", ascending=False, kind="stable", ignore_index=True)[:top]
 
-# %% ../nbs/11c_alerts.ipynb #a86f1250
+# %% ../nbs/11c_alerts.ipynb #d2fb515f
 OWN = ("rank", "file", "row", "passes_fdr", "surprising", "first_reason", "incident")  # columns that the list adds
 
-# %% ../nbs/11c_alerts.ipynb #d2fb515f
+
 def rows_of_file(
     path: Path,        # file of scores
     rows: np.ndarray,  # (k,) ascending
@@ -437,23 +437,6 @@ def surprising_features(
     return told
 
 # %% ../nbs/11c_alerts.ipynb #47f2ad90
-def as_listed(
-    told: Explanation,    # of the records of the list, in whatever order
-    table: pd.DataFrame,  # (k, ...) of `Alerts`
-    labels: pd.Index,     # (k,) names of the records, in the order of the list
-) -> Explanation:         # in the order of the list, with its scores, p-values and decisions
-    "An explanation that says nothing else of a record than the list."
-    order = told.records.index.get_indexer(labels)
-    few = told.attributions
-    parts = ("values", "base_values", "standard_errors", "scores", "n_evaluations")
-    few = replace(few, **{name: getattr(few, name)[order] for name in parts})
-    listed = table[["rank", "anomaly_score", "p_value", "is_anomaly"]].set_axis(labels)
-    facts = listed.loc[told.frame["record"]].reset_index(drop=True).rename(columns={"rank": "alert"})
-    frame = told.frame.assign(**facts).sort_values("alert", kind="stable", ignore_index=True)
-    reasons = [told.reasons[i] for i in order]
-    return replace(told, frame=frame, attributions=few, records=told.records.iloc[order], reasons=reasons)
-
-
 def files_without_scores(
     source: str | Path,    # the file or folder that was scored
     files: Sequence[str],  # names of its files that have scores
@@ -495,6 +478,20 @@ def sound_records(
     raise ValueError(f"{changed}: scores differ; score them again")
 
 # %% ../nbs/11c_alerts.ipynb #1e985e57
+def compared(
+    model: LoadedModel, alerts: Alerts, records: pd.DataFrame, rows: Sequence[int], empty: pd.DataFrame,
+    background: Background, progress: bool,
+) -> Explanation:
+    "Attributions of the records of some rows of the list, beside benign ones; `empty` are cells without a value."
+    table = alerts.table.iloc[rows]
+    index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
+    threshold = model.threshold if model.view else alerts.threshold
+    told = explain_records(
+        background, records.set_axis(index), model.detector.calibration_scores_, n_alerts=len(rows),
+        missing=empty, threshold=threshold, progress=progress)
+    return as_listed(told, table, index)
+
+# %% ../nbs/11c_alerts.ipynb #944655c4
 def explain_alerts(
     model: LoadedModel,                      # the model that scored
     alerts: Alerts,                          # from `find_alerts`
@@ -521,19 +518,14 @@ def explain_alerts(
     table = alerts.table.assign(surprising=surprising_features(detector, records))
     found = put_together(detector, alerts, records, background)
     table["incident"] = found.of
-    values, own = records.add_prefix("value: "), found.explained(most)
-    told = None
+    own, told = found.explained(most), None
     if background is not None:
         benign = Background(detector.anomaly_score, summarize_background(background, n_background))
-        records.index = pd.Index(table["file"] + table["row"].map(", row {:,}".format))
-        told = explain_records(benign, records.iloc[own], detector.calibration_scores_, n_alerts=len(own),
-            missing=empty.iloc[own], threshold=model.threshold if model.view else alerts.threshold,
-            progress=progress)
-        told = as_listed(told, table.iloc[own], records.index[own])
+        told = compared(model, alerts, records.iloc[own], own, empty.iloc[own], benign, progress)
         reasons = found.reason_of_each(own, [str(reasons[0]) for reasons in told.reasons])
         table.insert(table.columns.get_loc("surprising"), "first_reason", reasons)
         table = pd.concat([table, explained_columns(told, own, len(table))], axis=1)
-    table = pd.concat([table, values], axis=1)
+    table = pd.concat([table, records.add_prefix("value: ")], axis=1)
     return alerts._replace(table=table, explanation=told, incidents=found, explained=tuple(own))
 
 # %% ../nbs/11c_alerts.ipynb #b0f3518d

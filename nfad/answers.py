@@ -21,7 +21,7 @@ from fastcore.basics import patch
 
 from .core import require_choice, require_columns
 from .data import row_ids
-from .journal import (NamedLine, append_lines, line_of, number_of, read_journals,
+from .journal import (NamedLine, append_lines, each_once, line_of, number_of, read_journals,
                           require_cells, require_entries, require_text, some, utc)
 from .outputs import kind_of
 from .text import printable
@@ -118,7 +118,7 @@ def read_verdicts(
     paths: str | Path | Sequence[str | Path],  # one file of verdicts, or several
 ) -> Answers:                                  # the same for any order of the files
     "Reads what people said."
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    paths = each_once(paths)
     read = read_journals(paths, "verdict", checked, "nfad verdict ALERTS RANKS VERDICT")
     wrong = _wrong_fingerprints(read.found)
     forged = [NamedLine(*read.places[i], "values are not those of the fingerprint") for i in wrong]

@@ -21,7 +21,7 @@ from typing import Any, Iterator, Sequence
 
 from . import answering, live, metering, opening
 from .commands import COMMANDS, Said, add_options, command, names_of
-from .teaching import benign_beside, found_below, require_benign
+from .teaching import benign_beside, found_below, read_benign
 from .text import printable, printable_lines
 
 # %% ../nbs/13_cli.ipynb #cb543102
@@ -177,19 +177,20 @@ def _train(
 ) -> Said:                        # where the model is, and how training went
     "Trains a detector on benign records and calibrates its threshold."
     from nfad.detector import FlowDetector
-    from nfad.runs import prepare
     settings = _own_file("none" if benign_path else label_column, benign_label, missing, header, sensor,
         dialect) | dict(dataset=benign_path or dataset, feature_set=_features(feature_set, feature_indexes),
         split=split, sizes=split_sizes(train_size, val_size, test_size, preset), seed=seed)
-    prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     given = {"epochs": epochs, "learning_rate": learning_rate, "optimizer": optimizer, "transform": transform}
     detector = FlowDetector.preset(preset, **given, caution=caution, fpr=fpr, seed=seed, progress=not quiet)
-    return _finished(prepared, detector, settings, context, force)
+    return _finished(detector, settings, context, out_dir, force, quiet)
 
 # %% ../nbs/13_cli.ipynb #f42ccf8e
-def _finished(prepared: Any, detector: Any, settings: dict[str, Any], context: bool, force: bool) -> Said:
-    "Trains; with `context`, adds what is usual for hosts to the model."
-    from nfad.runs import train_run
+def _finished(
+    detector: Any, settings: dict[str, Any], context: bool, out_dir: str, force: bool, quiet: bool,
+) -> Said:
+    "Reads and trains; with `context`, adds what is usual for hosts to the model."
+    from nfad.runs import prepare, train_run
+    prepared = prepare(**settings, out_dir=out_dir, progress=not quiet)
     said = _trained(train_run(prepared, detector, settings, force), prepared)
     if not context: return said
     from nfad.contexts import fit_view
@@ -245,16 +246,15 @@ def _score(
     quiet: bool = False,         # no progress and no summary
 ) -> Said:                       # an account; the scores are in the files
     "Scores files or lines: anomaly score, p-value, decision, and a reason where there is no score."
-    from nfad.together import load_windowed
     beside = benign_beside(model, reference)
     if source == "-":
-        ready = lambda: load_windowed(model, fpr, beside if together else None, together)
         stream = live.Stream(sensor, header, netflow, expose, exporters, pcap)
-        return live.score_stream(ready, stream, alerts_only)
+        return live.score_stream(live.when_asked(model, fpr, beside, together), stream, alerts_only)
     if netflow or pcap: raise ValueError("netflow and pcap are streams: give - as source")
     if not target:
         raise ValueError("target must be given: a folder for the scores, or a .parquet file")
     from nfad.files import score_files
+    from nfad.together import load_windowed
     loaded = load_windowed(model, fpr, beside, together)
     columns = keep if keep in ("identifiers", "all", "none") else keep.split(",")
     report = score_files(loaded, source, target, columns, strict, scheduler, workers, window, not quiet,
@@ -324,24 +324,23 @@ def _explain(
     "Ranks the highest scores of all files, marks which pass, and says what is strange about each."
     from nfad.alerts import explain_alerts, find_alerts, find_shown, write_alerts
     from nfad.ecs import write_lines
-    from nfad.serving import benign_records, load_model
-    loaded = load_model(model)
-    beside = None if quick else benign_beside(model, background)
-    benign = benign_records(beside, loaded.recipe) if beside else None
-    rules = names_of(suppress)
+    from nfad.serving import load_model
+    loaded, rules = load_model(model), names_of(suppress)
     if ask and rules: raise ValueError("ask and suppress exclude each other: rules hide no questions")
+    calm = read_benign(loaded, model, background, needed=ask > 0, wanted=ask > 0 or not quick)
     if ask:
         from nfad.questions import answered_records, find_questions
         known = answered_records(loaded, names_of(answered))
-        calm = benign_records(require_benign(model, background), loaded.recipe)
-        found = find_questions(loaded, source, target, calm, ask, known, fdr, names_of(header))
+        found = find_questions(loaded, source, target, calm.records, ask, known, fdr, names_of(header))
     else: found = find_shown(target, rules, fdr, top) if rules else find_alerts(target, fdr, top)
+    benign = None if quick else calm.records
     alerts = explain_alerts(loaded, found, source, benign, progress=not quiet, header=names_of(header))
-    reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [beside])]
+    reads = [model, *found_below(source), *found_below(target), *rules, *filter(None, [calm.path])]
     page = write_alerts(alerts, out, f"Alerts in {Path(source).name}", reads=reads, force=force)
     for kind in names_of(format): write_lines(alerts, out, kind, reads, force)
-    text = "\n".join(filter(None, (str(alerts), first_lines(alerts, ask > 0), str(page))))
-    return Said({"page": str(page)} | alerts.facts(), text, 0 if alerts.n_records else 3)
+    lines = str(alerts), first_lines(alerts, ask > 0), *calm.cut, str(page)
+    content = {"page": str(page), "cut": calm.cut} | alerts.facts()
+    return Said(content, "\n".join(filter(None, lines)), 0 if alerts.n_records else 3)
 
 # %% ../nbs/13_cli.ipynb #ed706c8b
 @command("hosts")

@@ -216,6 +216,15 @@ def _of_python_meter(header: Sequence[str], faults: list[str]) -> list[str]:
             "microseconds: train and score with records of one of the two")
     return [said, *(fault for fault in faults if not is_seconds(fault))]
 
+# %% ../nbs/01c_columns.ipynb #2cf7d21f
+def _vocabulary_of(table: Table, source: DatasetSource | None) -> str:
+    "Whose names the columns have; those of a registered set must have the names of its vocabulary."
+    vocabulary = find_vocabulary(table.names)
+    if not source or vocabulary != "own" or source.vocabulary == "own": return vocabulary
+    raise ValueError(
+        f"columns of {table.path} belong to no vocabulary known here; {source.name} needs "
+        f"the names of {source.vocabulary}, got {list(table.names[:5])} ...")
+
 # %% ../nbs/01c_columns.ipynb #b83eb82c
 def make_plan(
     tables: Sequence[Table],              # of one data set
@@ -226,11 +235,7 @@ def make_plan(
 ) -> Plan:                                # what to read
     "Settles vocabulary, features and labels."
     first = tables[0]
-    vocabulary = find_vocabulary(first.names)
-    if source and vocabulary == "own" != source.vocabulary:
-        raise ValueError(
-            f"columns of {first.path} belong to no vocabulary known here; {source.name} needs "
-            f"the names of {source.vocabulary}, got {list(first.names[:5])} ...")
+    vocabulary = _vocabulary_of(first, source)
     entry = _entry_for(vocabulary, source)
     entries = [source] * bool(source) + [entry] * bool(entry)
     labels = [_find_label(table.names, label_column, entries, table.path) for table in tables]

@@ -104,7 +104,7 @@ def plot_held_out(
     metric: str = "tpr_at_fpr_0.01",  # one of its columns
     ax: Any = None,                   # matplotlib Axes; None: the current one
 ) -> Any:                             # the Axes
-    "A metric against the number of conversations in training, a line for each case."
+    "A metric against the number of conversations in training: a dot for each seed, a line for the means of each case."
     import matplotlib.pyplot as plt
     ax = ax or plt.gca()
     for i, (case, part) in enumerate(table.groupby("case", sort=False)):
@@ -112,6 +112,9 @@ def plot_held_out(
         mean = part.groupby("share")[["n_conversations", metric]].mean()
         ax.plot(mean["n_conversations"], mean[metric], marker="o", color=f"C{i}", label=case)
     ax.set(xscale="log", ylim=(-0.02, 1.02), xlabel="conversations in training", ylabel=metric.replace("_", " "))
+    usual = table.groupby("share")["n_conversations"].mean()
+    ax.set_xticks(usual, [f"{n:,.0f}" for n in usual])
+    ax.set_xticks([], minor=True)
     ax.legend(fontsize="x-small")
     return ax
 

@@ -584,6 +584,22 @@ def _one_exporter(tables: Sequence[Table]) -> str:
         raise ValueError(f"records of {known} differ; train on those of one exporter")
     return made.pop() if len(made) == 1 else ""
 
+# %% ../nbs/01c_data.ipynb #42fcf9e3
+def _asked_for(
+    columns: Sequence[str] | None,  # canonical names wanted; None: all features but identifiers
+    plan: Plan,
+    name: str,                      # of the data set or the path, for errors
+    path: Path,                     # of its first table, for errors
+) -> tuple[list[str], list[str]]:   # features wanted, and the columns to read for them
+    "What is wanted, once it is known to be there."
+    wanted = plan.usual if columns is None else list(dict.fromkeys(columns))
+    if not wanted: raise ValueError(f"{path} has no numeric feature column; left out: {dict(plan.skipped)}")
+    base = _base_columns(wanted, plan)
+    way_out = "feature_set all takes what is there; `nfad datasets` lists releases"
+    known = pd.DataFrame(columns=[*plan.features, *plan.words])
+    require_columns(known, base, f"this choice from {name!r} ({way_out})")
+    return wanted, base
+
 # %% ../nbs/01c_data.ipynb #7ffddb64
 def load_dataset(
     name_or_path: str | Path,              # a name of `DATASETS`, or a table, or a folder of tables
@@ -608,13 +624,7 @@ def load_dataset(
     require_choice(dialect, ["nfad", "cicflowmeter"], "dialect")
     tables = [table.made_by(dialect) for table in tables]
     plan = make_plan(tables, source, label_column, missing)
-    wanted = plan.usual if columns is None else list(dict.fromkeys(columns))
-    known = pd.DataFrame(columns=[*plan.features, *plan.words])
-    base = _base_columns(wanted, plan)
-    way_out = "feature_set all takes what is there; `nfad datasets` lists releases"
-    require_columns(known, base, f"this choice from {str(name_or_path)!r} ({way_out})")
-    if not wanted:
-        raise ValueError(f"{tables[0].path} has no numeric feature column; left out: {dict(plan.skipped)}")
+    wanted, base = _asked_for(columns, plan, str(name_or_path), tables[0].path)
     if max_per_class is not None: require_positive_int(max_per_class, "max_per_class")
     frame, report = _read(tables, plan, base, cache, progress, max_per_class)
     gone = both_left_out(left_out, no_tables)

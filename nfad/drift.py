@@ -30,6 +30,7 @@ class Reference(NamedTuple):
     fpr: float                  # false-alarm rate that the threshold promises
     seen: Seen | None = None    # records that the model was made from; None: unknown
     lacking: str = ""           # what is missing for a comparison, in words
+    cut: str = ""               # what of a file of benign records is not used, in words
 
 
 def make_reference(

@@ -252,7 +252,7 @@ class FilesReport(NamedTuple):
     reasons: dict[str, int]  # why rows could not be scored -> rows
     warning: str             # about drift; "" if there is none
     seconds: float           # wall time of the whole run
-    note: str = ""           # what the comparison with the calibration could not see; "" if nothing
+    note: str = ""           # what the comparison could not see, what was cut; "" if nothing
     left_out: dict[str, str] = {}  # files that are no tables of records -> why
     doubts: tuple[str, ...] = ()   # what looks wrong in the files
     together: dict[str, dict[str, Any]] = {}  # file -> what became of its windows, see `with_windows`
@@ -317,7 +317,8 @@ def account(
     files = pd.DataFrame([{"error": ""} | r for r in results])[columns]
     reasons = sum((Counter(r["reasons"]) for r in results), Counter())
     warning = drift_warning(judged, model.reference.fpr)
-    note = drift_note(judged, model.reference)
+    notes = model.reference.cut, drift_note(judged, model.reference)
+    note = "; ".join(filter(None, notes))
     doubts = tuple(f"{r['file']}: {doubt}" for r in results for doubt in r.get("doubts", []))
     together = {r["file"]: r["together"] for r in results if "together" in r}
     return FilesReport(files, judged, dict(reasons.most_common()), warning, seconds, note, doubts=doubts,

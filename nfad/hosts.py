@@ -18,6 +18,7 @@ from .core import require_between, require_choice, require_positive_int
 from .incidents import called, known_columns, record_evidence
 from .outputs import kind_of
 from .roles import times_of
+from .sources import files_below
 
 # %% ../nbs/11m_hosts.ipynb #f0f951b0
 SIDES = ("source", "target")
@@ -80,9 +81,13 @@ def no_scores(
 ) -> dict[str, str]:        # file -> why it is not read; results of nfad are not told
     "What else lies in a folder of scores."
     root = Path(target)
-    others = sorted({*root.rglob("[!.]*")} - {*read}) if root.is_dir() else []
-    told = [path for path in others if path.is_file() and not kind_of(path)]
-    return {path.relative_to(root).as_posix(): "no scores of nfad, or damaged" for path in told}
+    others = files_below(root) if root.is_dir() else {}
+    told = {}
+    for path, why in others.items():
+        if path in read or path.name.startswith("."): continue
+        if not why and path.is_file() and kind_of(path): continue
+        told[path.relative_to(root).as_posix()] = why or "no scores of nfad, or damaged"
+    return told
 
 # %% ../nbs/11m_hosts.ipynb #8b0d3978
 def find_hosts(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['utc', 'short', 'line_of', 'require_entries', 'require_text', 'require_cells', 'append_lines', 'NamedLine', 'some',
-           'number_of', 'read_journals']
+           'number_of', 'each_once', 'read_journals']
 
 # %% ../nbs/00h_journal.ipynb #9a2d8fdc
 import json
@@ -222,6 +222,16 @@ class _Read(NamedTuple):
     def n_lines(self) -> int: return len(self.found) + len(self.named)
 
 
+def each_once(
+    paths: str | Path | Sequence[str | Path],  # one file, or several, perhaps one of them twice
+) -> list[Path]:                               # in their order
+    "Each file once, under the first of its names."
+    first = {}
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        first.setdefault(os.path.realpath(path), Path(path))
+    return list(first.values())
+
+
 def read_journals(
     paths: str | Path | Sequence[str | Path],  # one file, or several
     kind: str,        # of their lines
@@ -230,7 +240,7 @@ def read_journals(
 ) -> _Read:
     "What journals say; each line is found or named."
     read = _Read([], [], [])
-    for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
+    for path in each_once(paths):
         if not path.is_file(): raise FileNotFoundError(f"{path} does not exist; make it with: {make}")
         for number, line in numbered_lines(path):
             try: read.found.append(check(entries_of(line, kind)))

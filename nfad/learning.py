@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from .account import files_named, records_used
 from .core import atomic_path
 from .outputs import clear_leftovers, require_free
 from .text import printable
 from .seen import write_seen
-from .answers import Answered, Verdict, answered, fingerprints, read_verdicts, says, stands_in
-from .serving import LoadedModel, benign_records, load_model, table_numbers
+from .answers import (
+    Answered, Answers, Verdict, answered, fingerprints, read_verdicts, says, stands_in)
+from .serving import LoadedModel, load_model, usable_records
 
 # %% ../nbs/11f_learning.ipynb #9b8bde13
 class Change(NamedTuple):
@@ -101,19 +103,12 @@ def _above(before: Any, after: Any, records: pd.DataFrame) -> tuple[int, int]:
     if not len(records): return 0, 0
     return tuple(int((model.predict(records) == -1).sum()) for model in (before, after))
 
-
-def _all_records(source: str | Path, model: LoadedModel, header: Sequence[str]) -> pd.DataFrame:
-    "The records of any files that a model can score."
-    parts = [X[np.isfinite(X).all(axis=1)] for X, _ in table_numbers(source, model.recipe, header)]
-    none = np.empty((0, len(model.features)))
-    return pd.DataFrame(np.concatenate(parts or [none]), columns=model.features)
-
 # %% ../nbs/11f_learning.ipynb #bd73a17a
 class Learnt(NamedTuple):
     "What learning did."
     answers: Answered         # that were learnt from
     n_calibration: int        # benign records behind the threshold
-    left_out: dict[str, int]  # calibration records not used, by reason
+    left_out: dict[str, int]  # why calibration records are not among them -> how many
     attacks: tuple[int, int]  # answered attacks above the threshold, before and after
     benign: tuple[int, int]   # answered benign records above it, before and after
     night: Change | None      # on further records, if any were given
@@ -122,8 +117,9 @@ class Learnt(NamedTuple):
     condemned: tuple[int, int] | None = None  # training records accused, of how many
     looks: tuple[Look, ...] = ()  # answers worth a second look, the most doubtful first
     n_forgotten: int = 0  # answers that the model had learnt before, and that are not among these
+    cut: tuple[str, ...] = ()  # what else was given and is not used, in words
 
-
+# %% ../nbs/11f_learning.ipynb #ff3d3bad
 @patch
 def __str__(self: Learnt) -> str:
     "An account of a few lines."
@@ -139,10 +135,11 @@ def __str__(self: Learnt) -> str:
         gone, of = self.condemned
         lines.append(f"{gone:,} of {of:,} training records are accused by the attacks "
                      "and no longer count as benign")
-    above = f"{self.n_above:,} of {self.n_calibration:,} calibration records are above the threshold"
-    lines.append(f"promised {self.fpr:.2%}: {above}; {expected:.2%} of benign records are expected to be")
-    left_out = {reason: n for reason, n in self.left_out.items() if n}
-    lines += [f"  {n:,} calibration records left out: {reason}" for reason, n in left_out.items()]
+    above = f"{self.n_above:,} of {self.n_calibration:,} calibration records are above the threshold; "
+    lines.append(f"promised {self.fpr:.2%}: {above}"
+                 f"{expected:.2%} of benign records are expected to be")
+    lines += records_used(self.n_calibration, self.left_out, "calibration records")
+    lines += self.cut
     if self.n_forgotten:
         lines.append(f"{self.n_forgotten:,} answers that the model knew are not among these and are forgotten: "
                      "give their files of verdicts, too")
@@ -162,28 +159,81 @@ def _fresh(
     is_answered = np.isin(names, fingerprints(answers.records))
     is_seen = np.zeros(len(names), bool)
     if model.seen is not None: is_seen = model.seen.was_trained_on(calibration.to_numpy())
-    left_out = {"a person answered them": int(is_answered.sum()),
-                "the model was trained on them": int(is_seen.sum())}
+    left_out = {"that a person answered": int(is_answered.sum()),
+                "that the model was trained on": int(is_seen.sum())}
     fresh = calibration[~(is_answered | is_seen)]
     if len(fresh) >= 20: return fresh, left_out
     wanted = "at least 20 benign records that nothing was fitted on"
     raise ValueError(f"calibration must hold {wanted}, got {len(fresh)}")
 
-
-def _cleaned(
+# %% ../nbs/11f_learning.ipynb #b685d83b
+def _calibrating(
     model: LoadedModel,
-    records: pd.DataFrame,  # (n, d) what it was trained from, and whatever else lies there
+    path: str | Path,   # a table of benign records
+    answers: Answered,
+) -> tuple[pd.DataFrame, dict[str, int], list[str]]:  # records; rows not used, by reason; files
+    "Benign records at a path that may calibrate."
+    read = usable_records(path, model.recipe)
+    fresh, left_out = _fresh(model, read.records, answers)
+    return fresh, read.left_out | left_out, files_named(read.files_left_out)
+
+# %% ../nbs/11f_learning.ipynb #c9b078d0
+def _cleaned(
+    detector: Any,
+    trained: pd.DataFrame,  # (n, d) records that it was trained on
     answers: Answered,
     calm: pd.DataFrame,     # (m, d) benign records, chosen by nothing
 ) -> tuple[Any, tuple[int, int] | None]:  # a detector; records condemned, of how many
     "A detector without the training records that the named attacks accuse."
     from nfad.dirty import LEVEL, without_condemned
-    trained = trained_records(model, records)
-    if not answers.attack.any(): return model.detector, None
+    if not answers.attack.any(): return detector, None
     named = answers.records[answers.attack]
-    detector, told = without_condemned(model.detector, trained, named, calm)
-    if detector is model.detector: return detector, None  # too few would remain
-    return detector, (int((told > LEVEL).sum()), len(trained))
+    found, told = without_condemned(detector, trained, named, calm)
+    if found is detector: return detector, None  # too few would remain
+    return found, (int((told > LEVEL).sum()), len(trained))
+
+
+def _base(
+    model: LoadedModel,
+    training: str | Path,   # what it was trained from, and whatever else lies there; "" for nothing
+    header: Sequence[str],  # names of the columns, for texts without a header
+    answers: Answered,
+    calm: pd.DataFrame,     # (m, d) benign records, chosen by nothing
+) -> tuple[Any, tuple[int, int] | None, list[str]]:  # as `_cleaned`; and what is not used, in words
+    "The detector that learns."
+    if not training: return model.detector, None, []
+    read = usable_records(training, model.recipe, None, header)
+    trained = trained_records(model, read.records)
+    other = {"that the model was not trained on": len(read.records) - len(trained)}
+    told = records_used(len(trained), read.left_out | other, "records of training")
+    told += files_named(read.files_left_out)
+    detector, condemned = _cleaned(model.detector, trained, answers, calm)
+    if answers.attack.any() and condemned is None:
+        told.append("too few training records would remain without those accused, so all of them stay")
+    return detector, condemned, told
+
+# %% ../nbs/11f_learning.ipynb #b7938eac
+def _own_answers(
+    model: LoadedModel,
+    verdicts: Sequence[str | Path],  # files of verdicts
+    other_models: bool,              # use verdicts on other models' lists, too
+) -> tuple[Answers, Answered]:       # all that was said, and what the model may learn of it
+    "What people said about the lists of a model and its ancestors."
+    if model.view: raise ValueError("model has a view of hosts, which answers cannot teach: train without context")
+    said = read_verdicts(verdicts)
+    ancestors = getattr(model.detector, "ancestors", ())
+    answers = answered(said.every, model.features, model.identity, ancestors, other_models)
+    if len(answers.records): return said, answers
+    raise ValueError(f"verdicts must name an attack or a benign record: {answers}")
+
+
+def _night(
+    before: Any, after: Any, model: LoadedModel, source: str | Path, header: Sequence[str],
+) -> tuple[Change | None, list[str]]:
+    "What changes on further records, if there are any, and which of their rows are not used."
+    if not source: return None, []
+    read = usable_records(source, model.recipe, None, header)
+    return compare_models(before, after, read.records), read.told("further records")
 
 # %% ../nbs/11f_learning.ipynb #c3567d09
 def learn_files(
@@ -202,19 +252,13 @@ def learn_files(
     reads = [model, *verdicts, calibration, *filter(None, [source, training])]
     require_free({target: "verdicts"}, reads, force)
     loaded = load_model(model)
-    if loaded.view: raise ValueError("model has a view of hosts, which answers cannot teach: train without context")
     before = loaded.detector
-    ancestors = getattr(before, "ancestors", ())
-    said = read_verdicts(verdicts)
-    answers = answered(said.every, loaded.features, loaded.identity, ancestors, other_models)
-    if not len(answers.records):
-        raise ValueError(f"verdicts must name an attack or a benign record: {answers}")
-    fresh, left_out = _fresh(loaded, benign_records(calibration, loaded.recipe), answers)
-    base, condemned = before, None
-    if training: base, condemned = _cleaned(loaded, _all_records(training, loaded, header), answers, fresh)
+    said, answers = _own_answers(loaded, verdicts, other_models)
+    fresh, left_out, cut = _calibrating(loaded, calibration, answers)
+    base, condemned, unused = _base(loaded, training, header, answers, fresh)
     after = VerdictModel.learn(base, answers.records, answers.attack, fresh)
-    after.ancestors = (*ancestors, loaded.identity)
-    night = compare_models(before, after, _all_records(source, loaded, header)) if source else None
+    after.ancestors = (*getattr(before, "ancestors", ()), loaded.identity)
+    night, unread = _night(before, after, loaded, source, header)
     clear_leftovers(Path(target).parent)
     with atomic_path(target) as temporary: write_seen(after.save(temporary), loaded.seen)
     attacks, benign = (_above(before, after, answers.records[answers.attack == kind])
@@ -222,4 +266,5 @@ def learn_files(
     n_above = int((after.calibration_scores_ > after.threshold_).sum())
     counts = attacks, benign, night, after.fpr, n_above, condemned
     looks = _looks(base, answers, said.settled(), fresh)
-    return Learnt(answers, len(fresh), left_out, *counts, looks, _forgotten(before, after))
+    return Learnt(answers, len(fresh), left_out, *counts, looks, _forgotten(before, after),
+                  (*cut, *unused, *unread))

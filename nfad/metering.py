@@ -25,31 +25,28 @@ def _first_time(path: Path) -> int:
 def find_captures(
     places: Sequence[str | Path],  # captures, packed or not, and folders that hold some
 ) -> list[Path]:                   # in the order of their first packets
-    "Captures to be read as one stream."
+    "Captures to be read as one stream; each once, whatever places lead to it."
     from nfad.recordings import is_capture
-    from nfad.sources import files_below
-    found = []
-    for place in map(Path, places):
-        if not place.exists():
-            raise FileNotFoundError(f"no file or folder at {place} (looked from {Path.cwd()})")
-        below = files_below(place) if place.is_dir() else {}
-        readable = [path for path, why in below.items() if not why and path.is_file()]
-        inside = [path for path in readable if is_capture(path)]
-        if place.is_dir() and not inside: raise FileNotFoundError(f"{place} holds no capture")
-        found += inside if place.is_dir() else [place]
+    from nfad.sources import files_at, files_below
+    paths, given = files_at(places), {*map(Path, places)}
+    holds_packets = lambda path: path.is_file() and is_capture(path)
+    for folder in filter(Path.is_dir, given):
+        if any(map(holds_packets, files_below(folder))): continue
+        raise FileNotFoundError(f"{folder} holds no capture")
+    readable = [path for path, why in paths.items() if not why]
+    found = [path for path in readable if path in given or holds_packets(path)]
     return sorted(found, key=_first_time) if len(found) > 1 else found
 
 
 def no_captures(
     places: Sequence[str | Path],  # as of `find_captures`
     found: Sequence[Path],         # by `find_captures`
-) -> dict[str, str]:               # file of a folder -> why it is not read
-    "What else lies in folders of captures; of several places by its whole path."
-    from nfad.sources import files_below
-    folders, read = [place for place in map(Path, places) if place.is_dir()], {*found}
-    inside = [(path, why, place) for place in folders for path, why in files_below(place).items()]
-    name = lambda path, place: path.relative_to(place) if len(places) == 1 else path
-    return {name(path, place).as_posix(): why or "no capture" for path, why, place in inside if path not in read}
+) -> dict[str, str]:               # file -> why it is not read
+    "What else lies at the places of captures; of several places by its whole path."
+    from nfad.sources import files_at
+    paths, read = files_at(places), {*found}
+    name = lambda path: path.relative_to(places[0]) if len(places) == 1 else path
+    return {name(path).as_posix(): why or "no capture" for path, why in paths.items() if path not in read}
 
 # %% ../nbs/11h_metering.ipynb #184df4c9
 class Metered(NamedTuple):

@@ -303,6 +303,20 @@ def _known_role(
     bland = role == "feature" or ("ciciot2023", name) in _TABLE
     return None if bland else Role(role, "", "its name")
 
+# %% ../nbs/01b_roles.ipynb #58c53632
+def _role_by_value(name: str, cells: pd.Series) -> Role:
+    "What the values of a column without missing cells say."
+    if not len(cells): return Role("feature", "", "no values")
+    if pd.api.types.is_datetime64_any_dtype(cells): return Role("time", "date", "datetimes")
+    if pd.api.types.is_bool_dtype(cells.infer_objects()): return Role("word", "", "true and false")
+    numbers = _to_numbers(cells)
+    n_odd = int(np.isnan(numbers).sum())
+    if n_odd > 0.5 * len(cells): return _role_of_texts(name, cells)
+    role = _role_of_numbers(name, numbers)
+    if not n_odd: return role
+    odd = f"{n_odd:,} of {len(cells):,} cells are none, such as {cells[np.isnan(numbers)].iloc[0]!r}"
+    return role._replace(why=f"{role.why}; {odd}")
+
 
 def column_roles(
     sample: pd.DataFrame,     # (n, d) first rows under canonical names: texts, numbers, NaN for nothing
@@ -318,20 +332,6 @@ def column_roles(
             role = Role("word", role.unit, f"{role.why}, in letters")
         found[name] = role or _role_by_value(str(name), cells)
     return found
-
-
-def _role_by_value(name: str, cells: pd.Series) -> Role:
-    "What the values of a column without missing cells say."
-    if not len(cells): return Role("feature", "", "no values")
-    if pd.api.types.is_datetime64_any_dtype(cells): return Role("time", "date", "datetimes")
-    if pd.api.types.is_bool_dtype(cells.infer_objects()): return Role("word", "", "true and false")
-    numbers = _to_numbers(cells)
-    n_odd = int(np.isnan(numbers).sum())
-    if n_odd > 0.5 * len(cells): return _role_of_texts(name, cells)
-    role = _role_of_numbers(name, numbers)
-    if not n_odd: return role
-    odd = f"{n_odd:,} of {len(cells):,} cells are none, such as {cells[np.isnan(numbers)].iloc[0]!r}"
-    return role._replace(why=f"{role.why}; {odd}")
 
 # %% ../nbs/01b_roles.ipynb #23b3e332
 def telling_columns(

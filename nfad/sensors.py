@@ -619,8 +619,7 @@ variance_{,fwd_,bwd_}payload_bytes_delta_len | size | bytes^2 | variance of step
     | entropy of the payload
 {mean,mode,std,median,cov,skewness}_per64bytes_mutual_information | content | bits
     | mutual information of the payload
-{binary,hex,utf8}_{2,3,4,5,6,7,8,9,10}_gram_entropy | content | bits
-    | entropy of runs of the payload
+{binary,hex,utf8}_{2,3,4,5,6,7,8,9,10}_gram_entropy | content | bits | entropy of runs of the payload
 {bin,hex,utf8}_min_entropy | content | bits | smallest entropy of the payload
 mean_per{16,32}bytes_bientropy | content | bits | binary entropy of the payload
 """

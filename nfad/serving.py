@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['model_bytes', 'restore_model', 'LoadedModel', 'load_model', 'find_reasons', 'score_rows', 'frame_numbers',
-           'table_numbers', 'benign_records', 'table_scores']
+           'table_numbers', 'usable_records', 'table_scores']
 
 # %% ../nbs/10b_serving.ipynb #567ed524
 import tempfile
@@ -16,6 +16,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 import numpy as np
 import pandas as pd
 
+from .account import files_named, records_used
 from .core import read_header, require_columns
 from .drift import Reference, make_reference
 from .score import conformal_p_values, threshold_at_fpr
@@ -105,8 +106,10 @@ def load_model(
     threshold = detector.threshold_ if fpr is None else threshold_at_fpr(known, fpr)
     promised = detector.fpr if fpr is None else fpr
     records = scores = None
+    cut = ""
     if isinstance(reference, (str, Path)):
-        reference = benign_records(reference, recipe_of(detector))
+        read = usable_records(reference, recipe_of(detector))
+        reference, cut = read.records, "; ".join(read.told("reference records"))
     if reference is not None:
         require_columns(reference, names, "the reference of drift")
         step = max(len(reference) // n_reference, 1)
@@ -114,7 +117,7 @@ def load_model(
         scores = detector.anomaly_score(records)
     features = list(map(str, names))
     calm = make_reference(known, float(threshold), promised, features, records, scores, seen)
-    return LoadedModel(detector, sha256(content).hexdigest()[:16], calm, view)
+    return LoadedModel(detector, sha256(content).hexdigest()[:16], calm._replace(cut=cut), view)
 
 # %% ../nbs/10b_serving.ipynb #c992f27b
 def find_reasons(
@@ -173,20 +176,38 @@ def table_numbers(
         for batch in table.records(list(recipe), "none"): yield batch.X, batch.faults
 
 
-def benign_records(
-    source: str | Path,         # a table of benign records of any kind, or a folder of tables
-    recipe: Sequence[Feature],  # of a model
-    limit: int = 50_000,        # records, from the beginning
-) -> pd.DataFrame:              # (m, d) those that nothing is missing in, m <= limit
-    "Benign records of a user, to compare with or to explain against."
-    parts, n = [], 0
-    for X, faults in table_numbers(source, recipe):
-        sound = np.equal(faults, None).astype(bool)
-        parts.append(X[np.isfinite(X).all(axis=1) & sound])
-        n += len(parts[-1])
-        if n >= limit: break
+# %% ../nbs/10b_serving.ipynb #9d82b517
+class Usable(NamedTuple):
+    "Records that a model can score, and what became of everything else at their path."
+    records: pd.DataFrame           # (m, d) under the names of the features
+    left_out: dict[str, int]        # why rows are not among them -> rows
+    files_left_out: dict[str, str]  # file of a folder -> why it is not read
+
+    def told(
+        self, what: str,  # what the records are, in words
+    ) -> list[str]:       # lines; none where everything is used
+        "What is not used."
+        return records_used(len(self.records), self.left_out, what) + files_named(self.files_left_out)
+
+# %% ../nbs/10b_serving.ipynb #6ca03033
+def usable_records(
+    source: str | Path,           # a table of any kind, or a folder of tables
+    recipe: Sequence[Feature],    # of a model
+    limit: int | None = 50_000,  # records, from the beginning; None: all
+    header: Sequence[str] = (),   # names of the columns, for texts without a header
+) -> Usable:                      # those that nothing is missing in, and an account of the others
+    "Records of a user as a model sees them."
     names = [feature.name for feature in recipe]
-    return pd.DataFrame(np.concatenate(parts or [np.empty((0, len(names)))])[:limit], columns=names)
+    parts, n_bad, n_sound, room = [np.empty((0, len(names)))], 0, 0, np.inf if limit is None else limit
+    for X, faults in table_numbers(source, recipe, header):
+        sound = np.isfinite(X).all(axis=1) & np.equal(faults, None).astype(bool)
+        n_bad += int((~sound).sum())
+        n_sound += int(sound.sum())
+        parts.append(X[sound][:int(min(room, len(X)))])
+        room -= len(parts[-1])
+    records = pd.DataFrame(np.concatenate(parts), columns=names)
+    left_out = {"without a score": n_bad, "beyond the limit": n_sound - len(records)}
+    return Usable(records, left_out, find_tables(source)[1])
 
 # %% ../nbs/10b_serving.ipynb #3efe7b9a
 def table_scores(

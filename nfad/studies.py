@@ -79,7 +79,7 @@ def _sums(parts: pd.DataFrame) -> dict[str, pd.Series]:
     choices = [chosen for k in range(1, len(names) + 1) for chosen in combinations(names, k)]
     return {" + ".join(chosen): parts[list(chosen)].sum(axis=1) for chosen in choices}
 
-
+# %% ../nbs/07a_studies.ipynb #b0aa712e
 def statistic_scores(
     detector: FlowDetector,  # fitted, with the profile statistic
     held_out: pd.DataFrame,  # (m, d) benign records for the p-values of the other statistics

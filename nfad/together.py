@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .core import require_positive_int
 from .score import conformal_p_values, threshold_at_fpr
-from .serving import LoadedModel, benign_records, load_model, score_rows
+from .serving import LoadedModel, load_model, score_rows, usable_records
 from .tables import RESULT
 from .windows import Placed, UsualWindows, place_of
 
@@ -57,7 +57,7 @@ class Together:
 def with_windows(
     model: LoadedModel,    # from `load_model`
     n: int,                # records that are judged together, >= 20
-    benign: pd.DataFrame,  # (m, d) benign records, see `benign_records`
+    benign: pd.DataFrame,  # (m, d) benign records, see `usable_records`
     seed: int = 0,         # of the draw of windows
 ) -> LoadedModel:          # the same, for windows
     "A model that judges records beside those that came with them."
@@ -88,7 +88,7 @@ def load_windowed(
     "A model ready to score, in windows if they are asked for."
     loaded = load_model(model, fpr, benign)
     if not n: return loaded
-    if benign is not None: return with_windows(loaded, n, benign_records(benign, loaded.recipe))
+    if benign is not None: return with_windows(loaded, n, usable_records(benign, loaded.recipe).records)
     wanted = "calibration.parquet beside the model, or a table named with --reference"
     raise FileNotFoundError(f"together needs benign records that training has not seen: {wanted}")
 

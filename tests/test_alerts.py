@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nfad.alerts import (VERDICTS, alert_records, alerts_html, as_listed, calibration_needed, explain_alerts, find_alerts, find_shown, hide,
+from nfad.alerts import (VERDICTS, alert_records, alerts_html, calibration_needed, explain_alerts, find_alerts, find_shown, hide,
                          needed_of_night, p_value_limit, surprising_features, write_alerts)
 from nfad.answers import read_listed
 from nfad.detector import FlowDetector
 from nfad.files import read_scored, score_files
 from nfad.promises import flag_batch
 from nfad.journal import append_lines, line_of, utc
-from nfad.report import sections_html
+from nfad.report import as_listed, sections_html
 from nfad.score import conformal_p_values, threshold_at_fpr
 from nfad.serving import LoadedModel, load_model
 from nfad.recipes import plain_recipe

@@ -148,8 +148,16 @@ def test_law_the_later_answer_counts_catches(tmp_path):
 
 def test_copies_are_no_answers(tmp_path):
     path = append_verdict(tmp_path / "a.jsonl", made(1), made(2, "benign"))
-    facts = read_verdicts([path, path]).facts()
+    (tmp_path / "copy.jsonl").write_bytes(path.read_bytes())
+    facts = read_verdicts([path, tmp_path / "copy.jsonl"]).facts()
     assert (facts["copies"], facts["overridden"], facts["records"], facts["by"]) == (2, 0, 2, {"anna": 2})
+
+
+def test_a_file_that_is_given_twice_is_read_once(tmp_path):
+    path = append_verdict(tmp_path / "a.jsonl", made(1), made(2, "benign"))
+    (tmp_path / "link.jsonl").symlink_to(path)
+    read = read_verdicts([path, path, tmp_path / "link.jsonl", str(path)])
+    assert (read.n_lines, read.files, read.facts()["copies"]) == (2, (str(path),), 0)
 
 
 # ---------------------------------------------------------------- learning

@@ -625,3 +625,22 @@ def test_from_questions_to_a_model_that_knows_the_answers(here, trained, tmp_pat
     records = Path(trained.model).read_bytes()
     assert here("learn", trained.model, asked / "verdicts.jsonl", trained.model)[0] == 1  # it reads that file
     assert Path(trained.model).read_bytes() == records
+
+
+def test_every_command_says_what_it_does_not_use_of_benign_records(trained, here, tmp_path, monkeypatch):
+    "Scores, alerts, questions and the audit of training, with 200 of 300 records, of which ten are none."
+    from nfad import serving
+    whole = serving.usable_records
+    monkeypatch.setattr("nfad.serving.usable_records", lambda path, recipe, *how: whole(path, recipe, 200))
+    (tmp_path / "calm.csv").write_text(traffic(290, 12).to_csv(index=False) + "1,2,3,4,5,6,7\n" * 10)
+    calm, scores, out = tmp_path / "calm.csv", tmp_path / "scores", ("--out", tmp_path / "alerts", "--force")
+    cut = "records used; 10 without a score, 90 beyond the limit were left out"
+    assert f"200 of 300 reference {cut}" in here("score", trained.model, trained.records, scores, "--reference", calm)[1]
+    again = ("score", trained.model, trained.records, tmp_path / "more", "--reference", calm, "--json")
+    assert cut in json.loads(here(*again)[1])["note"]
+    explain = ("explain", trained.model, trained.records, scores, "--background", calm, "--top", 2, *out)
+    audit = ("audit", trained.model, trained.folder / "benign.csv", "--calibration", calm, "--top", 2, *out)
+    for words in (explain, (*explain, "--ask", 2, "--quick"), (*audit, "--quick")):
+        assert f"200 of 300 benign {cut}" in here(*words)[1]
+        assert json.loads(here(*words, "--json")[1])["cut"] == [f"200 of 300 benign {cut}"]
+    assert "were left out" not in here(*explain, "--quick")[1], "nothing was read"

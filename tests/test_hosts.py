@@ -120,6 +120,14 @@ def test_a_time_of_an_unknown_name_and_other_files(tmp_path):
     found = find_hosts(tmp_path / "scores")
     pd.testing.assert_frame_equal(found.table, judge_hours(hour_sums(frame, m), len(frame)))
     assert set(found.others) == {"torn.parquet", "notes.txt"}
+    (tmp_path / "far").mkdir()
+    for name in ("a.parquet", "notes.txt"): (tmp_path / "scores" / name).rename(tmp_path / "far" / name)
+    (tmp_path / "scores" / "day").symlink_to(tmp_path / "far")
+    (tmp_path / "scores" / "again.parquet").symlink_to(tmp_path / "far" / "a.parquet")
+    behind = find_hosts(tmp_path / "scores")  # a linked folder is followed, and a file is read once
+    pd.testing.assert_frame_equal(behind.table, found.table)
+    assert behind.others == {"torn.parquet": "no scores of nfad, or damaged", "day/notes.txt": "no scores of nfad, or damaged",
+                             "day/a.parquet": "the same file as again.parquet"}
     write(tmp_path / "none.parquet", frame.rename(columns={"Timestamp": "Zeit"}).assign(Zeit="soon"))
     with pytest.raises(ValueError, match="one of times"): find_hosts(tmp_path / "none.parquet")
 

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 
 from nfad.detector import FlowDetector
+from nfad.files import score_files
+from nfad.recipes import plain_recipe
 from nfad.seen import remember, write_seen
-from nfad.serving import find_reasons, load_model, model_bytes, restore_model, score_rows
+from nfad.serving import find_reasons, load_model, model_bytes, restore_model, score_rows, usable_records
 from nights import DAMAGE, NAMES, damage, detector, fuzz, model, model_path, records, traffic
 
 
@@ -92,3 +94,48 @@ def test_reasons():
     rows = np.array([[1, 2, 3, 4], [np.nan, np.inf, 3, 4], [1, -np.inf, np.nan, 4], [1, 2, 3, 4]])
     said = find_reasons(rows, NAMES, np.array([None, None, None, "empty line"])).tolist()
     assert said == [None, "no number in 'Flow Duration'", "infinite in 'Total Fwd Packets'", "empty line"]
+
+
+# ---------------------------------------------------------------- records of a user
+
+def law_rows_are_used_or_named(read, path, n_rows, recipe):
+    "Whatever the limit, rows read = records used + rows named."
+    for limit in (None, 0, 1, 100, 289, 290, 291, 10_000):
+        found = read(path, recipe, limit)
+        assert len(found.records) + sum(found.left_out.values()) == n_rows
+        assert len(found.records) == min(290, 290 if limit is None else limit) and np.isfinite(found.records).all(axis=None)
+        assert len(found.records) == 290 or f"{len(found.records)} of {n_rows} " in found.told("records")[0]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    "A folder of 300 rows, ten of which are none, in two files; and a file that is no table."
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = traffic(300, 7)
+    rows.iloc[:6, 1], rows.iloc[200:204, 3] = np.nan, np.inf
+    rows[:180].to_parquet(folder / "a.parquet")
+    rows[180:].to_csv(folder / "b.csv", index=False)
+    (folder / "notes.docx").write_text("x")
+    return folder
+
+
+def test_law_rows_are_used_or_named(mixed): law_rows_are_used_or_named(usable_records, mixed, 300, plain_recipe(NAMES))
+
+
+def test_law_rows_are_used_or_named_catches_who_stops_at_the_limit(mixed):
+    def hasty(path, recipe, limit):
+        found = usable_records(path, recipe, limit)
+        return found._replace(left_out=found.left_out | {"beyond the limit": 0})
+    with pytest.raises(AssertionError): law_rows_are_used_or_named(hasty, mixed, 300, plain_recipe(NAMES))
+
+
+def test_a_cut_reference_of_drift_says_so(detector, mixed, tmp_path, monkeypatch):
+    "In words of the model, and of the account of a run that uses it."
+    assert load_model(detector, reference=traffic(800, 3)).reference.cut == ""
+    monkeypatch.setattr("nfad.serving.usable_records", lambda path, recipe: usable_records(path, recipe, 200))
+    loaded = load_model(detector, reference=mixed)
+    assert loaded.reference.cut == ("200 of 300 reference records used; 10 without a score, 90 beyond the limit were left out; "
+                                    "file left out: notes.docx (ending .docx)")
+    report = score_files(loaded, mixed / "a.parquet", tmp_path / "s.parquet", progress=False)
+    assert report.note.startswith(loaded.reference.cut) and loaded.reference.cut in report._repr_html_()

@@ -1,6 +1,7 @@
 """What a folder holds: every file of it is a table, or is named with a reason."""
 import gzip
 import os
+import struct
 import zipfile
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from nfad import sources
 from nfad.data import load_dataset
 from nfad.overview import look_at
-from nfad.sources import find_tables, tables_below
+from nfad.metering import find_captures, no_captures
+from nfad.sources import files_at, find_tables, tables_below
 from samples import HEADER, ROWS, write
 
 
@@ -230,7 +232,6 @@ def test_a_member_with_an_odd_name_is_read(tmp_path):
 def test_a_second_name_of_a_file_is_named_and_not_read_again(tmp_path):
     "Neither as a table, nor as a capture, nor as a file of Parquet records."
     import pandas as pd
-    from nfad.metering import find_captures, no_captures
     from nfad.training import ParquetRecords
     folder, other = tmp_path / "in", tmp_path / "elsewhere"
     for place in (folder, other): place.mkdir()
@@ -244,3 +245,52 @@ def test_a_second_name_of_a_file_is_named_and_not_read_again(tmp_path):
     captures = find_captures([folder])
     assert captures == [folder / "a.pcap"] and no_captures([folder], captures)["b.pcap"] == "the same file as a.pcap"
     assert ParquetRecords(folder).files == [folder / "a.parquet"]
+
+
+# ---------------------------------------------------------------- several places
+
+def capture(path, at=0):
+    "An empty capture, whose name alone matters, or one of a packet at a second."
+    frame = bytes(60)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = bytes.fromhex("d4c3b2a1") + struct.pack("<HHiIII", 2, 4, 0, 0, 65535, 1)
+    path.write_bytes(head + struct.pack("<IIII", at, 0, len(frame), len(frame)) + frame)
+    return path
+
+
+def law_each_file_is_read_once(find, root):
+    "Whatever places lead to a file, and in whatever order, it is read once."
+    a, b = capture(root / "D" / "a.pcap", 2), capture(root / "D" / "sub" / "b.pcap", 1)
+    (root / "link").symlink_to(root / "D" / "sub")
+    D, sub, link = root / "D", root / "D" / "sub", root / "link"
+    for places in ([D, sub], [sub, D], [D, D], [D, b], [b, D, sub, b], [D, link], [link, D], [sub, link, a]):
+        assert [os.path.realpath(path) for path in find(places)] == [str(b), str(a)], places
+
+
+def test_law_each_file_is_read_once(tmp_path): law_each_file_is_read_once(find_captures, tmp_path)
+
+
+def test_law_each_file_is_read_once_catches(tmp_path):
+    "One place after the other, as it was."
+    with pytest.raises(AssertionError):
+        law_each_file_is_read_once(lambda places: sum((find_captures([place]) for place in places), []), tmp_path)
+
+
+def test_a_second_name_at_another_place_is_named(tmp_path):
+    path = capture(tmp_path / "D" / "sub" / "b.pcap")
+    (tmp_path / "link").symlink_to(tmp_path / "D" / "sub")
+    places = [tmp_path / "D", tmp_path / "link"]
+    again = {(tmp_path / "link" / "b.pcap").as_posix(): f"the same file as {path.as_posix()}"}
+    assert no_captures(places, find_captures(places)) == again
+    places = [tmp_path / "D", tmp_path / "D" / "sub"]  # one name: nothing is left out
+    assert no_captures(places, find_captures(places)) == {} and files_at(places) == {path: ""}
+
+
+def test_a_folder_without_captures_is_refused_and_a_file_is_taken_at_its_word(tmp_path):
+    path = capture(tmp_path / "D" / "b.pcap")
+    (tmp_path / "D" / "notes.txt").write_text("a")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileNotFoundError, match="none holds no capture"): find_captures([tmp_path / "D", tmp_path / "none"])
+    assert find_captures([path.parent]) == [path]
+    with pytest.raises(ValueError, match="notes.txt is no capture"): find_captures([path.parent, path.with_name("notes.txt")])
+    with pytest.raises(FileNotFoundError, match="no file or folder"): files_at([path, tmp_path / "nowhere"])
