@@ -49,7 +49,7 @@ def boxed(
     return numbers
 
 # %% ../nbs/02_boxes.ipynb #40cb4076
-FIRST = 16    # axes of the first product
+FIRST = 24    # axes of the first product
 _NOBODY = 3e38  # of a squared distance
 
 

@@ -302,8 +302,8 @@ def _in_chunks(self: FlowDetector, X: Any, function: Callable, finish: Callable 
     def then(Z, terms, u): return (function(Z, terms, u),)
     result = None
     for start in range(0, max(len(X), 1), CHUNK):
-        chunk = rows(slice(start, start + CHUNK))
-        values, = in_blocks(self.terms_, self.transform_.transform(chunk), then=then)
+        chunk = self.transform_.numbers(rows(slice(start, start + CHUNK)))
+        values, = in_blocks(self.terms_, self.transform_.scaled(chunk), then=then)
         if finish: values = finish(chunk, values)
         if result is None: result = np.empty((len(X), *values.shape[1:]), values.dtype)
         result[start:start + CHUNK] = values

@@ -226,11 +226,12 @@ _MAX_FEATURES = 4096  # of a record
 
 def _frame_matrix(records: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     "The columns `names` of a frame as (n, d) float64, NaN where a value is missing."
-    require_columns(records, names, "the transform")
-    twice = records.columns[records.columns.duplicated()].intersection(list(names))
-    if len(twice): raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
-    chosen = records[list(names)]
-    if all(isinstance(kind, np.dtype) and kind.kind in "fiu" for kind in chosen.dtypes): return chosen.to_numpy(float)
+    if list(records.columns) != list(names):
+        require_columns(records, names, "the transform")
+        twice = records.columns[records.columns.duplicated()].intersection(list(names))
+        if len(twice): raise ValueError(f"records must have each column once, got {twice[0]!r} more than once")
+        records = records[list(names)]
+    if all(isinstance(kind, np.dtype) and kind.kind in "fiu" for kind in records.dtypes): return records.to_numpy(float)
     columns = []
     for name in names:
         column = records[name]
@@ -509,11 +510,15 @@ def fit(
     return self
 
 # %% ../nbs/02_prep.ipynb #4b67cb8b
-def _training_columns(transform: Transform, records: pd.DataFrame | np.ndarray) -> np.ndarray:
-    "All columns of the training records, (n, d) float64."
-    if not hasattr(transform, "kept_"):
+@patch
+def numbers(
+    self: Transform,
+    X: pd.DataFrame | np.ndarray,  # (n, >= d) records; columns by name, others ignored
+) -> np.ndarray:                   # (n, d) float64, finite, all columns of the training records
+    "Records as numbers, checked."
+    if not hasattr(self, "kept_"):
         raise ValueError("the transform is not fitted; call fit with benign training records")
-    return _matrix(records, transform.feature_names_in_)
+    return _matrix(X, self.feature_names_in_)
 
 
 @patch
@@ -522,7 +527,15 @@ def transform(
     X: pd.DataFrame | np.ndarray,  # (n, d) records; columns by name, others ignored
 ) -> np.ndarray:                   # (n, k) float32, finite; one column per feature that varies
     "Scaled records."
-    X = _training_columns(self, X)
+    return self.scaled(self.numbers(X))
+
+
+@patch
+def scaled(
+    self: Transform,
+    X: np.ndarray,  # (n, d) as `numbers` gives them
+) -> np.ndarray:    # (n, k) float32, finite
+    "`transform`, of records that were checked."
     Z = np.empty((len(X), len(self.feature_names_out_)), dtype=np.float32)
     for start in range(0, len(X), 2048):  # blocks that stay in the processor's cache
         block = TRANSFORMS[self.kind].forward(X[start:start + 2048][:, self.kept_], **self.arrays_)
@@ -550,7 +563,7 @@ def log_det(
     X: pd.DataFrame | np.ndarray,  # (n, d) records
 ) -> np.ndarray:                   # (n,) nats; log p(x) = log p(z) + log_det(x)
     "Sum over features of log |dz/dx|, for densities in original units; -inf where `robust` clips."
-    X = _training_columns(self, X)[:, self.kept_]
+    X = self.numbers(X)[:, self.kept_]
     return TRANSFORMS[self.kind].log_slope(X, **self.arrays_).sum(axis=1)
 
 # %% ../nbs/02_prep.ipynb #f454e2f0
@@ -561,7 +574,7 @@ def constant_deviation(
     cost: float | None = None,     # nats per broken constant; None: log(n + 2)
 ) -> np.ndarray:                   # (n,) nats, 0 where all constants hold; higher is more anomalous
     "How far each record breaks the constants of the training records."
-    X = _training_columns(self, X)
+    X = self.numbers(X)
     cost = np.log(self.n_records_ + 2) if cost is None else cost
     constant = self.constant_value_[~self.kept_]
     distance = np.abs(X[:, ~self.kept_] - constant)

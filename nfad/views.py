@@ -37,7 +37,6 @@ def stretches(
 
 # %% ../nbs/04a_views.ipynb #bde96a85
 _LOCAL = next(part for part in PARTS if part.name == "local")
-_BLOCK = 4096  # contexts in work at once
 
 
 class HostView:

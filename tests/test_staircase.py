@@ -1,13 +1,15 @@
-"""Laws of nfad.staircase: the terms of the plain flow, with the products left out that masks make zero."""
+"""Laws of nfad.staircase: the terms of the plain flow, with the products left out that masks make zero, in any company."""
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
 
+import nfad.staircase
 from nfad.architectures import build_flow, terms_function
-from nfad.flow import autoregressive_masks, autoregressive_terms
-from nfad.staircase import cut_steps, staircase_terms, staircase_weights
+from nfad.flow import autoregressive_terms, mask_params
+from nfad.lanes import ROWS, pack_rows
+from nfad.staircase import staircase_terms, staircase_weights
 
 from flows import BOUND, masks_for, wild_params
 
@@ -36,8 +38,9 @@ def test_law_same_terms(): law_same_terms(steps_terms)
 
 def test_law_same_terms_catches_a_step_that_reads_a_unit_too_few():
     def short(params, order, Z):
-        weights = staircase_weights(params, order)
-        return staircase_terms(weights | {"w_out": [w[..., :-1] for w in weights["w_out"]]}, Z, BOUND, 5.0)
+        stairs = staircase_weights(params, order)
+        groups = np.maximum(stairs.weights.groups - [0, 1], 0)
+        return staircase_terms(stairs._replace(weights=stairs.weights._replace(groups=groups)), Z, BOUND, 5.0)
     with pytest.raises(AssertionError): law_same_terms(short, [(33, 20)])
 
 
@@ -45,30 +48,72 @@ def test_law_same_terms_catches_the_order_backwards():
     with pytest.raises(AssertionError): law_same_terms(lambda params, order, Z: steps_terms(params, list(order)[::-1], Z), [(5, 16)])
 
 
-def law_left_out_is_forbidden(cut):
-    "What no step reads is zero by the masks, and with many features a good part is left out."
+def kept_sizes(packed):
+    "Sizes of all weights that are multiplied, largest first, without biases and zeros."
+    rows = [packed.numbers[start + ROWS:start + ROWS * (n + 1)] for start, n in packed.groups]
+    sizes = np.sort(np.abs(np.concatenate(rows)))[::-1]
+    return sizes[sizes > 0]
+
+
+def law_left_out_is_forbidden(weights_of):
+    "What is not multiplied is zero by the masks, and with many features nearly half is left out."
     for d, hidden in [*SIZES, (66, 128), (20, 128), (9, 2)]:
+        params = wild_params(d, seed=d, hidden=hidden)
         for order in orders_of(d):
-            steps = cut(order, hidden)
-            allowed = autoregressive_masks(order, hidden).reads[steps.features][:, steps.units]
-            for i, n in enumerate(steps.reads): assert not allowed[i * steps.size:(i + 1) * steps.size, n:].any(), (d, hidden)
-            assert steps.size * len(steps.reads) >= d and len(steps.units) == hidden == steps.reads[-1]
-    assert np.mean(cut(range(66), 128).reads) < 0.65 * 128
+            masked = mask_params(params, masks_for(params, order))
+            wanted = np.sort(np.abs(np.concatenate([np.ravel(masked[name]) for name in ("w_in", "w_1", "w_2", "w_out")])))[::-1]
+            np.testing.assert_array_equal(kept_sizes(weights_of(params, order).weights), wanted[wanted > 0])
+    params = wild_params(66, hidden=128)
+    n_all = sum(np.size(params[name]) for name in ("w_in", "w_1", "w_2", "w_out"))
+    assert weights_of(params, range(66)).weights.groups[:, 1].sum() * ROWS < 0.6 * n_all
 
 
-def test_law_left_out_is_forbidden(): law_left_out_is_forbidden(cut_steps)
+def test_law_left_out_is_forbidden(): law_left_out_is_forbidden(staircase_weights)
 
 
-def test_law_left_out_is_forbidden_catches_units_as_they_come():
-    def unsorted(order, hidden): return cut_steps(order, hidden)._replace(units=np.arange(hidden))
-    with pytest.raises(AssertionError): law_left_out_is_forbidden(unsorted)
+def with_reads(change):
+    "`staircase_weights` whose rows are told to read another number of units."
+    def weights_of(params, order):
+        def pack(W, b, reads): return pack_rows(W, b, np.minimum(change(reads, W.shape[1]), W.shape[1]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nfad.staircase, "pack_rows", pack)
+            return staircase_weights(params, order)
+    return weights_of
+
+
+def test_law_left_out_is_forbidden_catches_too_few_units():
+    with pytest.raises(AssertionError): law_left_out_is_forbidden(with_reads(lambda reads, k: np.maximum(reads - 1, 0)))
 
 
 def test_law_left_out_is_forbidden_catches_whole_products():
-    def whole(order, hidden):
-        steps = cut_steps(order, hidden)
-        return steps._replace(reads=(hidden,) * len(steps.reads))
-    with pytest.raises(AssertionError): law_left_out_is_forbidden(whole)
+    with pytest.raises(AssertionError): law_left_out_is_forbidden(with_reads(lambda reads, k: np.full(len(reads), k)))
+
+
+def law_no_company(evaluate):
+    "A record has the same bits alone, in any place, and among any number of others."
+    rng = np.random.default_rng(0)
+    for d, hidden in ((1, 8), (5, 16), (33, 40)):
+        params = wild_params(d, seed=d, hidden=hidden)
+        Z = rng.normal(0, 3, (150, d)).astype(np.float32)
+        terms, latent = evaluate(params, range(d), Z)
+        for some in (slice(0, 1), slice(63, 65), slice(7, 140), slice(149, 150)):
+            for whole, part in zip((terms, latent), evaluate(params, range(d), Z[some]), strict=True):
+                assert np.array_equal(whole[some], part), (d, some)
+    assert evaluate(params, range(33), Z[:0])[0].shape == (0, 33)
+
+
+def test_law_no_company(): law_no_company(steps_terms)
+
+
+def test_law_no_company_catches_lanes_that_mix():
+    def mixed(params, order, Z):
+        terms, latent = steps_terms(params, order, Z)
+        return terms + 1e-6 * len(Z), latent
+    with pytest.raises(AssertionError): law_no_company(mixed)
+
+
+def test_records_of_another_width_are_refused():
+    with pytest.raises(ValueError, match=r"Z must have shape \(n, 5\), got \(3, 4\)"): steps_terms(wild_params(5), range(5), np.zeros((3, 4)))
 
 
 def law_sees_only_before(evaluate):
