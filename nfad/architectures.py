@@ -6,7 +6,7 @@ __all__ = ['ARCHITECTURES', 'spline_config', 'build_flow', 'flow_shapes', 'terms
 # %% ../nbs/02b_architectures.ipynb #a15982f1
 import math
 from functools import partial
-from typing import Callable, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from pzflow.bijectors import (Bijector, Chain, ForwardFunction, InitFunction, In
 from pzflow.distributions import CentBeta13, LatentDist, Normal
 
 from .core import require_choice
-from .engine import find_bin, place_in_box, positive_slope
+from .engine import find_bin, in_few_shapes, place_in_box, positive_slope
 from .flow import (Masks, autoregressive_masks, autoregressive_terms, conditioner, flow_forward,
                        mask_params, student_t_log_prob)
 from .staircase import staircase_terms, staircase_weights
@@ -229,6 +229,19 @@ def flow_shapes(
     return [()] * of_latent + network * n_couplings
 
 # %% ../nbs/02b_architectures.ipynb #f304baad
+def _is_traced(*trees: Any) -> bool:
+    "Whether JAX is following what becomes of some array."
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def _of_any_rows(compiled: Callable) -> Callable:
+    "(params, Z) -> arrays, in few shapes unless somebody differentiates or compiles it."
+    def terms(params, Z):
+        if _is_traced(params, Z): return compiled(params, Z)
+        return in_few_shapes(lambda rows: compiled(params, rows))(Z)
+    return terms
+
+
 def terms_function(
     flow: Flow,    # made by `build_flow`
 ) -> Callable:     # (params, (n, d) records) -> (n, d) or (n, 1) terms in nats, (n, d) latent points
@@ -238,10 +251,9 @@ def terms_function(
         masks = jax.device_put(autoregressive_masks(config.order, config.hidden))
         settings = config.bound, flow.latent.df
         known = [(None, None)]  # the weights that were seen last, and these packed
+        def plain(params, Z): return autoregressive_terms(params[1], masks, Z, *settings)
         def terms(params, Z):
-            traced = any(isinstance(array, jax.core.Tracer) for array in [*params[1].values(), Z])
-            if traced or jax.default_backend() != "cpu":
-                return autoregressive_terms(params[1], masks, Z, *settings)
+            if _is_traced(params, Z) or jax.default_backend() != "cpu": return _of_any_rows(plain)(params, Z)
             seen, stairs = known[0]
             if seen is not params[1]:
                 stairs = staircase_weights(params[1], config.order)
@@ -254,4 +266,4 @@ def terms_function(
         u, log_det = flow._forward(params[1], Z, conditions=none)
         log_prob = flow.latent.log_prob(params[0], u) + log_det
         return jnp.nan_to_num(log_prob, nan=-jnp.inf)[:, None], u
-    return whole
+    return _of_any_rows(whole)

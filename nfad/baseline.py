@@ -24,7 +24,8 @@ from .core import (fingerprint, package_versions, read_json, require_choice, req
                        write_json)
 from .data import load_dataset
 from .measure import Cost, clock, in_fresh_process
-from .prep import FEATURE_SETS, Transform, noise_scale
+from .prep import FEATURE_SETS, Transform
+from .training import noise_scale
 
 # %% ../nbs/11d_baseline.ipynb #2c5b9df0
 def heavy_tailed(

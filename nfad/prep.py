@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEATURE_SETS', 'PAPER_PAIRS', 'TRANSFORMS', 'feature_table', 'feature_names', 'default_feature_set', 'index_base',
-           'columns_to_load', 'set_slug', 'Transform', 'noise_scale']
+           'columns_to_load', 'set_slug', 'Transform']
 
 # %% ../nbs/02_prep.ipynb #64fb8a3c
 import hashlib
@@ -646,18 +646,3 @@ def from_state(
     _set_columns(self, names, kept, value, meta["n_records"])
     self.arrays_ = arrays
     return self
-
-# %% ../nbs/02_prep.ipynb #1a64e05e
-def noise_scale(
-    Z: np.ndarray,                # (n, k) scaled training records
-    fraction: float = 0.02,       # noise in units of the scaled features, in (0, 1)
-    by_resolution: bool = False,  # smaller noise for features with a fine grid of values
-    gap_share: float = 0.25,      # noise per smallest gap, in (0, 1); with `by_resolution` only
-) -> np.ndarray:                  # (k,) float32 standard deviations of Gaussian noise, > 0
-    "How much noise to add to each feature during training."
-    require_between(fraction, 0, 1, "fraction")
-    require_between(gap_share, 0, 1, "gap_share")
-    Z = _matrix(np.asarray(Z), [f"column {j}" for j in range(np.shape(Z)[-1])])
-    if not by_resolution: return np.full(Z.shape[1], fraction, dtype=np.float32)
-    gaps = [np.diff(np.unique(z)).min(initial=np.inf) for z in Z.T]
-    return np.clip(gap_share * np.array(gaps), fraction / 20, fraction).astype(np.float32)

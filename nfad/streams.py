@@ -20,7 +20,6 @@ import pandas as pd
 import pyarrow as pa
 from fastcore.basics import patch
 
-from .measure import one_blas_thread
 from .sensors import HEADERLESS
 from .vocabulary import column_key, find_vocabulary, is_known
 from .dialects import Dialect, find_dialect, flat, split_line
@@ -181,15 +180,13 @@ class Scorer:
         self,
         model: Any,                # path of a model file, a FlowDetector, or from `load_model`
         fpr: float | None = None,  # false-alarm rate of the threshold; None: the model's own
-        fast: bool = True,         # keep all ready that can be; False: the detector's own call
     ):
         if isinstance(model, LoadedModel) and fpr is None: self.model = model
         else: self.model = load_model(getattr(model, "detector", model), fpr)
-        self.features, detector = tuple(self.model.features), self.model.detector
+        self.features = tuple(self.model.features)
         self.recipe = self.model.recipe
         self.hosts = Hosts(self.model.view.memory()) if self.model.view else None
         self.queue = WindowQueue(self.model.together) if self.model.together else None
-        self.few = FewRows(detector) if fast and hasattr(detector, "statistic_") else None
         self.score([[1.0] * len(self.features)])  # all is compiled before the first record comes
 
 # %% ../nbs/11a_streams.ipynb #f905854a
@@ -202,9 +199,7 @@ def score(
     X = to_matrix(records, self.recipe)
     reasons = find_reasons(X, self.features)
     rows = X[np.equal(reasons, None).astype(bool)]
-    if not len(rows): scores = np.zeros(0)
-    elif self.few and len(rows) <= self.few.most: scores = self.few(rows)
-    else: scores = self.model.detector.anomaly_score(rows)
+    scores = self.model.detector.anomaly_score(rows) if len(rows) else np.zeros(0)
     known = self.model.detector.calibration_scores_  # sorted already
     p_values = (1 + len(known) - np.searchsorted(known, scores, side="left")) / (len(known) + 1)
     flags = scores > self.model.threshold
@@ -550,31 +545,3 @@ def score_lines(
     parser = LineParser(convert, header, columns)
     parsed = ((parser.parse(line) for line in burst) for burst in in_bursts(lines))
     yield from _answers(scorer, ([found for found in burst if found is not None] for burst in parsed))
-
-# %% ../nbs/11a_streams.ipynb #e6c587d8
-class FewRows:
-    "Anomaly scores of a few records, with everything made ready before."
-    def __init__(
-        self, detector: Any,  # fitted, with the default statistic
-    ):
-        from nfad.engine import BLOCKS
-        self.detector = detector
-        self.most = BLOCKS[0]  # records at a time
-        width = len(detector.transform_.feature_names_out_)
-        self.block = np.zeros((self.most, width), np.float32)
-        self.flow = detector.terms_  # weights stay arguments: as constants, sums would have other bits
-
-    def __call__(
-        self, X: np.ndarray,  # (n, d) records, finite, n <= most
-    ) -> np.ndarray:          # (n,) nats, the bits of `anomaly_score`
-        "Scores of a few records."
-        detector = self.detector
-        Z = detector.transform_.transform(X)
-        block = self.block.copy()
-        block[:len(Z)] = Z
-        surprises = -np.asarray(self.flow(block)[0])[:len(Z)].astype(np.float64)
-        with one_blas_thread(): parts = detector.statistic_.parts(Z, surprises)
-        constants = np.zeros(len(X))
-        if detector.constant_:
-            constants = detector.transform_.constant_deviation(X, cost=detector.constant_cost_)
-        return np.column_stack([parts, constants]).sum(axis=1)

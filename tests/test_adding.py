@@ -74,7 +74,7 @@ def test_a_data_set_takes_its_entry_and_its_classes(copy):
 
 CENTER = '''    Part("center", "records",
          fit=lambda Z, held_out, n_points: (m := NearestPoints(Z[:1]), m.distance(held_out)),
-         distance=lambda near, Z, n_rows: near.distance(Z, n_rows=n_rows),
+         distance=lambda near, Z: near.distance(Z),
          state=lambda near: {"center_point": near.points}, restore=lambda a: NearestPoints(a["center_point"])),
 '''
 

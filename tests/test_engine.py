@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nfad.architectures import build_flow, terms_function
-from nfad.engine import (BLOCK, BLOCKS, FLOOR, Bin, bin_shares, find_bin, in_blocks, log1p_square, place_in_box, position_in_bin, product, side_by_side,
+from nfad.engine import (BLOCK, _SHAPES, FLOOR, Bin, bin_shares, find_bin, in_blocks, in_few_shapes, log1p_square, place_in_box, position_in_bin, product, side_by_side,
                          use_compilation_cache)
 from nfad.flow import autoregressive_terms
 from nfad.measure import n_threads
@@ -131,24 +131,23 @@ def test_law_any_number_of_records_catches_padding_that_leaks(detector):
 
 
 def law_blocks_are_put_together(in_blocks):
-    "Each record goes through the function once, in its place, in blocks of one size."
-    for n, block in ((0, None), (1, None), (64, None), (65, None), (257, None), (5000, None), (7, 3), (9, 3)):
+    "Each record goes through the function once, in its place, in full blocks but for the last."
+    for n, block in ((0, BLOCK), (1, BLOCK), (2048, BLOCK), (5000, BLOCK), (7, 3), (9, 3)):
         Z, sizes = np.arange(2 * n, dtype=np.float32).reshape(n, 2), []
         def function(rows):
             sizes.append(len(rows))
             return rows * 2, rows.sum(axis=1)
         double, total = in_blocks(function, Z, block)
         assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1))
-        wanted = block or min(size for size in (64, 256, 2048) if n <= size or size == 2048)
-        assert sizes == [wanted] * max(-(-n // wanted), 1)
+        assert sorted(sizes) == sorted([block] * (n // block) + [n % block] * (n % block > 0 or n == 0))
 
 
 def test_law_blocks_are_put_together(): law_blocks_are_put_together(in_blocks)
 
 
 def law_what_follows_sees_its_own_rows(in_blocks):
-    "`then` gets each block's rows and results, without the filling, and its own results come back in place."
-    for n, block in ((0, 4), (1, 4), (9, 4), (700, None)):
+    "`then` gets each block's rows and results, and its own results come back in place."
+    for n, block in ((0, 4), (1, 4), (9, 4), (700, BLOCK)):
         Z = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
         total, = in_blocks(lambda rows: (rows * 2,), Z, block, then=lambda rows, double: ((rows + double).sum(axis=1),))
         assert np.array_equal(total, 3 * Z.sum(axis=1))
@@ -166,11 +165,29 @@ def test_law_blocks_are_put_together_catches_a_lost_remainder():
     with pytest.raises(AssertionError): law_blocks_are_put_together(lambda f, Z, block: in_blocks(f, Z[:len(Z) // 3 * 3], block))
 
 
+def law_filling_is_cut_off(few_shapes):
+    "A function sees few shapes, and whoever asks sees the results of his own rows."
+    seen = set()
+    def function(rows): return seen.add(rows.shape) or (rows * 2, rows.sum(axis=1) + 1)
+    for n in (0, 1, 63, 64, 65, 256, 300, 2048):
+        Z = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
+        double, total = few_shapes(function)(Z)
+        assert np.array_equal(double, 2 * Z) and np.array_equal(total, Z.sum(axis=1) + 1), n
+    assert seen == {(64, 2), (256, 2), (2048, 2)}
+
+
+def test_law_filling_is_cut_off(): law_filling_is_cut_off(in_few_shapes)
+
+
+def test_law_filling_is_cut_off_catches_rows_of_zeros():
+    with pytest.raises(AssertionError): law_filling_is_cut_off(lambda function: lambda Z: function(np.resize(Z, (64, 2)) if len(Z) < 64 else Z))
+
+
 # --- one shape, one compilation --------------------------------------------------------------------------------
 
 def law_one_compilation(score):
     "Scoring compiles once for each size of blocks."
-    for sizes in ((1, 7, BLOCKS[0], 0), (BLOCKS[0] + 1, BLOCKS[1]), (BLOCKS[1] + 1, 1024, 5000)):
+    for sizes in ((1, 7, _SHAPES[0], 0), (_SHAPES[0] + 1, _SHAPES[1]), (_SHAPES[1] + 1, 1024, _SHAPES[2])):
         with compilations() as seen:
             for n in sizes: score(np.zeros((n, 4), np.float32))
         assert len(seen) == 1, (sizes, len(seen))
@@ -184,7 +201,7 @@ def fresh_terms(detector):
 
 def test_law_one_compilation(detector):
     terms, params = fresh_terms(detector), detector.flow_._params
-    law_one_compilation(lambda Z: in_blocks(lambda rows: terms(params, rows), Z))
+    law_one_compilation(in_few_shapes(lambda rows: terms(params, rows)))
 
 
 def test_law_one_compilation_catches_one_per_number_of_records(detector):

@@ -4,7 +4,7 @@ import pytest
 
 import nfad.lanes
 from nfad.kernels import kernel
-from nfad.lanes import LANES, ROWS, exp32, log1p32, log32, pack_all, pack_rows, product, six_rows, vector_shape
+from nfad.lanes import LANES, ROWS, exp32, log1p32, log32, pack_all, pack_rows, product_of_tile, six_rows, vector_shape
 
 SHAPES = [(16, 4), (8, 2), (4, 4), (4, 2)]  # of all kinds of processors
 SIZES = [(1, 1), (6, 3), (7, 30), (30, 128), (13, 0)]  # rows, units
@@ -20,7 +20,7 @@ def drawn(m, k, seed=0):
 
 def through(packed, units):
     out = np.empty((ROWS * len(packed.groups), LANES), np.float32)
-    product(packed, units, out)
+    product_of_tile(packed, units, out)
     return out
 
 

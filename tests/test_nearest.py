@@ -54,14 +54,6 @@ def law_nearest(distance, X, points):
 def test_law_nearest(n): law_nearest(nearest_distance, records(n, 3), records(60, 4).astype(np.float32))
 
 
-@pytest.mark.parametrize("n_rows", [1, 3, 64])
-def test_small_blocks_give_the_same(n_rows):
-    X, points, spacing = records(70, 3), records(60, 4).astype(np.float32), np.random.default_rng(0).uniform(0.1, 2, 60)
-    for unit in (None, spacing):
-        near = NearestPoints(points, unit)
-        assert np.array_equal(near.distance(X, n_rows=n_rows), near.distance(X))
-
-
 def test_far_away_and_no_records():
     near = NearestPoints(records(20))
     assert near.distance(np.zeros((0, 5))).shape == (0,) and np.isfinite(near.distance(np.full((1, 5), 1e150)))

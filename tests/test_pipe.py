@@ -116,7 +116,7 @@ def model_path(tmp_path_factory):
 
 
 def test_answers_have_the_bits_of_a_file(model_path, capture, tmp_path):
-    scorer = Scorer(model_path, fast=False)
+    scorer = Scorer(model_path)
     answers = list(answer_flows(scorer, flows_of_pipe(PacketQueue(open(capture, "rb")), FlowMeter("nfad"))))
     records = pd.DataFrame(answers).drop(columns="nfad")
     assert [answer["nfad"]["anomaly_score"] for answer in answers] == load_model(model_path).detector.anomaly_score(frame_numbers(records, scorer.recipe)[0]).tolist()

@@ -13,7 +13,8 @@ from conftest import needs_data
 from nfad import prep
 from nfad.vocabulary import FEATURES
 from nfad.prep import (FEATURE_SETS, PAPER_PAIRS, TRANSFORMS, Transform, columns_to_load, default_feature_set,
-                       feature_names, feature_table, index_base, noise_scale, set_slug)
+                       feature_names, feature_table, index_base, set_slug)
+from nfad.training import noise_scale
 from nfad.vocabulary import FIRST_RELEASE, FLOW_COLUMNS, IOT_COLUMNS, canonical_columns, column_role
 
 KINDS = list(TRANSFORMS)

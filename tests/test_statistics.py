@@ -161,7 +161,7 @@ class Ceiling:
 
 
 CEILING = Part("ceiling", "records", fit=lambda Z, held, n_points: (Ceiling(Z.sum(axis=1).max()), Ceiling(Z.sum(axis=1).max()).distance(held)),
-               distance=lambda model, Z, n_rows: model.distance(Z), state=lambda model: {"ceiling": np.array([model.top])},
+               distance=lambda model, Z: model.distance(Z), state=lambda model: {"ceiling": np.array([model.top])},
                restore=lambda arrays: Ceiling(arrays["ceiling"][0]))
 
 

@@ -32,8 +32,8 @@ def law_a_minority_does_not_deceive(part: WaryPart, seed: int, n_liars: int) -> 
 
 class Nearest(WaryPart):
     "The broken twin: any crowd that knows a record is believed."
-    def distance(self, several, rows, n_rows):
-        return np.min([self.part.distance(model, rows, n_rows) for model in several.models], axis=0)
+    def distance(self, several, rows):
+        return np.min([self.part.distance(model, rows) for model in several.models], axis=0)
 
 
 @settings(max_examples=15, deadline=None)
