@@ -87,7 +87,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:  # update(gradient, state, params) -> update, state
     "Clipped gradients and learning rate 1; each step scales it by its own rate."
     rule = OPTIMIZERS[require_choice(name, list(OPTIMIZERS), "optimizer")]
-    return optax.flatten(optax.chain(optax.clip_by_global_norm(5.0), rule()))
+    return optax.chain(optax.clip_by_global_norm(5.0), rule())
 
 
 def one_cycle(
@@ -296,7 +296,7 @@ def epoch(self: _Loop, progress: Progress, rates: np.ndarray) -> Progress:
     return Progress(state, best, [*progress.losses, pair])
 
 # %% ../nbs/02b_training.ipynb #276ce484
-CHECKPOINT_FORMAT = "nfad-checkpoint-2"
+CHECKPOINT_FORMAT = "nfad-checkpoint-3"
 
 
 def write_checkpoint(
