@@ -244,7 +244,7 @@ def law_info_is_not_fooled(info, folder):
     assert sum(line.startswith("threshold") for line in said.splitlines()) == 1 and "threshold     999" in said
     assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202e]", said)
     content = path.read_bytes()
-    found = re.search(rb'\\\\"offset\\\\": -?[0-9.]*([0-9])', content) or re.search(rb'offset.{3,5}-?[0-9.]*([0-9])', content)
+    found = re.search(rb'offset.{3,5}-?([0-9])', content)  # the first digit: a change of the last may be the same number
     path.write_bytes(content[:found.start(1)] + (b"7" if found[1] != b"7" else b"3") + content[found.end(1):])
     assert "threshold " not in info(path)
 
@@ -318,7 +318,7 @@ def law_scoring_loads_what_it_uses(words: list[str], before: str = ""):
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(run.stdout.splitlines()[-1].split())
     assert {"jax", "pandas"} <= loaded
-    assert not {"scipy.stats", "sklearn", "matplotlib", "seaborn", "shap", "numba", "duckdb", "distributed", "nfad.docs"} & loaded
+    assert not {"scipy.stats", "sklearn", "matplotlib", "seaborn", "shap", "duckdb", "distributed", "nfad.docs"} & loaded
 
 
 def test_law_scoring_loads_what_it_uses(trained, tmp_path):

@@ -27,7 +27,7 @@ def law_a_minority_does_not_deceive(part: WaryPart, seed: int, n_liars: int) -> 
     rows = np.flatnonzero(dealt == 1)[:n_liars]
     A[rows] = [40.0, 40.0]
     several, _ = part.fit(A, held_out, 300)
-    assert part.distance(several, np.array([[40.0, 40.0]]), 256)[0] > 30
+    assert part.distance(several, np.array([[40.0, 40.0]]))[0] > 30
 
 
 class Nearest(WaryPart):
@@ -58,7 +58,7 @@ def test_states_of_all_parts_come_back(part):
     wary = WaryPart(part, 3)
     several, own = wary.fit(A, held_out, 60)
     again = wary.restore(wary.state(several))
-    assert np.array_equal(wary.distance(again, X, 256), wary.distance(several, X, 256))
+    assert np.array_equal(wary.distance(again, X), wary.distance(several, X))
     assert own.shape == (40,) and several.width == again.width == 4
     with pytest.raises(KeyError): WaryPart(part, 4).restore(wary.state(several))
 
