@@ -132,13 +132,10 @@ class Whitening:
         self, A: np.ndarray,  # (n, k) rows
     ) -> np.ndarray:          # (n, k) float64
         "Rows in the new coordinates; in full blocks, so that a row does not depend on its company."
-        white = np.empty(A.shape)
-        block = np.zeros((_BLOCK, A.shape[1]))
-        for start in range(0, len(A), _BLOCK):
-            rows = A[start:start + _BLOCK]
-            block[:len(rows)] = rows - self.mean
-            white[start:start + len(rows)] = (block @ self.axes)[:len(rows)]
-        return white
+        n, k = A.shape
+        blocks = np.zeros((-(-n // _BLOCK), _BLOCK, k))
+        np.subtract(A, self.mean, out=blocks.reshape(-1, k)[:n])
+        return (blocks @ self.axes).reshape(-1, k)[:n]
 
 # %% ../nbs/02_nearest.ipynb #97321788
 @patch(cls_method=True)
