@@ -98,7 +98,7 @@ class Boxes:
             numbers.reshape(-1, ROWS), (np.stack([along[part].min(axis=0) for part in of_box]),
                                         np.stack([along[part].max(axis=0) for part in of_box]),
                                         np.array([unit[part].min() for part in of_box], dtype=np.float32)),
-            np.ascontiguousarray(points, dtype=np.float64), spacing)
+            np.require(points, np.float64, "CW"), np.require(spacing, np.float64, "CW"))
         self.places = np.empty(len(points), dtype=np.int64)  # of each point among the rows
         self.places[numbers[numbers >= 0]] = np.flatnonzero(numbers.ravel() >= 0)
 
@@ -298,7 +298,7 @@ def distance(
     own: np.ndarray | None = None,  # (n,) number of the point that the record itself is, or -1
 ) -> tuple[np.ndarray, float]:      # (n,) >= 0, in units of the spacings; share of the comparisons that were needed
     "Distance to the nearest point, apart from the record's own."
-    X = np.ascontiguousarray(X)
+    X = np.require(X, np.float32 if np.asarray(X).dtype == np.float32 else np.float64, "CW")
     Y = ((np.clip(X, -_FAR, _FAR) - self.center) @ self.axes).astype(np.float32)
     nearest, distance = np.empty(len(X), np.uint16), np.empty(len(X))  # of so few numbers, sorted fast
     nearest_boxes(Y, self.table.corners, nearest)

@@ -206,7 +206,7 @@ def staircase_terms(
     df: float,          # of the latent
 ) -> tuple[np.ndarray, np.ndarray]:  # (n, d) log p(x_i | x_<i) in nats, (n, d) latent coordinates
     "`autoregressive_terms`, without the products that the masks make zero, for any number of records."
-    Z = np.ascontiguousarray(Z, dtype=np.float32)
+    Z = np.require(Z, np.float32, "CW")  # numba compiles anew for arrays of other kinds
     if Z.ndim != 2 or Z.shape[1] != len(stairs.features):
         raise ValueError(f"Z must have shape (n, {len(stairs.features)}), got {Z.shape}")
     norm = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)

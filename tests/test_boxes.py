@@ -158,3 +158,15 @@ def test_searches_from_several_threads_agree():
     near = NearestPoints(points)
     with ThreadPoolExecutor(4) as pool: found = list(pool.map(lambda _: near.distance(X), range(12)))
     assert all(np.array_equal(one, NearestPoints(points).distance(X)) for one in found)
+
+
+def test_arrays_of_any_kind_are_searched_alike_and_compile_nothing_new():
+    points, X = np.split(crowd(300, 5), [200])
+    wanted = Boxes(points).distance(X)[0]
+    locked = X.copy()
+    locked.flags.writeable = False
+    before = len(nfad.boxes.search.signatures)
+    for records in (locked, np.asfortranarray(X), X[::-1][::-1], X.astype(">f8")): assert np.array_equal(Boxes(points).distance(records)[0], wanted)
+    assert len(nfad.boxes.search.signatures) == before
+    whole = X.round().astype(int)
+    assert np.array_equal(Boxes(points).distance(whole)[0], Boxes(points).distance(whole.astype(float))[0])

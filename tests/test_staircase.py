@@ -164,3 +164,13 @@ def test_law_weights_of_the_moment_catches_weights_that_stay():
         terms, known = terms_function(flow), []
         return lambda params, Z: (known.append(params), terms(known[0], Z))[1]
     with pytest.raises(AssertionError): law_weights_of_the_moment(first)
+
+
+def test_arrays_of_any_kind_are_scored_alike_and_compile_nothing_new():
+    params, Z = wild_params(5), np.random.default_rng(0).normal(size=(70, 5)).astype(np.float32)
+    wanted = steps_terms(params, range(5), Z)[0]
+    locked = Z.copy()
+    locked.flags.writeable = False
+    before = len(nfad.staircase.flow_tiles.signatures)
+    for records in (locked, np.asfortranarray(Z), Z.astype(float), jax.device_put(Z)): assert np.array_equal(steps_terms(params, range(5), records)[0], wanted)
+    assert len(nfad.staircase.flow_tiles.signatures) == before
