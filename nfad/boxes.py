@@ -157,8 +157,9 @@ def nearest_boxes(Y, corners, nearest):
         for axis in range(len(along)):
             for l in range(here): along[axis, l] = Y[start + l, axis]
         box_gaps(along, corners, gaps)
-        least[:], number[:] = gaps[0], 0
-        for box in range(1, len(gaps)):
+        least[:] = np.inf
+        number[:] = 0
+        for box in range(len(gaps)):
             for l in range(LANES):
                 gap, kept, best = gaps[box, l], number[l], least[l]
                 number[l] = np.int32(box) if gap < best else kept
@@ -298,7 +299,7 @@ def distance(
     own: np.ndarray | None = None,  # (n,) number of the point that the record itself is, or -1
 ) -> tuple[np.ndarray, float]:      # (n,) >= 0, in units of the spacings; share of the comparisons that were needed
     "Distance to the nearest point, apart from the record's own."
-    X = np.require(X, np.float32 if np.asarray(X).dtype == np.float32 else np.float64, "CW")
+    X = np.require(X, np.float64, "CW")  # numba compiles anew for arrays of other kinds
     Y = ((np.clip(X, -_FAR, _FAR) - self.center) @ self.axes).astype(np.float32)
     nearest, distance = np.empty(len(X), np.uint16), np.empty(len(X))  # of so few numbers, sorted fast
     nearest_boxes(Y, self.table.corners, nearest)
