@@ -15,6 +15,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -80,12 +81,13 @@ def _clock_of_children() -> Cost:
     return Cost(time.perf_counter(), used.ru_utime + used.ru_stime)
 
 
-def _environment(cache: str | Path) -> dict[str, str]:
-    "Variables of a fresh process: this nfad, and one compilation cache or none."
+def _environment(cache: str | Path, empty: str) -> dict[str, str]:
+    "Variables of a fresh process: this nfad, and one compilation cache, or `empty` for numba and none for JAX."
     kept = {key: value for key, value in os.environ.items()
             if not key.startswith(("JAX_COMPILATION_CACHE", "PYTHONDONTWRITE"))}
     kept["NFAD_COMPILATION_CACHE"] = "off" if cache == "off" else "on"
     if cache != "off": kept["NFAD_CACHE"] = str(cache)
+    kept["NUMBA_CACHE_DIR"] = empty if cache == "off" else str(Path(cache) / "numba")
     places = [str(Path(nfad.__file__).parent.parent), os.environ.get("PYTHONPATH")]
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
 
@@ -99,9 +101,10 @@ def in_fresh_process(
     is_code = "\n" in function
     words = ["-c", function] if is_code else ["-c", _CALL, function, json.dumps(arguments or {})]
     command = [sys.executable, "-W", "ignore", *words]
-    before = _clock_of_children()
-    run = subprocess.run(command, capture_output=True, text=True, env=_environment(cache))
-    after = _clock_of_children()
+    with tempfile.TemporaryDirectory() as empty:
+        before = _clock_of_children()
+        run = subprocess.run(command, capture_output=True, text=True, env=_environment(cache, empty))
+        after = _clock_of_children()
     cost = Cost(after.wall - before.wall, after.cpu - before.cpu)
     if run.returncode:
         what = f"{function.splitlines()[0]!r} failed in a fresh process, status {run.returncode}"

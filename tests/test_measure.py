@@ -262,3 +262,22 @@ def test_the_quota_of_a_container_is_read(tmp_path, monkeypatch, files, cores):
 def test_a_process_that_may_use_one_core_has_one_thread():
     code = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nfrom nfad.measure import n_threads\nprint('RESULT', n_threads())"
     assert in_fresh_process(code)[0] == 1
+
+
+COLD = """import json, os
+print("RESULT", json.dumps([os.environ["NFAD_COMPILATION_CACHE"] == "off", os.listdir(os.environ["NUMBA_CACHE_DIR"]) == []]))
+"""
+
+
+def law_cold_is_cold(run):
+    "A fresh process finds nothing compiled, neither by JAX nor by numba."
+    assert run(COLD)[0] == [True, True]
+
+
+def test_law_cold_is_cold(): law_cold_is_cold(in_fresh_process)
+
+
+def test_law_cold_is_cold_catches_a_filled_cache(tmp_path):
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "kept.nbi").write_text("")
+    with pytest.raises(AssertionError): law_cold_is_cold(lambda script: in_fresh_process(script, cache=tmp_path))
