@@ -185,7 +185,7 @@ def flow_tiles(stairs, Z, bound, df, norm, terms, latent):
         for j in range(d):
             for l in range(here): x[j, l] = Z[start + l, features[j]]
         log_slopes[:] = 0
-        group = 0
+        group = np.int64(0)
         for _ in range(n_layers):
             group = hidden_units(weights, group, hidden, x, bound, a, b, c)
             for j in range(d):
