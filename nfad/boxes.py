@@ -6,7 +6,6 @@
 __all__ = ['Boxes']
 
 # %% ../nbs/02_boxes.ipynb #91330516
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ def halved(
     return halved(Q, along[:half], size) + halved(Q, along[half:], size)
 
 # %% ../nbs/02_boxes.ipynb #24eea90c
-_FAR = 1e15  # beyond it squares leave the range of 32 bits
+_FAR = 1e15  # keeps sums of squares far below the largest number of 32 bits
 _SPACING_PARTS = 6
 
 
@@ -50,7 +49,7 @@ def boxed(
 
 # %% ../nbs/02_boxes.ipynb #40cb4076
 FIRST = 24    # axes of the first product
-_NOBODY = 3e38  # of a squared distance
+_NOBODY = 3e38  # squared distance to an empty place
 
 
 def distance_rows(
@@ -83,7 +82,7 @@ class Boxes:
         points: np.ndarray,                 # (m, d) points, m >= 1
         spacing: np.ndarray | None = None,  # (m,) units of the distances to each, > 0; None: 1
     ):
-        near = np.clip(points, -_FAR, _FAR).astype(np.float64)
+        near = np.clip(np.asarray(points, dtype=np.float64), -_FAR, _FAR)
         self.center = near.mean(axis=0)
         self.axes = np.linalg.eigh((near - self.center).T @ (near - self.center))[1][:, ::-1]
         Q = ((near - self.center) @ self.axes).astype(np.float32).astype(np.float64)
@@ -111,7 +110,7 @@ _PART = 2.0**-23
 def candidate_limit(
     square,    # least squared distance so far, in units
     slack,     # 3 e
-    rounding,  # 2^-21 (k + 8)
+    rounding,  # 2^-21 (d + 8)
     length,    # |x|^2
 ):             # candidates are not above it
     "The squared distance from which on no point can be the nearest."
@@ -252,7 +251,7 @@ def exact_distance(X, row, points, point):
 @lanes_kernel
 def decide(X, rows, points, spacing, numbers, owns, groups, n, notes, s, distance):
     "Writes the distance of each record of a tile to its nearest candidate."
-    for row in rows: distance[row] = np.inf
+    for l in range(len(rows)): distance[rows[l]] = np.nan if np.isnan(s[_LENGTH + l]) else np.inf
     for i in range(n):
         if not any_within(notes, i, s): continue
         for l in range(len(rows)):
@@ -266,8 +265,8 @@ def decide(X, rows, points, spacing, numbers, owns, groups, n, notes, s, distanc
 
 # %% ../nbs/02_boxes.ipynb #4abcd402
 @kernel(error_model="numpy", fastmath={"contract", "nsz"})
-def search(X, Y, nearest, order, own, table, reach, distance):
-    "Tile by tile; returns the share of groups that were measured whole."
+def search(X, Y, home, order, own, table, reach, distance):
+    "Tile by tile; returns the share of groups that were noted."
     of_first, of_rest, numbers, corners, points, spacing = table
     n, d = Y.shape
     n_boxes, n_axes = corners[0].shape
@@ -284,7 +283,7 @@ def search(X, Y, nearest, order, own, table, reach, distance):
         take_tile(Y, rows, reach, first, rest, along, s)
         box_gaps(along, corners, gaps)
         of_tile[:] = False
-        for row in rows: of_tile[nearest[row]] = True
+        for row in rows: of_tile[home[row]] = True
         rounding = _n(4 * _PART * (d + 8))
         noted = open_boxes(of_first, of_rest, of_tile, gaps, first, rest, owns, rounding, sums, more, groups, notes, s)
         decide(X, rows, points, spacing, numbers, owns, groups, noted, notes, s, distance)
@@ -297,13 +296,16 @@ def distance(
     self: Boxes,
     X: np.ndarray,                  # (n, d) records, finite
     own: np.ndarray | None = None,  # (n,) number of the point that the record itself is, or -1
-) -> tuple[np.ndarray, float]:      # (n,) >= 0, in units of the spacings; share of the comparisons that were needed
+) -> tuple[np.ndarray, float]:      # (n,) >= 0, in units of the spacings; share of groups noted by a tile
     "Distance to the nearest point, apart from the record's own."
     X = np.require(X, np.float64, "CW")  # numba compiles anew for arrays of other kinds
+    if X.ndim != 2 or X.shape[1] != len(self.center) or not (own is None or len(own) == len(X)):
+        wanted, got = f"(n, {len(self.center)}) and (n,)", f"{X.shape} and {np.shape(own)}"
+        raise ValueError(f"X and own must have shapes {wanted}, got {got}")
     Y = ((np.clip(X, -_FAR, _FAR) - self.center) @ self.axes).astype(np.float32)
-    nearest, distance = np.empty(len(X), np.uint16), np.empty(len(X))  # of so few numbers, sorted fast
-    nearest_boxes(Y, self.table.corners, nearest)
-    order = np.argsort(nearest, kind="stable")
+    home, distance = np.empty(len(X), np.uint16), np.empty(len(X))  # of so few numbers, sorted fast
+    nearest_boxes(Y, self.table.corners, home)
+    order = np.argsort(home, kind="stable")
     places = np.empty(0, np.int64) if own is None else np.where(own < 0, -1, self.places[own])
-    needed = search(X, Y, nearest, order, places, self.table, _n(self.reach), distance)
-    return distance, needed
+    noted = search(X, Y, home, order, places, self.table, _n(self.reach), distance)
+    return distance, noted

@@ -192,7 +192,7 @@ _SHAPES = 64, 256, 2048  # rows of a compiled call
 def in_few_shapes(
     function: Callable,  # compiled; (rows, k) array -> tuple of arrays with that many rows
 ) -> Callable:           # the same for any number of rows
-    "Calls a function with 64, 256 or 2,048 rows only."
+    "Calls a function with 64, 256 or 2,048 rows, or with all if there are more."
     def any_rows(Z):
         shape = next((shape for shape in _SHAPES if len(Z) <= shape), len(Z))
         filled = np.zeros((shape, *Z.shape[1:]), np.float32)

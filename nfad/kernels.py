@@ -6,9 +6,39 @@
 __all__ = ['kernel']
 
 # %% ../nbs/00d_kernels.ipynb #7a47b747
+import hashlib
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Callable
 
 import numba
+from numba.core.caching import FunctionCache
+
+# %% ../nbs/00d_kernels.ipynb #fd2c6186
+@lru_cache
+def state_of(
+    folder: Path,  # of modules
+) -> str:          # changes with the size or time of any of them
+    "What finished code was built from."
+    seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.py"))]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
+
+
+_PACKAGE = Path(globals().get("__file__", "")).parent  # a notebook has no file
+
+
+class KeptCode(FunctionCache):
+    "numba's cache of a function; whatever goes wrong with it, there is only less in it."
+    def _index_key(self, sig: Any, codegen: Any) -> tuple:
+        return (*super()._index_key(sig, codegen), state_of(_PACKAGE))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try: return super().load_overload(sig, target_context)
+        except Exception: return None  # a damaged file may raise anything
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try: super().save_overload(sig, data)
+        except Exception: return  # no room, or a damaged list of what is there
 
 # %% ../nbs/00d_kernels.ipynb #914b77be
 def kernel(
@@ -16,8 +46,9 @@ def kernel(
 ) -> Callable:       # a decorator
     "Compiles a function when it is first called, without the interpreter's lock."
     def compiled(function):
-        settings = {"nogil": True} | options
-        if settings.get("forceinline"): return numba.njit(**settings)(function)
-        try: return numba.njit(cache=True, **settings)(function)
-        except RuntimeError: return numba.njit(**settings)(function)  # no place for a cache
+        dispatcher = numba.njit(**({"nogil": True} | options))(function)
+        if options.get("forceinline"): return dispatcher
+        try: dispatcher._cache = KeptCode(function)
+        except RuntimeError: pass  # no place for a cache
+        return dispatcher
     return compiled

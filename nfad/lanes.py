@@ -32,14 +32,17 @@ class Packed(NamedTuple):
 def pack_rows(
     weights: np.ndarray,  # (m, k)
     biases: np.ndarray,   # (m,)
-    reads: np.ndarray,    # (m,) how many of the k units each row reads: the first ones
+    reads: np.ndarray,    # (m,) how many of the first units each row may read; weights beyond are 0
 ) -> Packed:              # of m rows, filled up to full groups with rows of zeros
     "Groups of rows, one after the other."
     m, k = weights.shape
+    reads = np.minimum(reads, k)
     lacking = -m % ROWS
-    W = np.pad(np.column_stack([biases, weights]), ((0, lacking), (0, 0))).astype(np.float32)
+    allowed = weights * (np.arange(k) < reads[:, None])
+    W = np.pad(np.column_stack([biases, allowed]), ((0, lacking), (0, 0))).astype(np.float32)
     units = np.pad(reads, (0, lacking)).reshape(-1, ROWS).max(axis=1)
-    pieces = [rows[:, :n + 1].T.ravel() for rows, n in zip(W.reshape(-1, ROWS, k + 1), units, strict=True)]
+    of_group = zip(W.reshape(-1, ROWS, k + 1), units, strict=True)
+    pieces = [rows[:, :n + 1].T.ravel() for rows, n in of_group]
     starts = np.cumsum([0, *map(len, pieces[:-1])])
     return Packed(np.concatenate(pieces), np.column_stack([starts, units]).astype(np.int64))
 
@@ -173,7 +176,7 @@ _LN2_HIGH, _LN2_LOW = _number(0.693359375), _number(-2.12194440e-4)  # products 
 def exp32(
     x,  # float32, in [-87, 88]
 ):      # float32
-    "$e^x$, to 2e-7 of itself."
+    "$e^x$, to 2.5e-7 of itself."
     power = np.floor(x * _number(1.442695) + _number(0.5))
     r = x - power * _LN2_HIGH - power * _LN2_LOW
     tail = _number(1 / 120) + r * _number(1 / 720)
@@ -189,7 +192,7 @@ _HALF_ROOT = _whole(0x3F3504F3)  # bits of the square root of 1/2
 def log32(
     x,  # float32, > 0 and no denormal
 ):      # float32
-    "Logarithm, to 2e-7 of itself or of 1."
+    "Logarithm, to 2e-7 of itself, or of 1 where it is smaller."
     bits = _number(x).view(_whole) - _HALF_ROOT
     power = bits >> _BITS
     m = _whole((bits & _whole(0x7FFFFF)) + _HALF_ROOT).view(_number)

@@ -205,7 +205,7 @@ def staircase_terms(
     bound: float,       # B
     df: float,          # of the latent
 ) -> tuple[np.ndarray, np.ndarray]:  # (n, d) log p(x_i | x_<i) in nats, (n, d) latent coordinates
-    "`autoregressive_terms`, without the products that the masks make zero, for any number of records."
+    "`autoregressive_terms`, without nearly all products that the masks make zero, for any number of records."
     Z = np.require(Z, np.float32, "CW")  # numba compiles anew for arrays of other kinds
     if Z.ndim != 2 or Z.shape[1] != len(stairs.features):
         raise ValueError(f"Z must have shape (n, {len(stairs.features)}), got {Z.shape}")

@@ -170,3 +170,13 @@ def test_arrays_of_any_kind_are_searched_alike_and_compile_nothing_new():
     assert len(nfad.boxes.search.signatures) == before
     whole = X.round().astype(int)
     assert np.array_equal(Boxes(points).distance(whole)[0], Boxes(points).distance(whole.astype(float))[0])
+
+
+@pytest.mark.parametrize("X, own", [(np.zeros((3, 1)), None), (np.zeros(5), None), (np.zeros((5, 5)), np.arange(3)), (np.zeros((2, 6)), None)])
+def test_arrays_of_another_shape_are_refused(X, own):
+    with pytest.raises(ValueError, match="X and own must have shapes"): Boxes(crowd(100, 5)).distance(X, own)
+
+
+def test_what_is_no_number_has_no_distance():
+    X = np.array([[0.0, 0], [np.nan, 0], [1, 1]])
+    assert np.isnan(Boxes(crowd(100, 2)).distance(X)[0]).tolist() == [False, True, False]

@@ -137,3 +137,10 @@ def test_law_functions_are_exact_catches_a_plain_log1p():
         of_each(x, e, g, p)
         p[:] = np.log(np.float32(1) + x)
     with pytest.raises(AssertionError): law_functions_are_exact(plain)
+
+
+def test_weights_that_a_row_may_not_read_count_as_nothing():
+    units = np.ones((2, LANES), np.float32)
+    for reads in ([1, 2, 2, 2, 2, 2], [1, 7, 2, 2, 2, 2]):
+        out = through(pack_rows(np.ones((6, 2)), np.zeros(6), np.array(reads)), units)
+        assert out[:, 0].tolist() == [1, 2, 2, 2, 2, 2]
