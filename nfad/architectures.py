@@ -258,7 +258,7 @@ def terms_function(
             if seen is not params[1]:
                 stairs = staircase_weights(params[1], config.order)
                 known[0] = params[1], stairs
-            return staircase_terms(stairs, np.asarray(Z), *settings)
+            return staircase_terms(stairs, Z, *settings)
         return terms
     @jax.jit
     def whole(params, Z):

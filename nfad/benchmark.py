@@ -557,7 +557,7 @@ def plot_cost(
     ax.xaxis.set_minor_locator(plt.NullLocator())
     return ax
 
-
+# %% ../nbs/12_benchmark.ipynb #7b1bb21e
 def plot_sizes(
     result: dict[str, Any],  # content of benchmark.json
     what: str,               # score or train; its keys are <what>_sizes and <what>_sizes_seconds

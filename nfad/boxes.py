@@ -276,7 +276,7 @@ def search(X, Y, home, order, own, table, reach, distance):
     sums, more = np.empty((ROWS, LANES), np.float32), np.empty((ROWS, LANES), np.float32)
     groups, notes = np.empty(len(numbers), np.int64), np.empty((len(numbers) + 1, LANES), np.float32)
     s, of_tile = np.empty(4 * LANES, np.float32), np.empty(n_boxes, np.bool_)
-    n_measured = n_tiles = 0
+    n_noted = n_tiles = 0
     for start in range(0, n, LANES):
         rows = order[start:start + LANES]
         owns = own[rows] if len(own) else own
@@ -287,8 +287,8 @@ def search(X, Y, home, order, own, table, reach, distance):
         rounding = _n(4 * _PART * (d + 8))
         noted = open_boxes(of_first, of_rest, of_tile, gaps, first, rest, owns, rounding, sums, more, groups, notes, s)
         decide(X, rows, points, spacing, numbers, owns, groups, noted, notes, s, distance)
-        n_measured, n_tiles = n_measured + noted, n_tiles + 1
-    return n_measured / max(n_tiles * len(numbers), 1)
+        n_noted, n_tiles = n_noted + noted, n_tiles + 1
+    return n_noted / max(n_tiles * len(numbers), 1)
 
 # %% ../nbs/02_boxes.ipynb #c40840b9
 @patch

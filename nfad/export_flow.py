@@ -16,7 +16,7 @@ from .extras import extra
 from .tail import Tail
 from .nearest import Neighborhood, Whitening
 from .engine import FLOOR, LIMIT
-from .flow import autoregressive_masks, mask_params
+from .flow import autoregressive_masks, mask_params, student_t_norm
 from .architectures import spline_config
 from .statistics import PARTS, ProfileStatistic
 from .detector import FlowDetector
@@ -91,8 +91,7 @@ def _student_nodes(g: Graph, u: str, df: float) -> str:
     near = g("Where", far, 0.0, size)
     log_square = g("Mul", g("Log", g("Where", far, size, 1.0)), 2.0)
     kernel = g("Where", far, log_square, g("Log", g("Add", g("Mul", near, near), 1.0)))
-    norm = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
-    return g("Sub", norm, g("Mul", kernel, (df + 1) / 2))
+    return g("Sub", student_t_norm(df), g("Mul", kernel, (df + 1) / 2))
 
 
 def _term_nodes(g: Graph, x: str, flow: Flow, df: float) -> str:

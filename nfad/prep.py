@@ -453,7 +453,7 @@ class _Quantile:
             out[:, j] += np.log(slopes[np.searchsorted(knots[part], y)])
         return out
 
-
+# %% ../nbs/02_prep.ipynb #c133ec30
 TRANSFORMS = {"standard": _Standard, "robust": _Robust, "log": _Log, "quantile": _Quantile, "none": _None}
 
 # %% ../nbs/02_prep.ipynb #7f33ec36

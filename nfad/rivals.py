@@ -278,7 +278,7 @@ def nfad_losses(
             else: low = middle + 1
     return found
 
-
+# %% ../nbs/12a_rivals.ipynb #d3f88239
 def shortest(
     losses: dict[int, float],  # from `nfad_losses`
     target: float,             # nats

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Sequence
 import numpy as np
 
 from .engine import FLOOR, LIMIT
-from .flow import autoregressive_masks, mask_params
+from .flow import autoregressive_masks, mask_params, student_t_norm
 from .kernels import kernel
 from .lanes import (LANES, ROWS, Packed, exp32, lanes_kernel, log1p32, log32, multiply, pack_all,
                         pack_rows)
@@ -209,7 +209,6 @@ def staircase_terms(
     Z = np.require(Z, np.float32, "CW")  # numba compiles anew for arrays of other kinds
     if Z.ndim != 2 or Z.shape[1] != len(stairs.features):
         raise ValueError(f"Z must have shape (n, {len(stairs.features)}), got {Z.shape}")
-    norm = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
     terms, latent = np.empty_like(Z), np.empty_like(Z)
-    flow_tiles(stairs, Z, _n(bound), _n(df), _n(norm), terms, latent)
+    flow_tiles(stairs, Z, _n(bound), _n(df), _n(student_t_norm(df)), terms, latent)
     return terms, latent
